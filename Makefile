@@ -1,0 +1,53 @@
+# One target for each thing that people do here. `make help` lists them.
+
+GO ?= go
+GOFUMPT = $(GO) run mvdan.cc/gofumpt@v0.12.0
+STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# Every module of the repository, the library's own first.
+MODULES = $(sort $(dir $(shell find . -name go.mod)))
+
+# What `go list` prints for packages that have tests.
+TESTED = -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}'
+
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+test: servers race-tools ## Run every test of every module on real servers, with the race detector
+	@set -e; for module in $(MODULES); do \
+		if [ -n "$$(cd $$module && $(GO) list $(TESTED) ./... 2>/dev/null)" ]; then \
+			echo "== test $$module"; \
+			(cd $$module && RECVAULT_SERVERS=require CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...); \
+		fi; \
+	done
+
+test-core: ## Run the tests that need nothing but Go
+	$(GO) test ./...
+
+lint: ## Check formatting, vet, staticcheck and go.mod in every module
+	@unformatted=$$($(GOFUMPT) -l .); \
+		if [ -n "$$unformatted" ]; then echo "not gofumpt-formatted:"; echo "$$unformatted"; exit 1; fi
+	@set -e; for module in $(MODULES); do \
+		echo "== lint $$module"; \
+		(cd $$module && $(GO) mod tidy -diff); \
+		if [ -n "$$(cd $$module && $(GO) list ./... 2>/dev/null)" ]; then \
+			(cd $$module && $(GO) vet ./... && $(STATICCHECK) ./...); \
+		fi; \
+	done
+
+bench: servers ## Measure recvault against minio-go, tink-go and the standard library, side by side
+	RECVAULT_SERVERS=require $(GO) test ./internal/bench -run '^$$' -bench . -benchtime 1x -timeout 60m
+
+servers: ## Build the real Vault and MinIO for the tests, once, into the user's cache
+	@$(GO) run ./internal/testserver/build
+
+clean: ## Remove the built servers and cached test results
+	@$(GO) run ./internal/testserver/build -clean
+	$(GO) clean -testcache
+
+race-tools:
+	@.ci/need gcc gcc libc6-dev
+
+.PHONY: help test test-core lint bench servers clean race-tools
