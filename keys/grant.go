@@ -1,0 +1,203 @@
+package keys
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Purpose says why a recording is opened: a code of HL7's PurposeOfUse value set
+// (https://terminology.hl7.org/ValueSet-v3-PurposeOfUse.html), 1 to 32 characters out of A-Z, 0-9
+// and "-". Codes of that set that are not listed here may be used too.
+type Purpose string
+
+// The purposes that a consultation's recording is most often opened for.
+const (
+	Treatment        Purpose = "TREAT"
+	EmergencyAccess  Purpose = "ETREAT"
+	BreakTheGlass    Purpose = "BTG"
+	PatientRequest   Purpose = "PATRQT"
+	FamilyRequest    Purpose = "FAMRQT"
+	CareManagement   Purpose = "CAREMGT"
+	HealthOperations Purpose = "HOPERAT"
+	Legal            Purpose = "HLEGAL"
+	Research         Purpose = "HRESCH"
+)
+
+// The bounds of what a grant may carry.
+const (
+	MinGrantTTL     = time.Second
+	MaxGrantTTL     = 24 * time.Hour
+	MaxGrantUses    = 1_000_000
+	MaxSubjectLen   = 256 // bytes
+	MaxPurposeLen   = 32  // bytes
+	MaxRequestIDLen = 128 // bytes
+)
+
+// GrantOptions say who asked for a grant, why, and for how long.
+type GrantOptions struct {
+	// TTL is how long the grant lasts, from [MinGrantTTL] to [MaxGrantTTL]. Required.
+	TTL time.Duration
+
+	// Subject is who will use the grant, in the application's own terms: a clinician's or a
+	// patient's account. It stands in clear in the audit log, so it must not be a patient
+	// identifier. 1 to [MaxSubjectLen] bytes of printable UTF-8. Required.
+	Subject string
+
+	// Purpose is why. Required.
+	Purpose Purpose
+
+	// RequestID ties the grant to the application's own request or case. At most [MaxRequestIDLen]
+	// bytes of printable UTF-8. Optional.
+	RequestID string
+
+	// MaxUses is how many times the grant can be presented, refused attempts and a revocation by
+	// its holder included; 0 means as often as wanted within the TTL. At most [MaxGrantUses].
+	MaxUses int
+}
+
+// Validate returns [ErrInvalidGrantOptions], saying what is out of bounds.
+func (o GrantOptions) Validate() error {
+	switch {
+	case o.TTL < MinGrantTTL || o.TTL > MaxGrantTTL:
+		return fmt.Errorf("%w: TTL %v is not between %v and %v", ErrInvalidGrantOptions, o.TTL, MinGrantTTL, MaxGrantTTL)
+	case o.MaxUses < 0 || o.MaxUses > MaxGrantUses:
+		return fmt.Errorf("%w: %d uses is not between 0 and %d", ErrInvalidGrantOptions, o.MaxUses, MaxGrantUses)
+	case o.Subject == "":
+		return fmt.Errorf("%w: the subject is missing", ErrInvalidGrantOptions)
+	case !printable(o.Subject, MaxSubjectLen):
+		return fmt.Errorf("%w: the subject is longer than %d bytes or not printable", ErrInvalidGrantOptions, MaxSubjectLen)
+	case o.Purpose == "":
+		return fmt.Errorf("%w: the purpose is missing", ErrInvalidGrantOptions)
+	case len(o.Purpose) > MaxPurposeLen || strings.Trim(string(o.Purpose), "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "":
+		return fmt.Errorf("%w: the purpose is not an HL7 PurposeOfUse code", ErrInvalidGrantOptions)
+	case !printable(o.RequestID, MaxRequestIDLen):
+		return fmt.Errorf("%w: the request ID is longer than %d bytes or not printable", ErrInvalidGrantOptions, MaxRequestIDLen)
+	}
+	return nil
+}
+
+func printable(text string, maxLen int) bool {
+	return len(text) <= maxLen && utf8.ValidString(text) &&
+		!strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// Grant is the right to open one patient's recordings for a short time. Whoever holds it has that
+// right: keep it where session secrets are kept. It prints as "REDACTED" through fmt, slog and
+// encoding/json; [Grant.Reveal] is the one way to take it elsewhere.
+//
+// What it says about itself (its KeyID, subject, times) is for listing and for reports. What it
+// opens is decided by the keyring that issued it, which does not look at these fields.
+//
+// The zero Grant is not valid.
+type Grant struct {
+	details GrantDetails
+	token   *string // a pointer, because fmt asks no method of what is in an unexported field
+}
+
+// GrantDetails are the parts of a grant that are not secret.
+type GrantDetails struct {
+	KeyID     KeyID     `json:"key_id"`               // the patient's pseudonym
+	Accessor  string    `json:"accessor"`             // the handle by which a [Revoker] ends the grant
+	Expires   time.Time `json:"expires"`              // when it ends by itself
+	Subject   string    `json:"subject"`              // who uses it
+	Purpose   Purpose   `json:"purpose"`              // why
+	RequestID string    `json:"request_id,omitempty"` // the application's own reference
+}
+
+// NewGrant composes a grant from its details and its secret token. Keyrings call it.
+func NewGrant(details GrantDetails, token string) Grant {
+	return Grant{details, &token}
+}
+
+// Details returns the parts of the grant that are not secret.
+func (g Grant) Details() GrantDetails { return g.details }
+
+// KeyID returns the pseudonym of the patient whose recordings the grant is for.
+func (g Grant) KeyID() KeyID { return g.details.KeyID }
+
+// Accessor returns the handle by which a [Revoker] can end the grant. It opens nothing.
+func (g Grant) Accessor() string { return g.details.Accessor }
+
+// Expires returns when the grant ends by itself.
+func (g Grant) Expires() time.Time { return g.details.Expires }
+
+// IsZero tells whether the grant is the zero value, which opens nothing.
+func (g Grant) IsZero() bool { return g.Token() == "" }
+
+// Token returns the secret with which the keyring that issued the grant knows it. Keyrings call it.
+func (g Grant) Token() string {
+	if g.token == nil {
+		return ""
+	}
+	return *g.token
+}
+
+// MaxGrantLen is the length, in bytes, that the text of a grant may have.
+const MaxGrantLen = 8192
+
+const grantPrefix = "recvault-grant-1."
+
+type grantText struct {
+	GrantDetails
+	Token string `json:"token"`
+}
+
+// Reveal returns the grant as text, secret and all, for [ParseGrant] to read in another process.
+func (g Grant) Reveal() string {
+	raw, err := json.Marshal(grantText{g.details, g.Token()})
+	if err != nil {
+		panic("keys: internal error: a grant that cannot be encoded: " + err.Error())
+	}
+	return grantPrefix + base64.RawURLEncoding.EncodeToString(raw)
+}
+
+// ParseGrant reads what [Grant.Reveal] wrote. It returns [ErrInvalidGrant] for anything else. It
+// does not tell whether the grant is still valid, nor whether its details are true: the keyring
+// decides that.
+func ParseGrant(text string) (Grant, error) {
+	encoded, ok := strings.CutPrefix(text, grantPrefix)
+	if !ok || len(text) > MaxGrantLen {
+		return Grant{}, fmt.Errorf("%w: it is not the text of a grant", ErrInvalidGrant)
+	}
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
+	if err != nil {
+		return Grant{}, fmt.Errorf("%w: it is not the text of a grant", ErrInvalidGrant)
+	}
+	var parsed grantText
+	err = json.Unmarshal(raw, &parsed)
+	grant := NewGrant(parsed.GrantDetails, parsed.Token)
+	// The decoders let through line breaks, white space, and names that are unknown, repeated or in
+	// capitals. Only encoding again tells that the text is the one that Reveal wrote.
+	if err != nil || grant.KeyID().IsZero() || grant.IsZero() || grant.Reveal() != text {
+		return Grant{}, fmt.Errorf("%w: it is damaged or incomplete", ErrInvalidGrant)
+	}
+	return grant, nil
+}
+
+const redacted = "REDACTED"
+
+func writeRedacted(s fmt.State) { _, _ = s.Write([]byte(redacted)) }
+
+// Format implements fmt.Formatter. It prints no part of the grant.
+func (Grant) Format(s fmt.State, _ rune) { writeRedacted(s) }
+
+// String prints no part of the grant.
+func (Grant) String() string { return redacted }
+
+// GoString implements fmt.GoStringer. It prints no part of the grant.
+func (Grant) GoString() string { return redacted }
+
+// MarshalText implements encoding.TextMarshaler. It reveals no part of the grant.
+func (Grant) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// MarshalJSON implements json.Marshaler. It reveals no part of the grant.
+func (Grant) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
+
+// LogValue implements slog.LogValuer. It reveals no part of the grant.
+func (Grant) LogValue() slog.Value { return slog.StringValue(redacted) }
