@@ -1,0 +1,520 @@
+package segment_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/tink-crypto/tink-go/v2/streamingaead/subtle"
+
+	"github.com/recvault/recvault/internal/segment"
+)
+
+const (
+	tagSize = 16
+	full    = segment.Size - tagSize
+	first   = full - segment.HeaderSize
+)
+
+var binding = []byte("recvault/v1/patient/recording")
+
+// boundarySizes are all sizes within 20 bytes of a segment boundary, up to the fourth, and of 0.
+func boundarySizes() []int {
+	var sizes []int
+	for _, boundary := range []int{0, first, first + full, first + 2*full, first + 3*full} {
+		for size := max(0, boundary-20); size <= boundary+20; size++ {
+			sizes = append(sizes, size)
+		}
+	}
+	return sizes
+}
+
+func random(t testing.TB, n int) []byte {
+	t.Helper()
+	data := make([]byte, n)
+	_, err := rand.Read(data)
+	require.NoError(t, err)
+	return data
+}
+
+func tink(t testing.TB, key []byte) *subtle.AESGCMHKDF {
+	t.Helper()
+	primitive, err := subtle.NewAESGCMHKDF(key, "SHA256", segment.KeySize, segment.Size, 0)
+	require.NoError(t, err)
+	return primitive
+}
+
+func tinkEncrypt(t testing.TB, key, plaintext []byte) []byte {
+	t.Helper()
+	var ciphertext bytes.Buffer
+	w, err := tink(t, key).NewEncryptingWriter(&ciphertext, binding)
+	require.NoError(t, err)
+	_, err = w.Write(plaintext)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	return ciphertext.Bytes()
+}
+
+// memory is a ciphertext that counts the requests for it.
+type memory struct {
+	ciphertext []byte
+	requests   atomic.Int64
+	open       atomic.Int64
+}
+
+func (m *memory) source(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
+	m.requests.Add(1)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	m.open.Add(1)
+	end := min(int64(len(m.ciphertext)), offset+length)
+	return &stream{Reader: bytes.NewReader(m.ciphertext[min(offset, end):end]), memory: m}, nil
+}
+
+type stream struct {
+	io.Reader
+	memory *memory
+	once   sync.Once
+}
+
+func (s *stream) Close() error {
+	s.once.Do(func() { s.memory.open.Add(-1) })
+	return nil
+}
+
+func newReader(ctx context.Context, key []byte, m *memory, size int64) (*segment.Reader, error) {
+	if len(m.ciphertext) < segment.HeaderSize {
+		return nil, segment.ErrDamaged
+	}
+	decrypter, err := segment.NewDecrypter(key, binding, segment.Header(m.ciphertext), size)
+	if err != nil {
+		return nil, err
+	}
+	return segment.NewReader(ctx, decrypter, m.source, m.ciphertext[:min(len(m.ciphertext), segment.Size)])
+}
+
+func mustReader(t testing.TB, key []byte, m *memory, size int) *segment.Reader {
+	t.Helper()
+	r, err := newReader(t.Context(), key, m, int64(size))
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, r.Close()) })
+	return r
+}
+
+func TestWhatTinkWritesIsReadAtEverySizeAroundSegmentBoundaries(t *testing.T) {
+	key := random(t, segment.KeySize)
+	data := random(t, first+3*full+20)
+	for _, size := range boundarySizes() {
+		m := &memory{ciphertext: tinkEncrypt(t, key, data[:size])}
+		require.EqualValues(t, len(m.ciphertext), segment.CiphertextSize(int64(size)), "size %d", size)
+		plaintextSize, err := segment.PlaintextSize(int64(len(m.ciphertext)))
+		require.NoError(t, err)
+		require.EqualValues(t, size, plaintextSize)
+
+		r := mustReader(t, key, m, size)
+		got, err := io.ReadAll(r)
+		require.NoError(t, err, "size %d", size)
+		require.True(t, bytes.Equal(data[:size], got), "size %d", size)
+
+		_, err = r.Seek(0, io.SeekStart)
+		require.NoError(t, err)
+		var written bytes.Buffer
+		n, err := r.WriteTo(&written)
+		require.NoError(t, err)
+		require.EqualValues(t, size, n)
+		require.True(t, bytes.Equal(data[:size], written.Bytes()), "size %d", size)
+		require.Zero(t, m.open.Load(), "size %d: a stream was left open at the end", size)
+	}
+}
+
+func TestWhatIsWrittenIsReadByTinkAtEverySizeAroundSegmentBoundaries(t *testing.T) {
+	key := random(t, segment.KeySize)
+	data := random(t, first+3*full+20)
+	for _, size := range boundarySizes() {
+		e, err := segment.NewEncrypter(key, binding, bytes.NewReader(data[:size]))
+		require.NoError(t, err)
+		ciphertext, err := io.ReadAll(e)
+		require.NoError(t, err)
+		require.EqualValues(t, size, e.Size())
+		require.EqualValues(t, segment.CiphertextSize(int64(size)), len(ciphertext))
+		header := e.Header()
+		require.Equal(t, header[:], ciphertext[:segment.HeaderSize])
+
+		r, err := tink(t, key).NewDecryptingReader(bytes.NewReader(ciphertext), binding)
+		require.NoError(t, err)
+		got, err := io.ReadAll(r)
+		require.NoError(t, err, "size %d", size)
+		require.True(t, bytes.Equal(data[:size], got), "size %d", size)
+	}
+}
+
+func TestEncryptionDoesNotDependOnHowThePlaintextArrives(t *testing.T) {
+	key := random(t, segment.KeySize)
+	data := random(t, first+full+7)
+	for name, reader := range map[string]io.Reader{
+		"one byte at a time": iotest.OneByteReader(bytes.NewReader(data)),
+		"halves":             iotest.HalfReader(bytes.NewReader(data)),
+		"data with EOF":      iotest.DataErrReader(bytes.NewReader(data)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, err := segment.NewEncrypter(key, binding, reader)
+			require.NoError(t, err)
+			ciphertext, err := io.ReadAll(iotest.HalfReader(e))
+			require.NoError(t, err)
+			r := mustReader(t, key, &memory{ciphertext: ciphertext}, len(data))
+			got, err := io.ReadAll(r)
+			require.NoError(t, err)
+			assert.True(t, bytes.Equal(data, got))
+		})
+	}
+}
+
+func TestEncrypterPassesOnThePlaintextsErrorAndKeepsIt(t *testing.T) {
+	broken := errors.New("camera unplugged")
+	e, err := segment.NewEncrypter(random(t, segment.KeySize), binding,
+		io.MultiReader(bytes.NewReader(make([]byte, 3*segment.Size)), iotest.ErrReader(broken)))
+	require.NoError(t, err)
+	_, err = io.ReadAll(e)
+	require.ErrorIs(t, err, broken)
+	_, err = e.Read(make([]byte, 1))
+	require.ErrorIs(t, err, broken)
+
+	e, err = segment.NewEncrypter(random(t, segment.KeySize), binding, idle{})
+	require.NoError(t, err)
+	_, err = io.ReadAll(e)
+	require.ErrorIs(t, err, io.ErrNoProgress)
+}
+
+type idle struct{}
+
+func (idle) Read([]byte) (int, error) { return 0, nil }
+
+func TestReadAtGivesTheSameBytesAsTheWhole(t *testing.T) {
+	key := random(t, segment.KeySize)
+	size := first + 3*full + 1234
+	data := random(t, size)
+	m := &memory{ciphertext: tinkEncrypt(t, key, data)}
+	r := mustReader(t, key, m, size)
+	require.NoError(t, iotest.TestReader(r, data))
+
+	for _, offset := range []int{0, 1, first - 1, first, first + 1, first + full - 1, first + full, size - 1, size, size + 1} {
+		for _, length := range []int{0, 1, 2, full - 1, full, full + 1, 2 * full, 3*full + 5, size, size + 10} {
+			before := m.requests.Load()
+			p := make([]byte, length)
+			n, err := r.ReadAt(p, int64(offset))
+			want := data[min(offset, size):min(size, offset+length)]
+			require.True(t, bytes.Equal(want, p[:n]), "offset %d length %d", offset, length)
+			if offset+length > size || (offset >= size) {
+				require.Equal(t, io.EOF, err, "offset %d length %d", offset, length)
+			} else {
+				require.NoError(t, err, "offset %d length %d", offset, length)
+			}
+			require.LessOrEqual(t, m.requests.Load()-before, int64(1), "offset %d length %d", offset, length)
+		}
+	}
+	_, err := r.ReadAt(make([]byte, 1), -1)
+	require.Error(t, err)
+	_, err = r.Seek(-1, io.SeekStart)
+	require.Error(t, err)
+	_, err = r.Seek(0, 7)
+	require.Error(t, err)
+}
+
+func TestReadAtIsSafeBesideReadAndItself(t *testing.T) {
+	key := random(t, segment.KeySize)
+	size := first + 5*full + 99
+	data := random(t, size)
+	r := mustReader(t, key, &memory{ciphertext: tinkEncrypt(t, key, data)}, size)
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		wg.Go(func() {
+			for i := range 50 {
+				offset := (worker*7919*(i+1) + i*104729) % size
+				p := make([]byte, min(size-offset, 100_000))
+				_, err := r.ReadAt(p, int64(offset))
+				assert.NoError(t, err)
+				assert.True(t, bytes.Equal(data[offset:offset+len(p)], p))
+			}
+		})
+	}
+	got, err := io.ReadAll(r)
+	assert.NoError(t, err)
+	assert.True(t, bytes.Equal(data, got))
+	wg.Wait()
+}
+
+func TestSequentialReadingMakesOneRequestAndSeekingOneMore(t *testing.T) {
+	key := random(t, segment.KeySize)
+	size := first + 9*full
+	data := random(t, size)
+	m := &memory{ciphertext: tinkEncrypt(t, key, data)}
+	r := mustReader(t, key, m, size)
+	_, err := io.CopyN(io.Discard, r, int64(first+3*full))
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, m.requests.Load())
+	_, err = r.Seek(int64(first+7*full+11), io.SeekStart)
+	require.NoError(t, err)
+	got, err := io.ReadAll(r)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(data[first+7*full+11:], got))
+	assert.EqualValues(t, 2, m.requests.Load())
+}
+
+// hostile are ways to spoil a ciphertext of several segments; each must be found before any byte that
+// it touches is handed out.
+func hostile(ciphertext []byte, other []byte) map[string][]byte {
+	flip := func(at int) []byte {
+		c := bytes.Clone(ciphertext)
+		c[at] ^= 1
+		return c
+	}
+	swapped := bytes.Clone(ciphertext)
+	copy(swapped[1*segment.Size:], ciphertext[2*segment.Size:3*segment.Size])
+	copy(swapped[2*segment.Size:], ciphertext[1*segment.Size:2*segment.Size])
+	repeated := bytes.Clone(ciphertext)
+	copy(repeated[2*segment.Size:], ciphertext[1*segment.Size:2*segment.Size])
+	spliced := bytes.Clone(ciphertext)
+	copy(spliced[2*segment.Size:], other[2*segment.Size:3*segment.Size])
+	return map[string][]byte{
+		"header length flipped":   flip(0),
+		"salt flipped":            flip(1),
+		"nonce prefix flipped":    flip(35),
+		"first segment flipped":   flip(segment.HeaderSize),
+		"first tag flipped":       flip(segment.Size - 1),
+		"middle segment flipped":  flip(segment.Size + 100),
+		"last segment flipped":    flip(3*segment.Size + 1),
+		"last tag flipped":        flip(len(ciphertext) - 1),
+		"segments swapped":        swapped,
+		"segment repeated":        repeated,
+		"segment of another file": spliced,
+		"cut by one byte":         ciphertext[:len(ciphertext)-1],
+		"cut at a segment":        ciphertext[:2*segment.Size],
+		"cut at a segment plus 1": ciphertext[:2*segment.Size+1],
+		"cut to the header":       ciphertext[:segment.HeaderSize],
+		"empty":                   nil,
+	}
+}
+
+func TestDamageIsNeverHandedOutAndEndsTheReader(t *testing.T) {
+	key := random(t, segment.KeySize)
+	size := first + 2*full + 1000
+	data := random(t, size)
+	ciphertext := tinkEncrypt(t, key, data)
+	for name, spoilt := range hostile(ciphertext, tinkEncrypt(t, key, random(t, size))) {
+		t.Run(name, func(t *testing.T) {
+			r, err := newReader(t.Context(), key, &memory{ciphertext: spoilt}, int64(size))
+			if err != nil {
+				require.ErrorIs(t, err, segment.ErrDamaged)
+				return
+			}
+			defer r.Close()
+			got, err := io.ReadAll(r)
+			require.Error(t, err)
+			assert.NotErrorIs(t, err, io.EOF)
+			assert.True(t, bytes.HasPrefix(data, got), "bytes that were not authenticated came out")
+			// tink-go answers io.EOF here.
+			for range 3 {
+				n, again := r.Read(make([]byte, 10))
+				assert.Zero(t, n)
+				assert.Equal(t, err, again)
+			}
+			_, again := r.Seek(0, io.SeekStart)
+			assert.Equal(t, err, again)
+			_, again = r.WriteTo(io.Discard)
+			assert.Equal(t, err, again)
+
+			r, err = newReader(t.Context(), key, &memory{ciphertext: spoilt}, int64(size))
+			require.NoError(t, err)
+			defer r.Close()
+			p := make([]byte, size)
+			n, err := r.ReadAt(p, 0)
+			require.Error(t, err)
+			assert.True(t, bytes.Equal(data[:n], p[:n]))
+			assert.True(t, bytes.Equal(make([]byte, size-n), p[n:]), "the rest of the caller's buffer was touched")
+			if errors.Is(err, segment.ErrDamaged) {
+				_, again := r.ReadAt(p[:1], 0)
+				assert.Equal(t, err, again)
+			}
+		})
+	}
+}
+
+func TestAnotherKeyBindingOrSizeOpensNothing(t *testing.T) {
+	key := random(t, segment.KeySize)
+	size := first + full
+	ciphertext := tinkEncrypt(t, key, random(t, size))
+	header := segment.Header(ciphertext)
+	for name, open := range map[string]func() (*segment.Decrypter, error){
+		"another key": func() (*segment.Decrypter, error) {
+			return segment.NewDecrypter(random(t, 32), binding, header, int64(size))
+		},
+		"another binding": func() (*segment.Decrypter, error) { return segment.NewDecrypter(key, []byte("x"), header, int64(size)) },
+		"size of one segment": func() (*segment.Decrypter, error) {
+			return segment.NewDecrypter(key, binding, header, first)
+		},
+		"negative size": func() (*segment.Decrypter, error) { return segment.NewDecrypter(key, binding, header, -1) },
+		"size too large": func() (*segment.Decrypter, error) {
+			return segment.NewDecrypter(key, binding, header, segment.MaxPlaintext+1)
+		},
+	} {
+		decrypter, err := open()
+		if err == nil {
+			_, err = segment.NewReader(t.Context(), decrypter, (&memory{ciphertext: ciphertext}).source, ciphertext[:segment.Size])
+		}
+		assert.ErrorIs(t, err, segment.ErrDamaged, name)
+	}
+}
+
+func TestSizesThatNoCiphertextHasAreRefused(t *testing.T) {
+	for _, size := range []int64{
+		-1, 0, 1, segment.HeaderSize, segment.HeaderSize + tagSize - 1,
+		segment.Size + 1, segment.Size + tagSize, 3*segment.Size + tagSize, 1 << 62, 1<<63 - 1,
+	} {
+		_, err := segment.PlaintextSize(size)
+		assert.ErrorIs(t, err, segment.ErrDamaged, "size %d", size)
+	}
+	for _, size := range []int64{0, first, first + 1, segment.MaxPlaintext} {
+		got, err := segment.PlaintextSize(segment.CiphertextSize(size))
+		require.NoError(t, err)
+		assert.Equal(t, size, got)
+	}
+}
+
+func TestFailingSourcesAndClosing(t *testing.T) {
+	key := random(t, segment.KeySize)
+	size := first + 3*full
+	data := random(t, size)
+	m := &memory{ciphertext: tinkEncrypt(t, key, data)}
+	decrypter, err := segment.NewDecrypter(key, binding, segment.Header(m.ciphertext), int64(size))
+	require.NoError(t, err)
+
+	t.Run("a failing request", func(t *testing.T) {
+		broken := errors.New("no route to host")
+		r, err := segment.NewReader(t.Context(), decrypter, func(context.Context, int64, int64) (io.ReadCloser, error) {
+			return nil, broken
+		}, m.ciphertext[:segment.Size])
+		require.NoError(t, err)
+		got, err := io.ReadAll(r)
+		require.ErrorIs(t, err, broken)
+		assert.True(t, bytes.Equal(data[:first], got))
+		_, err = r.Read(make([]byte, 1))
+		require.ErrorIs(t, err, broken)
+	})
+	t.Run("a stream that ends early", func(t *testing.T) {
+		r, err := segment.NewReader(t.Context(), decrypter, func(_ context.Context, offset, _ int64) (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(m.ciphertext[offset : segment.Size+500])), nil
+		}, m.ciphertext[:segment.Size])
+		require.NoError(t, err)
+		_, err = io.ReadAll(r)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		_, err = r.ReadAt(make([]byte, 1), first)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+	})
+	t.Run("a cancelled context", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		r, err := newReader(ctx, key, m, int64(size))
+		require.NoError(t, err)
+		defer r.Close()
+		_, err = io.CopyN(io.Discard, r, first+1)
+		require.NoError(t, err)
+		cancel()
+		_, err = io.ReadAll(r)
+		require.ErrorIs(t, err, context.Canceled)
+	})
+	t.Run("closed", func(t *testing.T) {
+		r := mustReader(t, key, m, size)
+		_, err := io.CopyN(io.Discard, r, first+1)
+		require.NoError(t, err)
+		require.NoError(t, r.Close())
+		require.NoError(t, r.Close())
+		_, err = r.Read(make([]byte, 1))
+		require.ErrorIs(t, err, segment.ErrClosed)
+		_, err = r.ReadAt(make([]byte, 1), 0)
+		require.ErrorIs(t, err, segment.ErrClosed)
+		assert.Zero(t, m.open.Load(), "a stream was left open")
+	})
+	t.Run("a writer that fails", func(t *testing.T) {
+		r := mustReader(t, key, m, size)
+		n, err := r.WriteTo(shortWriter{})
+		require.ErrorIs(t, err, io.ErrShortWrite)
+		assert.EqualValues(t, 1, n)
+	})
+}
+
+type shortWriter struct{}
+
+func (shortWriter) Write([]byte) (int, error) { return 1, nil }
+
+func FuzzDamagedCiphertext(f *testing.F) {
+	key := make([]byte, segment.KeySize)
+	size := first + full + 3
+	data := bytes.Repeat([]byte{0xa5}, size)
+	ciphertext := tinkEncrypt(f, key, data)
+	f.Add(0, byte(1), len(ciphertext), int64(size))
+	f.Add(segment.Size, byte(0), len(ciphertext), int64(size))
+	f.Add(5, byte(0), segment.Size+1, int64(first+1))
+	f.Fuzz(func(t *testing.T, at int, mask byte, length int, claimed int64) {
+		spoilt := bytes.Clone(ciphertext)
+		spoilt[uint(at)%uint(len(spoilt))] ^= mask
+		spoilt = spoilt[:uint(length)%uint(len(spoilt)+1)]
+		r, err := newReader(t.Context(), key, &memory{ciphertext: spoilt}, claimed)
+		if err != nil {
+			require.ErrorIs(t, err, segment.ErrDamaged)
+			return
+		}
+		defer r.Close()
+		got, err := io.ReadAll(r)
+		require.True(t, bytes.HasPrefix(data, got), "bytes that were never written came out")
+		if err == nil {
+			require.True(t, bytes.Equal(data, got))
+			require.True(t, bytes.Equal(ciphertext, spoilt))
+		}
+	})
+}
+
+func FuzzEncryptAndReadAt(f *testing.F) {
+	f.Add([]byte("hello"), 2, uint16(3), uint8(0))
+	f.Add(make([]byte, 100), 65500, uint16(1000), uint8(2))
+	f.Fuzz(func(t *testing.T, seed []byte, offset int, length uint16, repeat uint8) {
+		data := bytes.Repeat(append(seed, 1), 1+int(repeat)*400)
+		key := make([]byte, segment.KeySize)
+		e, err := segment.NewEncrypter(key, binding, bytes.NewReader(data))
+		require.NoError(t, err)
+		ciphertext, err := io.ReadAll(e)
+		require.NoError(t, err)
+		r, err := newReader(t.Context(), key, &memory{ciphertext: ciphertext}, int64(len(data)))
+		require.NoError(t, err)
+		defer r.Close()
+		at := int(uint(offset) % uint(len(data)+1))
+		p := make([]byte, length)
+		n, err := r.ReadAt(p, int64(at))
+		require.True(t, bytes.Equal(data[at:min(len(data), at+len(p))], p[:n]))
+		if err != nil {
+			require.Equal(t, io.EOF, err)
+		}
+	})
+}
+
+func BenchmarkReadAll(b *testing.B) {
+	key := random(b, segment.KeySize)
+	size := 64 << 20
+	m := &memory{ciphertext: tinkEncrypt(b, key, random(b, size))}
+	b.SetBytes(int64(size))
+	for b.Loop() {
+		r, err := newReader(b.Context(), key, m, int64(size))
+		require.NoError(b, err)
+		n, err := r.WriteTo(io.Discard)
+		require.NoError(b, err)
+		require.EqualValues(b, size, n, fmt.Sprint(size))
+	}
+}
