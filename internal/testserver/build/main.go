@@ -1,0 +1,47 @@
+// Command build makes sure that the servers that tests start are there, and prints where:
+//
+//	go run ./internal/testserver/build
+//	go run ./internal/testserver/build -clean    # removes what was built
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/recvault/recvault/internal/testserver/binary"
+)
+
+func main() {
+	clean := flag.Bool("clean", false, "remove what was built")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	action := run
+	if *clean {
+		action = func(context.Context) error { return binary.Clean() }
+	}
+	if err := action(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "build:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	for _, program := range []binary.Program{binary.Vault, binary.MinIO} {
+		path, err := program.Find()
+		if errors.Is(err, binary.ErrMissing) {
+			fmt.Fprintf(os.Stderr, "building %s: a few minutes, once\n", program)
+			path, err = program.Build(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		fmt.Println(path)
+	}
+	return nil
+}
