@@ -1,0 +1,124 @@
+package transit_test
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/keys"
+)
+
+// attempts returns the audit entries of decrypting with a patient's key, one per attempt.
+func (f *fixture) attempts(id keys.KeyID) []testserver.AuditEntry {
+	var found []testserver.AuditEntry
+	for _, entry := range f.server.Audit(f.t) {
+		if entry.Type == "response" && entry.Request.Path == f.options.Mount+"/decrypt/"+id.String()+"-kek" {
+			found = append(found, entry)
+		}
+	}
+	return found
+}
+
+func TestAuditLogShowsEveryAttempt(t *testing.T) {
+	f := newFixture(t)
+	k := f.apart()
+	alice, aliceID := f.enrol(k)
+	bob, bobID := f.enrol(k)
+	rec := f.record(k, aliceID)
+	context := base64.StdEncoding.EncodeToString(rec.binding.Bytes())
+
+	bobs := keys.GrantOptions{TTL: ordinary().TTL, Subject: "account-of-bob", Purpose: keys.PatientRequest, RequestID: "session-41"}
+	grant, err := k.Issue(t.Context(), bob, bobs)
+	require.NoError(t, err)
+	_, err = k.Unwrap(t.Context(), grant, rec.binding, rec.wrapped)
+	require.ErrorIs(t, err, keys.ErrDenied)
+
+	attempts := f.attempts(aliceID)
+	require.Len(t, attempts, 1)
+	refused := attempts[0]
+	assert.Contains(t, refused.Error, "permission denied")
+	assert.Equal(t, "update", refused.Request.Operation)
+	assert.Equal(t, context, refused.Request.Data["context"], "the binding is not in clear")
+	assert.Equal(t, map[string]string{
+		"key_id": bobID.String(), "subject": "account-of-bob", "purpose": "PATRQT", "request_id": "session-41",
+	}, refused.Auth.Metadata)
+	assert.NotEmpty(t, refused.Auth.EntityID)
+
+	f.opens(k, f.grant(k, alice), rec)
+	attempts = f.attempts(aliceID)
+	require.Len(t, attempts, 2)
+	opened := attempts[1]
+	assert.Empty(t, opened.Error)
+	assert.Equal(t, context, opened.Request.Data["context"])
+	assert.Equal(t, map[string]string{
+		"key_id": aliceID.String(), "subject": "dr-lee", "purpose": "TREAT", "request_id": "case-7",
+	}, opened.Auth.Metadata)
+
+	// A grant that has ended leaves a trace too, though Vault no longer knows whose it was.
+	require.NoError(t, k.RevokeSelf(t.Context(), grant))
+	_, err = k.Unwrap(t.Context(), grant, rec.binding, rec.wrapped)
+	require.ErrorIs(t, err, keys.ErrInvalidGrant)
+	attempts = f.attempts(aliceID)
+	require.Len(t, attempts, 3)
+	assert.Contains(t, attempts[2].Error, "invalid token")
+	assert.Equal(t, context, attempts[2].Request.Data["context"])
+
+	// And so does the rotator's work.
+	_, err = k.Rewrap(t.Context(), aliceID, []keys.RewrapItem{{Binding: rec.binding, Wrapped: rec.wrapped}})
+	require.NoError(t, err)
+	entries := f.server.Audit(t)
+	last := entries[len(entries)-1]
+	assert.Equal(t, f.options.Mount+"/rewrap/"+aliceID.String()+"-kek", last.Request.Path)
+	require.IsType(t, []any{}, last.Request.Data["batch_input"])
+	assert.Equal(t, context, last.Request.Data["batch_input"].([]any)[0].(data)["context"])
+}
+
+// TestVaultWritesNoSecret plants canaries and looks for them in what Vault logs and in the names it
+// knows.
+func TestVaultWritesNoSecret(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testserver.Dedicated())
+	k := f.apart()
+	patient, id := f.enrol(k)
+	rec := f.record(k, id)
+	grant := f.grant(k, patient)
+	f.opens(k, grant, rec)
+	stranger, _ := f.enrol(k)
+	_, err := k.Unwrap(t.Context(), f.grant(k, stranger), rec.binding, rec.wrapped)
+	require.ErrorIs(t, err, keys.ErrDenied)
+	require.NoError(t, k.Rotate(t.Context(), id))
+	_, err = k.Rewrap(t.Context(), id, []keys.RewrapItem{{Binding: rec.binding, Wrapped: rec.wrapped}})
+	require.NoError(t, err)
+	require.NoError(t, k.Revoke(t.Context(), grant.Accessor()))
+	require.NoError(t, k.Erase(t.Context(), id))
+
+	log, err := os.ReadFile(f.server.AuditFile())
+	require.NoError(t, err)
+	list, err := f.admin.Logical().ListWithContext(t.Context(), f.options.Mount+"/keys")
+	require.NoError(t, err)
+	names, err := f.admin.Logical().ListWithContext(t.Context(), "identity/entity/name")
+	require.NoError(t, err)
+	known := string(log)
+	for _, name := range append(list.Data["keys"].([]any), names.Data["keys"].([]any)...) {
+		known += "\n" + name.(string)
+	}
+	require.Contains(t, known, id.String(), "the search would find nothing")
+	require.Contains(t, known, id.String()+"-erased")
+	for what, secret := range map[string][]byte{
+		"patient": []byte(patient), "token": []byte(grant.Token()), "recording key": rec.key.Bytes(),
+		"accessor": []byte(grant.Accessor()),
+	} {
+		for _, form := range []string{
+			string(secret), hex.EncodeToString(secret),
+			base64.RawStdEncoding.EncodeToString(secret), base64.RawURLEncoding.EncodeToString(secret),
+		} {
+			assert.False(t, len(form) < 8, what)
+			assert.NotContains(t, known, form, what)
+		}
+	}
+}

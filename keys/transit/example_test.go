@@ -1,0 +1,127 @@
+package transit_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/transit"
+)
+
+// An administrator prepares Vault, and sees what was changed.
+func ExampleSetup() {
+	client, err := api.NewClient(nil) // VAULT_ADDR and VAULT_TOKEN
+	if err != nil {
+		log.Fatal(err)
+	}
+	report, err := transit.Setup(context.Background(), client, transit.SetupOptions{ExpectedPatients: 50_000})
+	fmt.Println(report)
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A process that records enrols patients and wraps recording keys.
+func ExampleNew() {
+	client, err := api.NewClient(nil) // its token has the policies recvault-enroller and recvault-writer
+	if err != nil {
+		log.Fatal(err)
+	}
+	keyring, err := transit.New(client, transit.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	id, err := keyring.Enrol(ctx, "patient 943 476 5919")
+	if err != nil {
+		log.Fatal(err)
+	}
+	key := keys.NewRecordingKey()
+	defer key.Wipe()
+	wrapped, err := keyring.Wrap(ctx, keys.NewRecordingID(id).Binding(), key)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(id, wrapped)
+}
+
+// The place that decides who may see what issues grants.
+func ExampleKeyring_Issue() {
+	client, err := api.NewClient(nil) // its token has the policy recvault-granter
+	if err != nil {
+		log.Fatal(err)
+	}
+	granter, err := transit.New(client, transit.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	grant, err := granter.Issue(context.Background(), "patient 943 476 5919", keys.GrantOptions{
+		TTL:       15 * time.Minute,
+		Subject:   "dr-lee",
+		Purpose:   keys.Treatment,
+		RequestID: "visit-2041",
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(grant.KeyID(), grant.Expires())
+}
+
+// The process that serves recordings needs no token of its own.
+func ExampleKeyring_Unwrap() {
+	client, err := api.NewClient(nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	client.ClearToken()
+	keyring, err := transit.New(client, transit.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	var grant keys.Grant // from the session
+	var id keys.RecordingID
+	var wrapped keys.WrappedKey // from the recording's envelope
+	key, err := keyring.Unwrap(context.Background(), grant, id.Binding(), wrapped)
+	if errors.Is(err, keys.ErrDenied) {
+		log.Print("the grant is for another patient, or has ended") // and Vault's audit log has it
+		return
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer key.Wipe()
+}
+
+// A reviewer reads the policies without a Vault.
+func ExamplePolicies() {
+	policies, err := transit.Policies(transit.Options{Mount: "clinic/recordings"}, "auth_token_1a2b3c4d")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, policy := range policies {
+		fmt.Println(policy.Name)
+	}
+	fmt.Println(policies[4].HCL)
+	// Output:
+	// recvault-setup
+	// recvault-enroller
+	// recvault-writer
+	// recvault-granter
+	// recvault-revoker
+	// recvault-grant
+	// recvault-rotator
+	// recvault-retirer
+	// recvault-eraser
+	// recvault-auditor
+	// # Held by what ends grants that it does not hold: a lost device, a changed care relationship. It is
+	// # apart from the granter because it can end any token in Vault whose accessor it knows.
+	//
+	// path "auth/token/revoke-accessor" {
+	//   capabilities = ["update"]
+	// }
+}

@@ -1,0 +1,149 @@
+package transit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/recvault/recvault/keys"
+)
+
+// The names under which a grant's details stand in its token's metadata, and so in Vault's audit log.
+const (
+	metaKeyID     = "key_id"
+	metaSubject   = "subject"
+	metaPurpose   = "purpose"
+	metaRequestID = "request_id"
+)
+
+// Issue implements [keys.Granter], for the granter's role. Its token must not be limited in its
+// number of uses: Vault lets no such token make others. The TTL is cut to whole seconds and to what
+// [SetupOptions] allow. In addition to the errors named there it returns [ErrNotSetUp].
+func (k *Keyring) Issue(ctx context.Context, patient keys.Patient, options keys.GrantOptions) (keys.Grant, error) {
+	if err := options.Validate(); err != nil {
+		return keys.Grant{}, fmt.Errorf("transit: issue: %w", err)
+	}
+	id, err := k.KeyID(ctx, patient)
+	if err != nil {
+		return keys.Grant{}, err
+	}
+	grant, err := k.issue(ctx, id, options)
+	if err != nil {
+		return keys.Grant{}, fmt.Errorf("transit: issue: %w", err)
+	}
+	return grant, nil
+}
+
+func (k *Keyring) issue(ctx context.Context, id keys.KeyID, options keys.GrantOptions) (keys.Grant, error) {
+	meta := map[string]string{
+		metaKeyID:   id.String(),
+		metaSubject: options.Subject,
+		metaPurpose: string(options.Purpose),
+	}
+	if options.RequestID != "" {
+		meta[metaRequestID] = options.RequestID
+	}
+	role := k.prefix + "-grant"
+	asked := time.Now()
+	secret, err := k.vault.write(ctx, k.client.Token(), "auth/token/create/"+role, map[string]any{
+		"entity_alias":      id.String(),
+		"meta":              meta,
+		"ttl":               strconv.FormatInt(int64(options.TTL/time.Second), 10) + "s",
+		"num_uses":          options.MaxUses,
+		"renewable":         false,
+		"no_default_policy": true,
+	})
+	switch {
+	case badRequest(err) && strings.Contains(reason(err), "restricted use token"):
+		return keys.Grant{}, fmt.Errorf("%w: %s", keys.ErrDenied, reason(err))
+	case badRequest(err): // the token role is missing, or allows less than it should
+		return keys.Grant{}, fmt.Errorf("%w: %s", ErrNotSetUp, reason(err))
+	case err != nil:
+		return keys.Grant{}, err
+	case secret == nil || secret.Auth == nil || secret.Auth.Accessor == "" || !isServiceToken(secret.Auth.ClientToken):
+		return keys.Grant{}, fmt.Errorf("%w: Vault answered with no token", keys.ErrUnavailable)
+	// More than this policy comes of a token role that was changed, or of policies given to the
+	// patient's entity. Such a token is not handed out.
+	case !slices.Equal(secret.Auth.Policies, []string{role}):
+		return keys.Grant{}, fmt.Errorf("%w: grants come with other policies than %s", ErrNotSetUp, role)
+	}
+	return keys.NewGrant(keys.GrantDetails{
+		KeyID:    id,
+		Accessor: secret.Auth.Accessor,
+		// Counted from before the request, so that it is never later than Vault's own reckoning.
+		Expires:   asked.Add(time.Duration(secret.Auth.LeaseDuration) * time.Second).Round(0),
+		Subject:   options.Subject,
+		Purpose:   options.Purpose,
+		RequestID: options.RequestID,
+	}, secret.Auth.ClientToken), nil
+}
+
+// RevokeSelf implements [keys.Unwrapper] with the grant's token and no other.
+func (k *Keyring) RevokeSelf(ctx context.Context, grant keys.Grant) error {
+	token, err := grantToken(grant)
+	if err == nil {
+		_, err = k.vault.write(ctx, token, "auth/token/revoke-self", nil)
+	}
+	if err != nil {
+		return fmt.Errorf("transit: end grant: %w", ofGrant(err))
+	}
+	return nil
+}
+
+// Revoke implements [keys.Revoker], for the revoker's role.
+func (k *Keyring) Revoke(ctx context.Context, accessor string) error {
+	if err := k.revoke(ctx, accessor); err != nil {
+		return fmt.Errorf("transit: revoke: %w", err)
+	}
+	return nil
+}
+
+func (k *Keyring) revoke(ctx context.Context, accessor string) error {
+	// Past the dot is the namespace of Vault Enterprise.
+	if !consistsOf(accessor, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.") || len(accessor) > maxTokenLen {
+		return fmt.Errorf("%w: it is not the accessor of a grant", keys.ErrInvalidGrant)
+	}
+	secret, err := k.vault.write(ctx, k.client.Token(), "auth/token/revoke-accessor", map[string]any{"accessor": accessor})
+	switch {
+	case err == nil && secret != nil && slices.ContainsFunc(secret.Warnings, func(warning string) bool {
+		return strings.Contains(warning, "No token found")
+	}):
+		return fmt.Errorf("%w: Vault knows no token with this accessor", keys.ErrInvalidGrant)
+	case badRequest(err) && strings.Contains(reason(err), "token not found"),
+		err != nil && strings.Contains(reason(err), "no namespace"):
+		return fmt.Errorf("%w: %s", keys.ErrInvalidGrant, reason(err))
+	}
+	return err
+}
+
+const maxTokenLen = 2048
+
+// grantToken returns the token of a grant that can be one: what Vault is sure to refuse, or what no
+// HTTP header can hold, is malformed.
+func grantToken(grant keys.Grant) (string, error) {
+	if !isServiceToken(grant.Token()) {
+		return "", fmt.Errorf("%w: it holds no service token of Vault", keys.ErrInvalidGrant)
+	}
+	return grant.Token(), nil
+}
+
+func isServiceToken(token string) bool {
+	rest, ok := strings.CutPrefix(token, "hvs.")
+	return ok && len(token) <= maxTokenLen &&
+		consistsOf(rest, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.")
+}
+
+// ofGrant turns the error of a request that was made with a grant's token.
+func ofGrant(err error) error {
+	switch {
+	case errors.Is(err, keys.ErrDenied) && strings.Contains(reason(err), "invalid token"):
+		return fmt.Errorf("%w: %w", keys.ErrInvalidGrant, err) // Vault does not know it, or no longer
+	case strings.Contains(reason(err), "namespace from the token"):
+		return fmt.Errorf("%w: %s", keys.ErrInvalidGrant, reason(err)) // an internal error, to Vault
+	}
+	return err
+}

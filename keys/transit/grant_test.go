@@ -1,0 +1,219 @@
+package transit_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/transit"
+)
+
+func TestGrantEndsWhenVaultSays(t *testing.T) {
+	f := newBareFixture(t)
+	f.setup.MaxGrantTTL = 20 * time.Minute
+	f.setUp()
+	granter := f.keyring("granter")
+	for asked, want := range map[time.Duration]time.Duration{
+		5 * time.Minute:           5 * time.Minute,
+		90*time.Second + 999*1e6:  90 * time.Second,
+		20 * time.Minute:          20 * time.Minute,
+		21 * time.Minute:          20 * time.Minute,
+		keys.MaxGrantTTL:          20 * time.Minute,
+		keys.MinGrantTTL + 59*1e9: time.Minute,
+	} {
+		options := ordinary()
+		options.TTL = asked
+		before := time.Now()
+		grant, err := granter.Issue(t.Context(), newPatient(), options)
+		require.NoError(t, err)
+		assert.WithinRange(t, grant.Expires(), before.Add(want), time.Now().Add(want), "asked for %v", asked)
+
+		token, err := f.admin.Auth().Token().LookupAccessorWithContext(t.Context(), grant.Accessor())
+		require.NoError(t, err)
+		ends, err := time.Parse(time.RFC3339Nano, token.Data["expire_time"].(string))
+		require.NoError(t, err)
+		assert.False(t, grant.Expires().After(ends.Add(time.Second)), "the grant ends at %v, the token at %v", grant.Expires(), ends)
+		assert.Equal(t, map[string]any{
+			"key_id": grant.KeyID().String(), "subject": "dr-lee", "purpose": "TREAT", "request_id": "case-7",
+		}, token.Data["meta"])
+		assert.Equal(t, true, token.Data["orphan"])
+	}
+}
+
+// TestTokenRoleHoldsByItself: were the granter's policy wider, the token role would still refuse.
+func TestTokenRoleHoldsByItself(t *testing.T) {
+	f := newFixture(t)
+	create := "auth/token/create/" + f.options.Prefix + "-grant"
+	policy := f.options.Prefix + "-wide"
+	require.NoError(t, f.admin.Sys().PutPolicyWithContext(t.Context(), policy, `path "`+create+`" { capabilities = ["update"] }`))
+	wide := f.server.Client(f.token("wide"))
+	wide.SetMaxRetries(0)
+
+	issue := func(d data) (*api.Secret, error) {
+		d["entity_alias"] = "alice"
+		return wide.Logical().WriteWithContext(t.Context(), create, d)
+	}
+	for name, d := range map[string]data{
+		"another policy":     {"policies": []string{policy}},
+		"the default policy": {"policies": []string{"default"}},
+		"the root policy":    {"policies": []string{"root"}},
+		"one policy more":    {"policies": []string{f.options.Prefix + "-grant", policy}},
+		"a period":           {"period": "1h"},
+		"a token of its own": {"id": "mine"},
+	} {
+		_, err := issue(d)
+		var response *api.ResponseError
+		if assert.ErrorAs(t, err, &response, name) {
+			assert.Equal(t, 400, response.StatusCode, "%s: %v", name, err)
+		}
+	}
+	for name, d := range map[string]data{
+		"a long life":              {"ttl": "1000h"},
+		"a long life, explicitly":  {"ttl": "1000h", "explicit_max_ttl": "1000h"},
+		"renewable":                {"ttl": "1000h", "renewable": true},
+		"a batch token":            {"ttl": "1000h", "type": "batch"},
+		"with the default policy":  {"ttl": "1000h", "no_default_policy": false},
+		"a child of the granter's": {"ttl": "1000h", "no_parent": false},
+	} {
+		secret, err := issue(d)
+		require.NoError(t, err, name)
+		assert.EqualValues(t, 4*60*60, secret.Auth.LeaseDuration, name)
+		assert.False(t, secret.Auth.Renewable, name)
+		assert.True(t, secret.Auth.Orphan, name)
+		assert.Equal(t, []string{f.options.Prefix + "-grant"}, secret.Auth.Policies, name)
+		assert.True(t, strings.HasPrefix(secret.Auth.ClientToken, "hvs."), name)
+	}
+}
+
+// TestSuffixIsWhatStopsWildcards: without it the attack works, so that the matrix, in which it fails,
+// shows what it seems to show.
+func TestSuffixIsWhatStopsWildcards(t *testing.T) {
+	f := newFixture(t)
+	root := f.keyringOf(f.admin)
+	_, id := f.enrol(root)
+	rec := f.record(root, id)
+	policies, err := transit.Policies(f.options, f.tokenAccessor())
+	require.NoError(t, err)
+
+	opens := func(hcl, alias string) bool {
+		require.NoError(t, f.admin.Sys().PutPolicyWithContext(t.Context(), f.options.Prefix+"-grant", hcl))
+		secret, err := f.admin.Logical().WriteWithContext(t.Context(), "auth/token/create/"+f.options.Prefix+"-grant",
+			data{"entity_alias": alias, "ttl": "60s"})
+		require.NoError(t, err)
+		key, err := f.keyring("").Unwrap(t.Context(), keys.NewGrant(keys.GrantDetails{}, secret.Auth.ClientToken), rec.binding, rec.wrapped)
+		if err != nil {
+			assert.ErrorIs(t, err, keys.ErrDenied)
+			return false
+		}
+		assert.Equal(t, rec.key.Bytes(), key.Bytes())
+		return true
+	}
+	for _, policy := range policies {
+		if policy.Role != "grant" {
+			continue
+		}
+		bare := strings.ReplaceAll(policy.HCL, ".name}}-kek", ".name}}")
+		require.NotEqual(t, policy.HCL, bare)
+		name := id.String() + "-kek"
+		for _, alias := range []string{"*", "+", name[:2] + "*"} {
+			assert.True(t, opens(bare, alias), "alias %q without the suffix", alias)
+			assert.False(t, opens(policy.HCL, alias), "alias %q", alias)
+		}
+		assert.True(t, opens(policy.HCL, id.String()))
+		assert.False(t, opens(policy.HCL, id.String()[:31]))
+		return
+	}
+	t.Fatal("there is no grant policy")
+}
+
+// TestNoOtherSpellingOfAKeyIDGetsAGrant: Vault takes an alias in capitals for the same alias and keeps
+// the spelling that came first, so that one such grant would lock the patient out. The first part
+// shows that it would.
+func TestNoOtherSpellingOfAKeyIDGetsAGrant(t *testing.T) {
+	f := newFixture(t)
+	k := f.apart()
+	granter := f.server.Client(f.token("granter"))
+	issue := func(client *api.Client, alias string) error {
+		_, err := client.Logical().WriteWithContext(t.Context(), "auth/token/create/"+f.options.Prefix+"-grant", data{
+			"entity_alias": alias, "ttl": "60s", "meta": map[string]string{"subject": "mallory"},
+		})
+		return err
+	}
+	victim, victimID := f.enrol(k)
+	rec := f.record(k, victimID)
+	require.NoError(t, issue(f.admin, strings.ToUpper(victimID.String())))
+	_, err := k.Unwrap(t.Context(), f.grant(k, victim), rec.binding, rec.wrapped)
+	require.ErrorIs(t, err, keys.ErrDenied, "Vault no longer confuses capitals: the granter's policy can be simpler")
+
+	others := 0
+	for r := rune(0); r <= unicode.MaxRune; r++ {
+		if lower := unicode.ToLower(r); lower != r && lower < unicode.MaxASCII {
+			others++
+			err := issue(granter, "abcdefghijklmnop"+string(r)+"qrstuvwxyz234567")
+			var response *api.ResponseError
+			if assert.ErrorAs(t, err, &response, "%q", r) {
+				assert.Equal(t, 403, response.StatusCode, "%q", r)
+			}
+		}
+	}
+	assert.Equal(t, 28, others)
+
+	patient, id := f.enrol(k)
+	rec = f.record(k, id)
+	assert.Error(t, issue(granter, strings.ToUpper(id.String())))
+	f.opens(k, f.grant(k, patient), rec)
+}
+
+// TestIssueHandsOutNoWiderToken: whoever changes the token role, or gives the patient's entity a
+// policy, does not get granters to hand out more than grants.
+func TestIssueHandsOutNoWiderToken(t *testing.T) {
+	f := newFixture(t)
+	granter := f.keyring("granter")
+	patient := newPatient()
+	grant := f.grant(granter, patient)
+
+	role := "auth/token/roles/" + f.options.Prefix + "-grant"
+	_, err := f.admin.Logical().WriteWithContext(t.Context(), role,
+		data{"allowed_policies": []string{f.options.Prefix + "-grant", f.options.Prefix + "-writer"}})
+	require.NoError(t, err)
+	wider, err := granter.Issue(t.Context(), patient, ordinary())
+	assert.ErrorIs(t, err, transit.ErrNotSetUp)
+	assert.True(t, wider.IsZero())
+	f.setUp()
+	f.grant(granter, patient)
+
+	entity, err := f.admin.Logical().WriteWithContext(t.Context(), "identity/lookup/entity",
+		data{"alias_name": grant.KeyID().String(), "alias_mount_accessor": f.tokenAccessor()})
+	require.NoError(t, err)
+	_, err = f.admin.Logical().WriteWithContext(t.Context(), "identity/entity/id/"+entity.Data["id"].(string),
+		data{"policies": []string{f.options.Prefix + "-writer"}})
+	require.NoError(t, err)
+	wider, err = granter.Issue(t.Context(), patient, ordinary())
+	assert.ErrorIs(t, err, transit.ErrNotSetUp)
+	assert.True(t, wider.IsZero())
+}
+
+func TestGranterWhoseTokenIsLimitedInUsesIsDenied(t *testing.T) {
+	f := newFixture(t)
+	secret, err := f.admin.Auth().Token().CreateOrphanWithContext(t.Context(), &api.TokenCreateRequest{
+		Policies: []string{f.options.Prefix + "-granter"}, NoDefaultPolicy: true, NumUses: 10,
+	})
+	require.NoError(t, err)
+	_, err = f.keyringOf(f.server.Client(secret.Auth.ClientToken)).Issue(t.Context(), newPatient(), ordinary())
+	assert.ErrorIs(t, err, keys.ErrDenied)
+	assert.NotErrorIs(t, err, keys.ErrUnavailable)
+}
+
+// TestRevokeOfAnUnknownNamespace: an accessor of an unknown namespace is an unknown accessor.
+func TestRevokeOfAnUnknownNamespace(t *testing.T) {
+	f := newFixture(t)
+	err := f.keyring("revoker").Revoke(t.Context(), "6RIMVwMdPiwbxbroJbsvTPff.aB3dE")
+	assert.ErrorIs(t, err, keys.ErrInvalidGrant)
+	assert.NotErrorIs(t, err, keys.ErrUnavailable)
+}

@@ -1,0 +1,126 @@
+package transit
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/recvault/recvault/keys"
+)
+
+// requester sends requests to Vault, each with the token it is given, and sorts the errors.
+type requester struct {
+	client  *api.Client // has no token of its own
+	timeout time.Duration
+}
+
+const (
+	minRetryWait = 50 * time.Millisecond
+	maxRetryWait = time.Second
+)
+
+func newRequester(client *api.Client, timeout time.Duration, retries int) (*requester, error) {
+	own, err := client.CloneWithHeaders() // the namespace is a header
+	if err != nil {
+		return nil, fmt.Errorf("transit: clone the Vault client: %w", err)
+	}
+	own.ClearToken()        // a new client takes one from VAULT_TOKEN
+	own.SetClientTimeout(0) // the requester has its own
+	own.SetMaxRetries(max(retries, 0))
+	own.SetMinRetryWait(minRetryWait)
+	own.SetMaxRetryWait(maxRetryWait)
+	own.SetCheckRetry(api.DefaultRetryPolicy)
+	own.SetBackoff(backoff)
+	return &requester{own, timeout}, nil
+}
+
+// backoff doubles the wait with each attempt, and takes off up to a half at random, so that many
+// callers do not come back at once.
+func backoff(least, most time.Duration, attempt int, _ *http.Response) time.Duration {
+	wait := most
+	if attempt < 16 { // beyond that, shifting overflows
+		wait = min(least<<attempt, most)
+	}
+	return wait - rand.N(wait/2+1)
+}
+
+func (r *requester) read(ctx context.Context, token, path string) (*api.Secret, error) {
+	limited, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	// The raw call, because the other one takes a missing mount for a missing key.
+	response, err := r.as(token).ReadRawWithContext(limited, path)
+	if response != nil {
+		defer response.Body.Close()
+	}
+	if err != nil {
+		return nil, failure(ctx, err)
+	}
+	secret, err := api.ParseSecret(response.Body)
+	if err != nil {
+		return nil, failure(ctx, err)
+	}
+	return secret, nil
+}
+
+// write returns nil, without an error, for an answer that has no content.
+func (r *requester) write(ctx context.Context, token, path string, data map[string]any) (*api.Secret, error) {
+	limited, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	secret, err := r.as(token).WriteWithContext(limited, path, data)
+	if err != nil {
+		return nil, failure(ctx, err)
+	}
+	return secret, nil
+}
+
+func (r *requester) delete(ctx context.Context, token, path string) error {
+	limited, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	if _, err := r.as(token).DeleteWithContext(limited, path); err != nil {
+		return failure(ctx, err)
+	}
+	return nil
+}
+
+// as returns a view of the client for one request with this token.
+func (r *requester) as(token string) *api.Logical {
+	return r.client.WithRequestCallbacks(func(request *api.Request) {
+		request.ClientToken = token
+		request.WrapTTL = "" // VAULT_WRAP_TTL in the environment would have the answer wrapped
+	}).Logical()
+}
+
+// failure sorts the error of a request. ctx is the caller's: its end is the caller's own doing, that
+// of the requester's timeout is Vault's.
+func failure(ctx context.Context, err error) error {
+	if ctxErr := ctx.Err(); ctxErr != nil {
+		return ctxErr
+	}
+	var response *api.ResponseError
+	if errors.As(err, &response) {
+		return newRefusal(response)
+	}
+	return fmt.Errorf("%w: %v", keys.ErrUnavailable, err)
+}
+
+// decode reads the data of Vault's answer into a struct.
+func decode(secret *api.Secret, into any) error {
+	if secret == nil {
+		return fmt.Errorf("%w: Vault's answer is empty", keys.ErrUnavailable)
+	}
+	raw, err := json.Marshal(secret.Data)
+	if err == nil {
+		defer clear(raw)
+		err = json.Unmarshal(raw, into)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: Vault's answer has another form than expected", keys.ErrUnavailable)
+	}
+	return nil
+}

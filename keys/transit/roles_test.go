@@ -1,0 +1,774 @@
+package transit_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/transit"
+)
+
+// matrixRoles are the columns. A "grant" is one issued for the patient that operations call "the
+// patient". "root" is the control: it shows that a probe does what its name says.
+var matrixRoles = []string{
+	"setup", "enroller", "writer", "granter", "revoker", "grant", "rotator", "retirer", "eraser", "auditor", "root",
+}
+
+const (
+	allowed = "**allowed**"
+	denied  = "denied"
+)
+
+// operation is a row: one thing that somebody with a token may try.
+type operation struct {
+	name string
+	try  func(c *cell) (outcome string, err error)
+}
+
+// TestRoleMatrix has the token of every role try every operation on a real Vault.
+func TestRoleMatrix(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testserver.Dedicated())
+	f.installSetupPolicy()
+	table := make(map[string]map[string]string)
+	var out strings.Builder
+	out.WriteString(matrixHead)
+	for _, section := range matrixSections {
+		fmt.Fprintf(&out, "\n## %s\n\n| Operation | %s |\n|---|%s\n", section.name,
+			strings.Join(matrixRoles, " | "), strings.Repeat("---|", len(matrixRoles)))
+		for _, op := range section.operations {
+			require.NotContains(t, table, op.name, "two operations have one name")
+			table[op.name] = make(map[string]string)
+			fmt.Fprintf(&out, "| %s |", op.name)
+			for _, role := range matrixRoles {
+				outcome := newCell(t, f, role).outcome(op)
+				table[op.name][role] = outcome
+				fmt.Fprintf(&out, " %s |", outcome)
+			}
+			out.WriteString("\n")
+		}
+	}
+
+	// What must hold, whatever the golden file says.
+	for name, row := range table {
+		for role, outcome := range row {
+			switch {
+			case role == "root":
+			case strings.HasPrefix(name, "decrypt"):
+				assert.Equal(t, role == "grant" && name == "decrypt a recording key of the patient", outcome == allowed,
+					"%s: %s: %s", role, name, outcome)
+			case slices.Contains(nobodys, name):
+				assert.Equal(t, denied, outcome, "%s: %s", role, name)
+			}
+		}
+		assert.NotEqual(t, denied, row["root"], "%s: the probe is refused to root", name)
+	}
+	for _, name := range nobodys {
+		assert.Contains(t, table, name)
+	}
+
+	golden := filepath.Join("..", "..", "docs", "roles.md")
+	if *update {
+		require.NoError(t, os.MkdirAll(filepath.Dir(golden), 0o755))
+		require.NoError(t, os.WriteFile(golden, []byte(out.String()), 0o644))
+	}
+	want, err := os.ReadFile(golden)
+	require.NoError(t, err)
+	if out.String() != string(want) {
+		documented := strings.Split(string(want), "\n")
+		for _, line := range strings.Split(out.String(), "\n") {
+			if !slices.Contains(documented, line) {
+				t.Errorf("docs/roles.md does not have this line:\n%s", line)
+			}
+		}
+		t.Error("docs/roles.md is not what was found; if the change is meant, write it anew with -update")
+	}
+}
+
+const matrixHead = `# What each role may do in Vault
+
+Every cell was tried on a real Vault, with a token that has the role's policy
+(` + "`keys/transit/policies/<role>.hcl`" + `) and no other. The test that tries them compares the outcome with this file,
+byte for byte. After a change that is meant, write it anew:
+
+    go test ./keys/transit -run TestRoleMatrix -update
+
+- **allowed**: Vault did it.
+- denied: Vault refused it to the token (403).
+- refused (400, 404 or 405): the token may, but Vault does not do it for anybody, or not under these
+  settings.
+- issued, cannot open it: a grant was issued, and Vault refused it the recording key it was tried on.
+- issued, ...: a grant was issued, and what was asked for in excess was not given.
+
+No role here has Vault's "default" policy, which lets a token look itself up and renew itself. Services whose
+tokens are to be renewed need it, or one like it, beside their role's. Grants must not have it.
+
+"The patient" is the one that the grant was issued for; to the other roles all patients are alike.
+"root" is Vault's root token, as the control that each operation does what it says.
+`
+
+// nobodys are the operations that no role may do at all: they would take keys out of Vault, put known
+// ones in, or widen somebody's rights.
+var nobodys = []string{
+	"enrol with an exportable key",
+	"enrol with a key that can be backed up in clear",
+	"enrol with a key that ignores the binding",
+	"wrap for a patient who is not enrolled",
+	"wrap for a patient who is not enrolled, with disable_upsert off",
+	"make an envelope key exportable",
+	"let an envelope key be backed up in clear",
+	"have an envelope key rotate by itself",
+	"change the versions of the pseudonym key",
+	"allow the deletion of the pseudonym key",
+	"rotate the pseudonym key",
+	"delete the pseudonym key",
+	"trim old versions of an envelope key",
+	"export an envelope key",
+	"export the HMAC part of an envelope key",
+	"back up an envelope key",
+	"restore an envelope key",
+	"get a data key in clear",
+	"get a wrapped data key",
+	"read the wrapping key for imports",
+	"import a key",
+	"export an envelope key under another key (BYOK)",
+	"compute an HMAC with an envelope key",
+	"sign",
+	"switch disable_upsert off",
+	"issue a grant with more policies",
+	"issue a grant with the root policy",
+	"issue a periodic grant",
+	"issue a renewable grant",
+	"issue a batch token as a grant",
+	"issue a grant with a token of its own choice",
+	"issue a grant without an entity alias",
+	"issue a grant without metadata",
+	"create a child token",
+	"create an orphan token",
+	"make another token role",
+	"look up a grant by its accessor",
+	"list all accessors",
+	"renew itself",
+	"write the policy of setup",
+	"write a new policy",
+	"delete a policy",
+	"unmount the engine",
+	"move the engine",
+	"enable an auth method",
+	"enable an audit device",
+	"disable an audit device",
+	"list audit devices",
+	"seal Vault",
+	"rotate Vault's own key",
+	"read Vault's raw storage",
+	"make an identity entity",
+	"give a wildcard as an entity alias",
+	"give a policy to the patient's entity",
+	"make an identity group",
+	"revoke all grants by prefix",
+}
+
+// cell is one role that tries one operation. Each has a token, patients and recordings of its own.
+type cell struct {
+	*fixture
+	ctx     context.Context
+	keyring *transit.Keyring // root's
+	role    string
+	client  *api.Client // the role's
+
+	subject  keys.Patient
+	firstRec recording // of patient
+	otherRec recording // of other
+}
+
+func newCell(t *testing.T, f *fixture, role string) *cell {
+	t.Helper()
+	c := &cell{fixture: f, ctx: t.Context(), keyring: f.keyringOf(f.admin), role: role, subject: newPatient()}
+	var token string
+	switch role {
+	case "root":
+		token = f.server.RootToken()
+	case "grant":
+		token = f.grant(c.keyring, c.subject).Token()
+	default:
+		token = f.token(role)
+	}
+	c.client = f.server.Client(token)
+	c.client.SetMaxRetries(0)
+	return c
+}
+
+// outcome tries the operation and says in a few words what came of it.
+func (c *cell) outcome(op operation) string {
+	c.t.Helper()
+	outcome, err := op.try(c)
+	if err == nil {
+		return outcome
+	}
+	var response *api.ResponseError
+	require.ErrorAs(c.t, err, &response, "%s: %s", c.role, op.name)
+	switch response.StatusCode {
+	case http.StatusForbidden:
+		require.NotContains(c.t, response.Error(), "invalid token", "%s: %s", c.role, op.name)
+		return denied
+	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed:
+		return fmt.Sprintf("refused (%d)", response.StatusCode)
+	}
+	require.NoError(c.t, err, "%s: %s", c.role, op.name)
+	return ""
+}
+
+// patient is a recording of the patient, who is enrolled the first time it is asked for.
+func (c *cell) patient() recording {
+	if c.firstRec.key == nil {
+		c.firstRec = c.recordingOf(c.subject)
+	}
+	return c.firstRec
+}
+
+// other is a recording of another patient.
+func (c *cell) other() recording {
+	if c.otherRec.key == nil {
+		c.otherRec = c.recordingOf(newPatient())
+	}
+	return c.otherRec
+}
+
+func (c *cell) recordingOf(patient keys.Patient) recording {
+	c.t.Helper()
+	id, err := c.keyring.Enrol(c.ctx, patient)
+	require.NoError(c.t, err)
+	return c.record(c.keyring, id)
+}
+
+// In what follows, these start paths.
+func (c *cell) mount() string      { return c.options.Mount }
+func (c *cell) tokenRole() string  { return "auth/token/roles/" + c.options.Prefix + "-grant" }
+func (c *cell) issuePath() string  { return "auth/token/create/" + c.options.Prefix + "-grant" }
+func (c *cell) policyPath() string { return "sys/policies/acl/" + c.options.Prefix }
+
+func kek(rec recording) string { return rec.binding.KeyID().String() + "-kek" }
+
+type data = map[string]any
+
+// write, read, list and remove are done with the role's token.
+func (c *cell) write(path string, d data) (string, error) {
+	_, err := c.client.Logical().WriteWithContext(c.ctx, path, d)
+	return allowed, err
+}
+
+func (c *cell) read(path string) (string, error) {
+	response, err := c.client.Logical().ReadRawWithContext(c.ctx, path)
+	if response != nil {
+		response.Body.Close()
+	}
+	return allowed, err
+}
+
+func (c *cell) list(path string) (string, error) {
+	secret, err := c.client.Logical().ListWithContext(c.ctx, path)
+	if err == nil && secret == nil {
+		return "nothing to list", nil
+	}
+	return allowed, err
+}
+
+func (c *cell) remove(path string) (string, error) {
+	_, err := c.client.Logical().DeleteWithContext(c.ctx, path)
+	return allowed, err
+}
+
+// prepare is done with the root token, before or after the role tries.
+func (c *cell) prepare(path string, d data) *api.Secret {
+	c.t.Helper()
+	secret, err := c.admin.Logical().WriteWithContext(c.ctx, path, d)
+	require.NoError(c.t, err)
+	return secret
+}
+
+// newKey makes a key of any kind, under the name of a patient's envelope key.
+func (c *cell) newKey(d data) string {
+	c.t.Helper()
+	id, err := c.keyring.KeyID(c.ctx, newPatient())
+	require.NoError(c.t, err)
+	c.prepare(c.mount()+"/keys/"+id.String()+"-kek", d)
+	return id.String() + "-kek"
+}
+
+// newName is a name of an envelope key that does not exist.
+func (c *cell) newName() string {
+	c.t.Helper()
+	id, err := c.keyring.KeyID(c.ctx, newPatient())
+	require.NoError(c.t, err)
+	return id.String()
+}
+
+func vaultContext(rec recording) string {
+	return base64.StdEncoding.EncodeToString(rec.binding.Bytes())
+}
+
+func plaintext() string {
+	return base64.StdEncoding.EncodeToString(make([]byte, keys.RecordingKeySize))
+}
+
+// decrypt tries to get at a recording key, and checks that it is the right one.
+func (c *cell) decrypt(client *api.Client, rec recording, d data) (string, error) {
+	secret, err := client.Logical().WriteWithContext(c.ctx, c.mount()+"/decrypt/"+kek(rec), d)
+	if err != nil {
+		return "", err
+	}
+	want := base64.StdEncoding.EncodeToString(rec.key.Bytes())
+	if batch, ok := secret.Data["batch_results"].([]any); ok {
+		assert.Equal(c.t, want, batch[0].(data)["plaintext"])
+	} else {
+		assert.Equal(c.t, want, secret.Data["plaintext"])
+	}
+	return allowed, nil
+}
+
+func wrappedData(rec recording) data {
+	return data{"ciphertext": string(rec.wrapped), "context": vaultContext(rec)}
+}
+
+// issue asks for a grant with other parameters than usual, and judges the one it gets.
+func (c *cell) issue(change data, judge func(*api.Secret) string) (string, error) {
+	request := data{
+		"entity_alias":      c.patient().binding.KeyID().String(),
+		"meta":              map[string]string{"subject": "dr-lee", "purpose": "TREAT"},
+		"ttl":               "60s",
+		"renewable":         false,
+		"no_default_policy": true,
+	}
+	for key, value := range change {
+		request[key] = value
+		if value == nil {
+			delete(request, key)
+		}
+	}
+	secret, err := c.client.Logical().WriteWithContext(c.ctx, c.issuePath(), request)
+	if err != nil {
+		return "", err
+	}
+	assert.Equal(c.t, []string{c.options.Prefix + "-grant"}, secret.Auth.Policies)
+	assert.True(c.t, secret.Auth.Orphan)
+	return judge(secret), nil
+}
+
+// opens judges a grant by whether it opens the recording of a patient.
+func (c *cell) opens(rec recording) func(*api.Secret) string {
+	return func(secret *api.Secret) string {
+		client := c.server.Client(secret.Auth.ClientToken)
+		client.SetMaxRetries(0)
+		if _, err := c.decrypt(client, rec, wrappedData(rec)); err != nil {
+			var response *api.ResponseError
+			require.True(c.t, errors.As(err, &response))
+			return "issued, cannot open it"
+		}
+		return allowed
+	}
+}
+
+// wildcard tries an alias that could be taken for a wildcard in the grant policy.
+func wildcard(name string, alias func(keys.KeyID) string) operation {
+	return operation{"issue a grant for the alias " + name + " and open a recording", func(c *cell) (string, error) {
+		return c.issue(data{"entity_alias": alias(c.patient().binding.KeyID())}, c.opens(c.patient()))
+	}}
+}
+
+type matrixSection struct {
+	name       string
+	operations []operation
+}
+
+var matrixSections = []matrixSection{
+	{"Pseudonyms and enrolment", []operation{
+		{"make a pseudonym", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/hmac/pseudonym/sha2-256", data{"input": plaintext(), "key_version": 1})
+		}},
+		{"make pseudonyms by the batch", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/hmac/pseudonym/sha2-256", data{"batch_input": []data{{"input": plaintext()}}})
+		}},
+		{"enrol a patient", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/"+c.newName()+"-kek", data{"type": "aes256-gcm96", "derived": true})
+		}},
+		{"enrol with an exportable key", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/"+c.newName()+"-kek", data{"type": "aes256-gcm96", "derived": true, "exportable": true})
+		}},
+		{"enrol with a key that can be backed up in clear", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/"+c.newName()+"-kek", data{"type": "aes256-gcm96", "derived": true, "allow_plaintext_backup": true})
+		}},
+		{"enrol with a key that ignores the binding", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/"+c.newName()+"-kek", data{"type": "aes256-gcm96"})
+		}},
+		{"make a signing key", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/"+c.newName()+"-kek", data{"type": "ed25519"})
+		}},
+		{"leave the mark of an erasure", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/"+c.newName()+"-erased", data{"type": "hmac", "key_size": 32})
+		}},
+	}},
+	{"Recording keys", []operation{
+		{"wrap a recording key", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/encrypt/"+kek(c.patient()), data{"plaintext": plaintext(), "context": vaultContext(c.patient())})
+		}},
+		{"wrap by the batch", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/encrypt/"+kek(c.patient()), data{"batch_input": []data{{"plaintext": plaintext(), "context": vaultContext(c.patient())}}})
+		}},
+		{"wrap for a patient who is not enrolled", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/encrypt/"+c.newName()+"-kek", data{"plaintext": plaintext(), "context": vaultContext(c.patient())})
+		}},
+		{"wrap for a patient who is not enrolled, with disable_upsert off", func(c *cell) (string, error) {
+			c.prepare(c.mount()+"/config/keys", data{"disable_upsert": false})
+			defer c.prepare(c.mount()+"/config/keys", data{"disable_upsert": true})
+			return c.write(c.mount()+"/encrypt/"+c.newName()+"-kek", data{"plaintext": plaintext(), "context": vaultContext(c.patient())})
+		}},
+		{"decrypt a recording key of the patient", func(c *cell) (string, error) {
+			return c.decrypt(c.client, c.patient(), wrappedData(c.patient()))
+		}},
+		{"decrypt a recording key of another patient", func(c *cell) (string, error) {
+			return c.decrypt(c.client, c.other(), wrappedData(c.other()))
+		}},
+		{"decrypt the patient's by the batch", func(c *cell) (string, error) {
+			return c.decrypt(c.client, c.patient(), data{"batch_input": []data{wrappedData(c.patient())}})
+		}},
+		{"decrypt the patient's by the batch, beside a single one", func(c *cell) (string, error) {
+			d := wrappedData(c.patient())
+			d["batch_input"] = []data{wrappedData(c.patient())}
+			return c.decrypt(c.client, c.patient(), d)
+		}},
+		{"re-wrap recording keys", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/rewrap/"+kek(c.patient()), data{"batch_input": []data{wrappedData(c.patient())}})
+		}},
+		{"get a data key in clear", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/datakey/plaintext/"+kek(c.patient()), data{"context": vaultContext(c.patient())})
+		}},
+		{"get a wrapped data key", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/datakey/wrapped/"+kek(c.patient()), data{"context": vaultContext(c.patient())})
+		}},
+	}},
+	{"Envelope keys", []operation{
+		{"list keys", func(c *cell) (string, error) { return c.list(c.mount() + "/keys") }},
+		{"read an envelope key's versions and settings", func(c *cell) (string, error) {
+			return c.read(c.mount() + "/keys/" + kek(c.patient()))
+		}},
+		{"read the patient's mark of an erasure", func(c *cell) (string, error) {
+			path := c.mount() + "/keys/" + c.patient().binding.KeyID().String() + "-erased"
+			c.prepare(path, data{"type": "hmac", "key_size": 32})
+			return c.read(path)
+		}},
+		{"read another patient's mark of an erasure", func(c *cell) (string, error) {
+			path := c.mount() + "/keys/" + c.other().binding.KeyID().String() + "-erased"
+			c.prepare(path, data{"type": "hmac", "key_size": 32})
+			return c.read(path)
+		}},
+		{"rotate an envelope key", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/rotate", nil)
+		}},
+		{"rotate the pseudonym key", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/pseudonym/rotate", nil)
+		}},
+		{"retire old versions of an envelope key", func(c *cell) (string, error) {
+			c.prepare(c.mount()+"/keys/"+kek(c.patient())+"/rotate", nil)
+			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/config", data{"min_decryption_version": 2, "min_encryption_version": 2})
+		}},
+		{"change the versions of the pseudonym key", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/pseudonym/config", data{"min_decryption_version": 1, "min_encryption_version": 1})
+		}},
+		{"trim old versions of an envelope key", func(c *cell) (string, error) {
+			c.prepare(c.mount()+"/keys/"+kek(c.patient())+"/rotate", nil)
+			c.prepare(c.mount()+"/keys/"+kek(c.patient())+"/config", data{"min_decryption_version": 2, "min_encryption_version": 2})
+			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/trim", data{"min_available_version": 2})
+		}},
+		{"make an envelope key exportable", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/config", data{"exportable": true})
+		}},
+		{"let an envelope key be backed up in clear", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/config", data{"allow_plaintext_backup": true})
+		}},
+		{"have an envelope key rotate by itself", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/config", data{"auto_rotate_period": "1h"})
+		}},
+		{"allow the deletion of an envelope key", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/config", data{"deletion_allowed": true})
+		}},
+		{"delete an envelope key", func(c *cell) (string, error) {
+			c.prepare(c.mount()+"/keys/"+kek(c.patient())+"/config", data{"deletion_allowed": true})
+			return c.remove(c.mount() + "/keys/" + kek(c.patient()))
+		}},
+		{"allow the deletion of the pseudonym key", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/pseudonym/config", data{"deletion_allowed": true})
+		}},
+		{"delete the pseudonym key", func(c *cell) (string, error) {
+			c.prepare(c.mount()+"/keys/pseudonym/config", data{"deletion_allowed": true})
+			defer c.setUp()
+			return c.remove(c.mount() + "/keys/pseudonym")
+		}},
+		{"export an envelope key", func(c *cell) (string, error) {
+			return c.read(c.mount() + "/export/encryption-key/" + c.newKey(data{"derived": true, "exportable": true}))
+		}},
+		{"export the HMAC part of an envelope key", func(c *cell) (string, error) {
+			return c.read(c.mount() + "/export/hmac-key/" + c.newKey(data{"derived": true, "exportable": true}))
+		}},
+		{"export an envelope key under another key (BYOK)", func(c *cell) (string, error) {
+			under := c.newKey(data{"type": "rsa-2048"})
+			return c.read(c.mount() + "/byok-export/" + under + "/" + c.newKey(data{"exportable": true}))
+		}},
+		{"back up an envelope key", func(c *cell) (string, error) {
+			return c.read(c.mount() + "/backup/" + c.newKey(data{"derived": true, "exportable": true, "allow_plaintext_backup": true}))
+		}},
+		{"restore an envelope key", func(c *cell) (string, error) {
+			name := c.newKey(data{"derived": true, "exportable": true, "allow_plaintext_backup": true})
+			backup, err := c.admin.Logical().ReadWithContext(c.ctx, c.mount()+"/backup/"+name)
+			require.NoError(c.t, err)
+			return c.write(c.mount()+"/restore/"+c.newName()+"-kek", data{"backup": backup.Data["backup"]})
+		}},
+		{"read the wrapping key for imports", func(c *cell) (string, error) { return c.read(c.mount() + "/wrapping_key") }},
+		{"import a key", func(c *cell) (string, error) {
+			public, _, err := ed25519.GenerateKey(nil)
+			require.NoError(c.t, err)
+			der, err := x509.MarshalPKIXPublicKey(public)
+			require.NoError(c.t, err)
+			return c.write(c.mount()+"/keys/"+c.newName()+"-kek/import", data{
+				"type": "ed25519", "public_key": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
+			})
+		}},
+		{"compute an HMAC with an envelope key", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/hmac/"+kek(c.patient())+"/sha2-256", data{"input": plaintext()})
+		}},
+		{"sign", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/sign/"+c.newKey(data{"type": "ed25519"}), data{"input": plaintext()})
+		}},
+		{"verify an HMAC", func(c *cell) (string, error) {
+			made := c.prepare(c.mount()+"/hmac/"+kek(c.patient()), data{"input": plaintext()})
+			return c.write(c.mount()+"/verify/"+kek(c.patient()), data{"input": plaintext(), "hmac": made.Data["hmac"]})
+		}},
+	}},
+	{"The engine's settings", []operation{
+		{"draw random bytes", func(c *cell) (string, error) { return c.write(c.mount()+"/random/32", nil) }},
+		{"read the settings for all keys", func(c *cell) (string, error) { return c.read(c.mount() + "/config/keys") }},
+		{"switch disable_upsert on", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/config/keys", data{"disable_upsert": true})
+		}},
+		{"switch disable_upsert off", func(c *cell) (string, error) {
+			defer c.prepare(c.mount()+"/config/keys", data{"disable_upsert": true})
+			return c.write(c.mount()+"/config/keys", data{"disable_upsert": false})
+		}},
+		{"read the cache's size", func(c *cell) (string, error) { return c.read(c.mount() + "/cache-config") }},
+		{"set the cache's size", func(c *cell) (string, error) { return c.write(c.mount()+"/cache-config", data{"size": 1000}) }},
+		{"read the engine's mount", func(c *cell) (string, error) { return c.read("sys/mounts/" + c.mount()) }},
+		{"read the audit tuning", func(c *cell) (string, error) { return c.read("sys/mounts/" + c.mount() + "/tune") }},
+		{"change the audit tuning", func(c *cell) (string, error) {
+			return c.write("sys/mounts/"+c.mount()+"/tune", data{"audit_non_hmac_request_keys": []string{"context"}})
+		}},
+		{"change the mount's lease times", func(c *cell) (string, error) {
+			return c.write("sys/mounts/"+c.mount()+"/tune", data{"max_lease_ttl": "1h"})
+		}},
+		{"unmount the engine", func(c *cell) (string, error) {
+			defer c.setUp()
+			return c.remove("sys/mounts/" + c.mount())
+		}},
+		{"move the engine", func(c *cell) (string, error) {
+			path := c.options.Prefix + "/" + c.newName()
+			c.prepare("sys/mounts/"+path, data{"type": "transit"})
+			return c.write("sys/remount", data{"from": path, "to": path + "-moved"})
+		}},
+		{"mount an engine elsewhere", func(c *cell) (string, error) {
+			return c.write("sys/mounts/"+c.options.Prefix+"/"+c.newName(), data{"type": "transit"})
+		}},
+	}},
+	{"Grants", []operation{
+		{"issue a grant and open the patient's recording", func(c *cell) (string, error) { return c.issue(nil, c.opens(c.patient())) }},
+		{"issue a grant and open another patient's recording", func(c *cell) (string, error) { return c.issue(nil, c.opens(c.other())) }},
+		{"issue a grant that lasts longer than allowed", func(c *cell) (string, error) {
+			return c.issue(data{"ttl": "1000h"}, func(secret *api.Secret) string {
+				return fmt.Sprintf("issued, for %d s", secret.Auth.LeaseDuration)
+			})
+		}},
+		{"issue a grant with more policies", func(c *cell) (string, error) {
+			return c.issue(data{"policies": []string{c.options.Prefix + "-grant", c.options.Prefix + "-writer"}}, c.opens(c.patient()))
+		}},
+		{"issue a grant with the root policy", func(c *cell) (string, error) {
+			return c.issue(data{"policies": []string{"root"}}, c.opens(c.patient()))
+		}},
+		{"issue a periodic grant", func(c *cell) (string, error) {
+			return c.issue(data{"period": "1h"}, func(secret *api.Secret) string {
+				return fmt.Sprintf("issued, renewable: %v", secret.Auth.Renewable)
+			})
+		}},
+		{"issue a renewable grant", func(c *cell) (string, error) {
+			return c.issue(data{"renewable": true}, func(secret *api.Secret) string {
+				return fmt.Sprintf("issued, renewable: %v", secret.Auth.Renewable)
+			})
+		}},
+		{"issue a batch token as a grant", func(c *cell) (string, error) {
+			return c.issue(data{"type": "batch"}, func(secret *api.Secret) string {
+				require.True(c.t, strings.HasPrefix(secret.Auth.ClientToken, "hvs."))
+				return "issued, a service token"
+			})
+		}},
+		{"issue a grant with a token of its own choice", func(c *cell) (string, error) {
+			return c.issue(data{"id": c.newName()}, c.opens(c.patient()))
+		}},
+		{"issue a grant without an entity alias", func(c *cell) (string, error) {
+			return c.issue(data{"entity_alias": nil}, c.opens(c.patient()))
+		}},
+		{"issue a grant without metadata", func(c *cell) (string, error) {
+			return c.issue(data{"meta": nil}, c.opens(c.patient()))
+		}},
+		wildcard("`*`", func(keys.KeyID) string { return "*" }),
+		wildcard("`+`", func(keys.KeyID) string { return "+" }),
+		wildcard("`ab*`, where the patient's KeyID starts with ab,", func(id keys.KeyID) string { return id.String()[:2] + "*" }),
+		wildcard("`+*`", func(keys.KeyID) string { return "+*" }),
+		wildcard("`+/x`", func(keys.KeyID) string { return "+/x" }),
+		wildcard("`<KeyID>-kek*`", func(id keys.KeyID) string { return id.String() + "-kek*" }),
+		wildcard("`../decrypt/<KeyID>`", func(id keys.KeyID) string { return "../decrypt/" + id.String() }),
+		wildcard("`<KEYID>`, in capitals,", func(id keys.KeyID) string { return strings.ToUpper(id.String()) }),
+		{"issue a grant for a name that is no KeyID", func(c *cell) (string, error) {
+			return c.issue(data{"entity_alias": "somebody"}, c.opens(c.patient()))
+		}},
+		{"end a grant by its accessor", func(c *cell) (string, error) {
+			return c.write("auth/token/revoke-accessor", data{"accessor": c.anyGrant().Accessor()})
+		}},
+		{"end itself", func(c *cell) (string, error) {
+			if c.role == "root" { // which the other probes still need
+				child, err := c.client.Auth().Token().CreateWithContext(c.ctx, &api.TokenCreateRequest{Policies: []string{"root"}})
+				require.NoError(c.t, err)
+				c.client.SetToken(child.Auth.ClientToken)
+			}
+			return c.write("auth/token/revoke-self", nil)
+		}},
+		{"look up a grant by its accessor", func(c *cell) (string, error) {
+			return c.write("auth/token/lookup-accessor", data{"accessor": c.anyGrant().Accessor()})
+		}},
+		{"revoke all grants by prefix", func(c *cell) (string, error) {
+			c.anyGrant()
+			return c.write("sys/leases/revoke-prefix/"+c.issuePath(), nil)
+		}},
+	}},
+	{"Tokens and policies", []operation{
+		{"create a child token", func(c *cell) (string, error) { return c.write("auth/token/create", data{"ttl": "1m"}) }},
+		{"create an orphan token", func(c *cell) (string, error) { return c.write("auth/token/create-orphan", data{"ttl": "1m"}) }},
+		{"read the grants' token role", func(c *cell) (string, error) { return c.read(c.tokenRole()) }},
+		{"write the grants' token role", func(c *cell) (string, error) {
+			defer c.setUp()
+			return c.write(c.tokenRole(), data{"allowed_policies_glob": []string{"*"}})
+		}},
+		{"make another token role", func(c *cell) (string, error) {
+			return c.write("auth/token/roles/"+c.options.Prefix+"-other", data{"allowed_policies": []string{c.options.Prefix + "-writer"}})
+		}},
+		{"look itself up", func(c *cell) (string, error) { return c.read("auth/token/lookup-self") }},
+		{"renew itself", func(c *cell) (string, error) {
+			if c.role == "root" {
+				child, err := c.client.Auth().Token().CreateWithContext(c.ctx, &api.TokenCreateRequest{Policies: []string{"root"}, TTL: "1m"})
+				require.NoError(c.t, err)
+				c.client.SetToken(child.Auth.ClientToken)
+			}
+			return c.write("auth/token/renew-self", nil)
+		}},
+		{"list all accessors", func(c *cell) (string, error) { return c.list("auth/token/accessors") }},
+		{"read a policy", func(c *cell) (string, error) { return c.read(c.policyPath() + "-grant") }},
+		{"write the policy of another role", func(c *cell) (string, error) {
+			defer c.setUp()
+			return c.write(c.policyPath()+"-writer", data{"policy": `path "x" { capabilities = ["read"] }`})
+		}},
+		{"write the policy of setup", func(c *cell) (string, error) {
+			defer c.installSetupPolicy()
+			return c.write(c.policyPath()+"-setup", data{"policy": `path "x" { capabilities = ["read"] }`})
+		}},
+		{"write a new policy", func(c *cell) (string, error) {
+			return c.write(c.policyPath()+"-new", data{"policy": `path "x" { capabilities = ["read"] }`})
+		}},
+		{"delete a policy", func(c *cell) (string, error) {
+			defer c.setUp()
+			return c.remove(c.policyPath() + "-writer")
+		}},
+	}},
+	{"Vault itself", []operation{
+		{"list all mounts", func(c *cell) (string, error) { return c.read("sys/mounts") }},
+		{"list auth methods", func(c *cell) (string, error) { return c.read("sys/auth") }},
+		{"enable an auth method", func(c *cell) (string, error) {
+			return c.write("sys/auth/"+c.newName(), data{"type": "approle"})
+		}},
+		{"list audit devices", func(c *cell) (string, error) { return c.read("sys/audit") }},
+		{"enable an audit device", func(c *cell) (string, error) {
+			name := c.newName()
+			defer func() { require.NoError(c.t, c.admin.Sys().DisableAuditWithContext(c.ctx, name)) }()
+			return c.write("sys/audit/"+name, data{"type": "file", "options": map[string]string{"file_path": "discard"}})
+		}},
+		{"disable an audit device", func(c *cell) (string, error) {
+			name := c.newName()
+			c.prepare("sys/audit/"+name, data{"type": "file", "options": map[string]string{"file_path": "discard"}})
+			defer func() { require.NoError(c.t, c.admin.Sys().DisableAuditWithContext(c.ctx, name)) }()
+			return c.remove("sys/audit/" + name)
+		}},
+		{"make an identity entity", func(c *cell) (string, error) {
+			return c.write("identity/entity", data{"name": c.newName()})
+		}},
+		{"give a wildcard as an entity alias", func(c *cell) (string, error) {
+			entity := c.prepare("identity/entity", data{"name": c.newName()})
+			return c.write("identity/entity-alias", data{
+				"name": c.newName() + "*", "canonical_id": entity.Data["id"], "mount_accessor": c.tokenAccessor(),
+			})
+		}},
+		{"give a policy to the patient's entity", func(c *cell) (string, error) {
+			c.anyGrant()
+			entity := c.prepare("identity/lookup/entity", data{
+				"alias_name": c.patient().binding.KeyID().String(), "alias_mount_accessor": c.tokenAccessor(),
+			})
+			return c.write("identity/entity/id/"+entity.Data["id"].(string), data{"policies": []string{c.options.Prefix + "-writer"}})
+		}},
+		{"make an identity group", func(c *cell) (string, error) {
+			return c.write("identity/group", data{"name": c.newName(), "policies": []string{c.options.Prefix + "-writer"}})
+		}},
+		{"write to its own cubbyhole", func(c *cell) (string, error) { return c.write("cubbyhole/x", data{"x": "y"}) }},
+		{"ask for its own capabilities", func(c *cell) (string, error) {
+			return c.write("sys/capabilities-self", data{"paths": []string{c.mount() + "/keys"}})
+		}},
+		{"rotate Vault's own key", func(c *cell) (string, error) { return c.write("sys/rotate", nil) }},
+		{"read Vault's raw storage", func(c *cell) (string, error) { return c.read("sys/raw/core/keyring") }},
+		{"seal Vault", func(c *cell) (string, error) {
+			defer c.server.Unseal(c.t)
+			return c.write("sys/seal", nil)
+		}},
+	}},
+}
+
+// anyGrant is a grant for the patient, beside the one that the cell may have.
+func (c *cell) anyGrant() keys.Grant {
+	c.t.Helper()
+	secret := c.prepare(c.issuePath(), data{"entity_alias": c.patient().binding.KeyID().String(), "ttl": "60s"})
+	return keys.NewGrant(keys.GrantDetails{Accessor: secret.Auth.Accessor}, secret.Auth.ClientToken)
+}
+
+// tokenAccessor is the accessor of Vault's token mount.
+func (f *fixture) tokenAccessor() string {
+	f.t.Helper()
+	mounts, err := f.admin.Sys().ListAuthWithContext(f.t.Context())
+	require.NoError(f.t, err)
+	return mounts["token/"].Accessor
+}
+
+// installSetupPolicy does what an administrator does for whoever runs Setup.
+func (f *fixture) installSetupPolicy() {
+	f.t.Helper()
+	policies, err := transit.Policies(f.options, f.tokenAccessor())
+	require.NoError(f.t, err)
+	require.Equal(f.t, "setup", policies[0].Role)
+	require.NoError(f.t, f.admin.Sys().PutPolicyWithContext(f.t.Context(), policies[0].Name, policies[0].HCL))
+}
