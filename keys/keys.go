@@ -7,6 +7,8 @@
 // development and single hosts. The conformance suite in keys/keystest is what makes a keyring
 // right.
 //
+// Every method of these interfaces returns [ErrInvalidKeyID] for the zero KeyID and the zero Binding.
+//
 // Most callers meet four names: [Patient], [Grant], [GrantOptions] and the errors. A recording's key
 // and its wrapping are handled by package vault.
 package keys
@@ -48,8 +50,10 @@ type Unwrapper interface {
 	//
 	// Errors: [ErrDenied] when the grant is for another patient; [ErrInvalidGrant], which is also
 	// ErrDenied, when it is expired, revoked or used up; ErrInvalidGrant alone when it is
-	// malformed; [ErrIntegrity] when the key was not wrapped for this binding, or was altered;
-	// [ErrNotEnrolled], [ErrErased], [ErrUnavailable].
+	// malformed; [ErrIntegrity] when the key was not wrapped for this binding, or was altered, and
+	// together with [ErrInvalidWrappedKey] when it is no wrapped key at all; [ErrNotEnrolled],
+	// [ErrErased], [ErrUnavailable]. A keyring may take another use of the grant to tell
+	// ErrNotEnrolled from ErrErased; with none left it answers ErrNotEnrolled.
 	Unwrap(ctx context.Context, grant Grant, binding Binding, wrapped WrappedKey) (*RecordingKey, error)
 
 	// RevokeSelf ends the grant, at once and for everybody who holds a copy: what a logout calls.

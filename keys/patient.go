@@ -11,8 +11,7 @@ import (
 // into a [KeyID] by a keyed hash, is compared byte for byte (no trimming, no case folding) and is
 // stored nowhere.
 //
-// It prints as "REDACTED" through fmt, slog and encoding/json, but for one case: as the key of a map,
-// encoding/json writes it as it is. Convert it with string() to see it.
+// It prints as "REDACTED" through fmt, slog and encoding/json. Convert it with string() to see it.
 // Being a string, it does show where Go asks a value no method: in an unexported field of a struct
 // that fmt prints, under fmt's verbs %p and %w, which are not meant for it, and as the key of a map
 // that encoding/json writes. Do not let it get there.

@@ -1,0 +1,347 @@
+package keystest
+
+import (
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/keys"
+)
+
+func grantDetails(f *fixture) {
+	patient, id := f.enrolled()
+	rec := f.newRecording(id)
+	const clockSlack = 2 * time.Second // keyrings count whole seconds
+	for what, options := range map[string]keys.GrantOptions{
+		"the least":      {TTL: time.Minute, Subject: "s", Purpose: "X"},
+		"everything":     {TTL: time.Hour, Subject: "dr-lee", Purpose: keys.BreakTheGlass, RequestID: "case-7", MaxUses: 3},
+		"the greatest":   {TTL: keys.MaxGrantTTL, Subject: strings.Repeat("s", keys.MaxSubjectLen), Purpose: keys.Purpose(strings.Repeat("P", keys.MaxPurposeLen)), RequestID: strings.Repeat("r", keys.MaxRequestIDLen), MaxUses: keys.MaxGrantUses},
+		"beyond ASCII":   {TTL: time.Minute, Subject: strings.Repeat("李", keys.MaxSubjectLen/3), Purpose: keys.Research, RequestID: "n° 5"},
+		"characters":     {TTL: time.Minute, Subject: `{{identity}} "q" \ <&>/..*+=,`, Purpose: keys.PatientRequest, RequestID: `%00{"a":1}`},
+		"to be escaped":  {TTL: time.Minute, Subject: strings.Repeat("<", keys.MaxSubjectLen), Purpose: keys.Legal, RequestID: strings.Repeat(">", keys.MaxRequestIDLen)},
+		"odd TTL":        {TTL: 90*time.Second + 123456789, Subject: "s", Purpose: keys.Treatment},
+		"as a wildcard":  {TTL: time.Minute, Subject: "*", Purpose: "-", RequestID: "+"},
+		"the same twice": {TTL: time.Minute, Subject: "dr-lee", Purpose: keys.Treatment, RequestID: "dr-lee"},
+	} {
+		issued := time.Now()
+		grant, err := f.Issue(f.Context(), patient, options)
+		require.NoError(f, err, what)
+		assert.Equal(f, id, grant.KeyID(), what)
+		assert.Equal(f, options.Subject, grant.Details().Subject, what)
+		assert.Equal(f, options.Purpose, grant.Details().Purpose, what)
+		assert.Equal(f, options.RequestID, grant.Details().RequestID, what)
+		assert.NotEmpty(f, grant.Accessor(), what)
+		assert.False(f, grant.IsZero(), what)
+		assert.True(f, grant.Expires().After(time.Now()), what)
+		assert.False(f, grant.Expires().After(issued.Add(options.TTL+clockSlack)), "%s: the grant lasts longer than asked for", what)
+		assert.NotContains(f, grant.Token(), string(patient), what)
+		f.opens(grant, rec)
+
+		// A grant can be taken elsewhere, whatever it holds.
+		text := grant.Reveal()
+		require.LessOrEqual(f, len(text), keys.MaxGrantLen, what)
+		taken, err := keys.ParseGrant(text)
+		require.NoError(f, err, what)
+		f.opens(taken, rec)
+	}
+
+	first, second := f.newGrant(patient), f.newGrant(patient)
+	assert.NotEqual(f, first.Accessor(), second.Accessor())
+	assert.NotEqual(f, first.Token(), second.Token())
+}
+
+func grantOptionsBounds(f *fixture) {
+	patient, _ := f.enrolled()
+	for what, spoil := range map[string]func(*keys.GrantOptions){
+		"no TTL":                   func(o *keys.GrantOptions) { o.TTL = 0 },
+		"negative TTL":             func(o *keys.GrantOptions) { o.TTL = -time.Minute },
+		"TTL too short":            func(o *keys.GrantOptions) { o.TTL = keys.MinGrantTTL - 1 },
+		"TTL too long":             func(o *keys.GrantOptions) { o.TTL = keys.MaxGrantTTL + 1 },
+		"no subject":               func(o *keys.GrantOptions) { o.Subject = "" },
+		"subject too long":         func(o *keys.GrantOptions) { o.Subject = strings.Repeat("s", keys.MaxSubjectLen+1) },
+		"subject not printable":    func(o *keys.GrantOptions) { o.Subject = "dr\nlee" },
+		"subject not UTF-8":        func(o *keys.GrantOptions) { o.Subject = "dr\xff" },
+		"no purpose":               func(o *keys.GrantOptions) { o.Purpose = "" },
+		"purpose too long":         func(o *keys.GrantOptions) { o.Purpose = keys.Purpose(strings.Repeat("P", keys.MaxPurposeLen+1)) },
+		"purpose in lower case":    func(o *keys.GrantOptions) { o.Purpose = "treat" },
+		"purpose with space":       func(o *keys.GrantOptions) { o.Purpose = "TREAT BTG" },
+		"request ID too long":      func(o *keys.GrantOptions) { o.RequestID = strings.Repeat("r", keys.MaxRequestIDLen+1) },
+		"request ID not printable": func(o *keys.GrantOptions) { o.RequestID = "a\x00b" },
+		"negative uses":            func(o *keys.GrantOptions) { o.MaxUses = -1 },
+		"too many uses":            func(o *keys.GrantOptions) { o.MaxUses = keys.MaxGrantUses + 1 },
+	} {
+		o := options()
+		spoil(&o)
+		grant, err := f.Issue(f.Context(), patient, o)
+		assert.ErrorIs(f, err, keys.ErrInvalidGrantOptions, what)
+		assert.True(f, grant.IsZero(), "%s: there is a grant beside the error", what)
+	}
+}
+
+// grantBeforeEnrolment: a login does not need to know whether there are recordings yet.
+func grantBeforeEnrolment(f *fixture) {
+	patient := f.newPatient()
+	grant := f.newGrant(patient)
+	_, err := f.Versions(f.Context(), grant.KeyID())
+	assert.ErrorIs(f, err, keys.ErrNotEnrolled, "issuing enrolled the patient")
+
+	id, err := f.Enrol(f.Context(), patient)
+	require.NoError(f, err)
+	assert.Equal(f, id, grant.KeyID())
+	f.opens(grant, f.newRecording(id))
+}
+
+func otherPatientsGrant(f *fixture) {
+	alice, aliceID := f.enrolled()
+	bob, bobID := f.enrolled()
+	aliceRec, bobRec := f.newRecording(aliceID), f.newRecording(bobID)
+	aliceGrant, bobGrant := f.newGrant(alice), f.newGrant(bob)
+
+	f.denied(f.unwrap(bobGrant, aliceRec))
+	f.denied(f.unwrap(aliceGrant, bobRec))
+	f.denied(f.unwrap(bobGrant, recording{binding: keys.NewRecordingID(aliceID).Binding(), wrapped: bobRec.wrapped}))
+
+	stranger, err := f.KeyID(f.Context(), f.newPatient())
+	require.NoError(f, err)
+	f.denied(f.unwrap(bobGrant, recording{binding: keys.NewRecordingID(stranger).Binding(), wrapped: bobRec.wrapped}))
+
+	// Being refused does not end a grant.
+	f.opens(bobGrant, bobRec)
+	f.opens(aliceGrant, aliceRec)
+}
+
+// tamperedDetails: what a grant says about itself decides nothing.
+func tamperedDetails(f *fixture) {
+	alice, aliceID := f.enrolled()
+	bob, bobID := f.enrolled()
+	aliceRec, bobRec := f.newRecording(aliceID), f.newRecording(bobID)
+	aliceGrant, bobGrant := f.newGrant(alice), f.newGrant(bob)
+
+	forged := keys.NewGrant(aliceGrant.Details(), bobGrant.Token())
+	f.denied(f.unwrap(forged, aliceRec))
+	f.opens(forged, bobRec)
+
+	taken, err := keys.ParseGrant(forged.Reveal())
+	require.NoError(f, err)
+	f.denied(f.unwrap(taken, aliceRec))
+
+	f.opens(keys.NewGrant(keys.GrantDetails{KeyID: aliceID}, aliceGrant.Token()), aliceRec)
+
+	// Ending the forged grant ends the one whose token it carries, not the one it names.
+	require.NoError(f, f.RevokeSelf(f.Context(), forged))
+	f.ended(f.unwrap(bobGrant, bobRec))
+	f.opens(aliceGrant, aliceRec)
+}
+
+func malformedGrants(f *fixture) {
+	patient, id := f.enrolled()
+	rec := f.newRecording(id)
+	grant := f.newGrant(patient)
+	token := grant.Token()
+	middle := len(token) / 2
+	f.watch.secret("half of a grant token", []byte(token[middle:]))
+	for what, malformed := range map[string]string{
+		"empty":              "",
+		"a word":             "token",
+		"too long":           strings.Repeat("x", 1<<20),
+		"dots":               "..",
+		"a path":             "../../sys/seal",
+		"a line break":       token + "\n",
+		"a header":           "x\r\nX-Vault-Token: root",
+		"a zero byte":        token + "\x00",
+		"a space before":     " " + token,
+		"beyond ASCII":       "tökèn",
+		"not UTF-8":          "\xff\xfe",
+		"cut":                token[:len(token)-1],
+		"cut in half":        token[:middle],
+		"longer":             token + "A",
+		"another's secret":   token[:middle] + strings.Map(nextLetter, token[middle:]),
+		"upper case":         strings.ToUpper(token),
+		"twice":              token + token,
+		"the accessor":       grant.Accessor(),
+		"the revealed grant": grant.Reveal(),
+		"a JWT of no one":    "eyJhbGciOiJub25lIn0.eyJpc3MiOiJyZWN2YXVsdCJ9.",
+	} {
+		spoilt := keys.NewGrant(grant.Details(), malformed)
+		assert.ErrorIs(f, f.unwrap(spoilt, rec), keys.ErrInvalidGrant, "Unwrap: %s", what)
+		assert.ErrorIs(f, f.RevokeSelf(f.Context(), spoilt), keys.ErrInvalidGrant, "RevokeSelf: %s", what)
+	}
+	assert.ErrorIs(f, f.unwrap(keys.Grant{}, rec), keys.ErrInvalidGrant, "Unwrap: the zero grant")
+	assert.ErrorIs(f, f.RevokeSelf(f.Context(), keys.Grant{}), keys.ErrInvalidGrant, "RevokeSelf: the zero grant")
+	f.opens(grant, rec)
+}
+
+// nextLetter makes another token of the same form. Changing one character would not do: there are
+// tokens in which some characters stand for nothing secret.
+func nextLetter(r rune) rune {
+	switch {
+	case r == 'z', r == 'Z', r == '9':
+		return r - 1
+	case unicode.IsLetter(r), unicode.IsDigit(r):
+		return r + 1
+	}
+	return r
+}
+
+func expiry(f *fixture) {
+	patient, id := f.enrolled()
+	rec := f.newRecording(id)
+	lasting := f.newGrant(patient)
+	o := options()
+	o.TTL = keys.MinGrantTTL
+	shortest := f.newGrantWith(patient, o)
+	o.TTL, o.MaxUses = 2*keys.MinGrantTTL, keys.MaxGrantUses
+	grant := f.newGrantWith(patient, o)
+
+	var refused error
+	require.Eventually(f, func() bool {
+		_, refused = f.Unwrap(f.Context(), grant, rec.binding, rec.wrapped)
+		return refused != nil
+	}, 10*time.Second, 20*time.Millisecond, "the grant did not expire")
+	// The keyring set the end before the grant was returned, so it may be a little earlier.
+	assert.False(f, time.Now().Before(grant.Expires().Add(-time.Second)), "the grant ended before it expired")
+	f.ended(refused)
+	f.ended(f.unwrap(shortest, rec))
+
+	details := grant.Details()
+	details.Expires = details.Expires.Add(time.Hour)
+	f.ended(f.unwrap(keys.NewGrant(details, grant.Token()), rec))
+
+	assert.ErrorIs(f, f.RevokeSelf(f.Context(), grant), keys.ErrInvalidGrant)
+	assert.ErrorIs(f, f.Revoke(f.Context(), grant.Accessor()), keys.ErrInvalidGrant)
+	f.opens(lasting, rec)
+}
+
+func revokeByAccessor(f *fixture) {
+	patient, id := f.enrolled()
+	rec := f.newRecording(id)
+	for what, uses := range map[string]int{"without a limit": 0, "with uses left": 5} {
+		o := options()
+		o.MaxUses = uses
+		grant, other := f.newGrantWith(patient, o), f.newGrantWith(patient, o)
+		f.opens(grant, rec)
+		require.NoError(f, f.Revoke(f.Context(), grant.Accessor()), what)
+		f.ended(f.unwrap(grant, rec))
+		f.ended(f.unwrap(grant, rec))
+		assert.ErrorIs(f, f.RevokeSelf(f.Context(), grant), keys.ErrInvalidGrant, what)
+		assert.ErrorIs(f, f.Revoke(f.Context(), grant.Accessor()), keys.ErrInvalidGrant, what)
+		f.opens(other, rec)
+	}
+}
+
+func revokeByHolder(f *fixture) {
+	patient, id := f.enrolled()
+	rec := f.newRecording(id)
+	for what, uses := range map[string]int{"without a limit": 0, "with uses left": 5} {
+		o := options()
+		o.MaxUses = uses
+		grant, other := f.newGrantWith(patient, o), f.newGrantWith(patient, o)
+		f.opens(grant, rec)
+		require.NoError(f, f.RevokeSelf(f.Context(), grant), what)
+		f.ended(f.unwrap(grant, rec))
+		assert.ErrorIs(f, f.RevokeSelf(f.Context(), grant), keys.ErrInvalidGrant, what)
+		assert.ErrorIs(f, f.Revoke(f.Context(), grant.Accessor()), keys.ErrInvalidGrant, what)
+		f.opens(other, rec)
+	}
+}
+
+func unknownAccessor(f *fixture) {
+	patient, id := f.enrolled()
+	rec, grant := f.newRecording(id), f.newGrant(patient)
+	accessor := grant.Accessor()
+	other := byte('a')
+	if accessor[0] == other {
+		other = 'b'
+	}
+	for what, unknown := range map[string]string{
+		"empty":           "",
+		"a word":          "accessor",
+		"a character off": string(other) + accessor[1:],
+		"cut":             accessor[:len(accessor)-1],
+		"longer":          accessor + "a",
+		"a path":          "../patients/" + id.String(),
+		"in a folder":     "./" + accessor,
+		"a KeyID":         id.String(),
+		"a line break":    accessor + "\n",
+		"a zero byte":     accessor + "\x00",
+		"a wildcard":      "*",
+		"not UTF-8":       "\xff",
+		"too long":        strings.Repeat("a", 1<<16),
+	} {
+		assert.ErrorIs(f, f.Revoke(f.Context(), unknown), keys.ErrInvalidGrant, what)
+	}
+	f.opens(grant, rec)
+}
+
+func copiedGrant(f *fixture) {
+	patient, id := f.enrolled()
+	rec, grant := f.newRecording(id), f.newGrant(patient)
+	taken, err := keys.ParseGrant(grant.Reveal())
+	require.NoError(f, err)
+	assert.Equal(f, grant.KeyID(), taken.KeyID())
+	assert.Equal(f, grant.Accessor(), taken.Accessor())
+	assert.True(f, grant.Expires().Equal(taken.Expires()))
+
+	f.opens(taken, rec)
+	require.NoError(f, f.RevokeSelf(f.Context(), taken))
+	f.ended(f.unwrap(grant, rec))
+	f.ended(f.unwrap(taken, rec))
+}
+
+func usedUp(f *fixture) {
+	patient, id := f.enrolled()
+	rec := f.newRecording(id)
+	for _, uses := range []int{1, 3} {
+		o := options()
+		o.MaxUses = uses
+		grant := f.newGrantWith(patient, o)
+		for range uses {
+			f.opens(grant, rec)
+		}
+		f.ended(f.unwrap(grant, rec))
+		f.ended(f.unwrap(grant, rec))
+		assert.ErrorIs(f, f.RevokeSelf(f.Context(), grant), keys.ErrInvalidGrant)
+		assert.ErrorIs(f, f.Revoke(f.Context(), grant.Accessor()), keys.ErrInvalidGrant)
+	}
+}
+
+// refusedAttemptTakesUse: somebody who tries their way through a leaked list uses their grant up.
+func refusedAttemptTakesUse(f *fixture) {
+	_, aliceID := f.enrolled()
+	bob, bobID := f.enrolled()
+	aliceRec, bobRec := f.newRecording(aliceID), f.newRecording(bobID)
+	o := options()
+	o.MaxUses = 3
+	grant := f.newGrantWith(bob, o)
+	f.denied(f.unwrap(grant, aliceRec))
+	f.opens(grant, bobRec)
+	f.denied(f.unwrap(grant, aliceRec))
+	f.ended(f.unwrap(grant, bobRec))
+
+	o.MaxUses = 2
+	grant = f.newGrantWith(bob, o)
+	altered := bobRec
+	altered.binding = keys.NewRecordingID(bobID).Binding()
+	assert.ErrorIs(f, f.unwrap(grant, altered), keys.ErrIntegrity)
+	f.opens(grant, bobRec)
+	f.ended(f.unwrap(grant, bobRec))
+
+	o.MaxUses = 1
+	grant = f.newGrantWith(bob, o)
+	f.denied(f.unwrap(grant, aliceRec))
+	f.ended(f.unwrap(grant, bobRec))
+}
+
+func revocationTakesUse(f *fixture) {
+	patient, id := f.enrolled()
+	rec := f.newRecording(id)
+	o := options()
+	o.MaxUses = 2
+	grant := f.newGrantWith(patient, o)
+	f.opens(grant, rec)
+	require.NoError(f, f.RevokeSelf(f.Context(), grant), "the last use")
+	f.ended(f.unwrap(grant, rec))
+}

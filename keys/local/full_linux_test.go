@@ -1,0 +1,108 @@
+package local_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/local"
+)
+
+func init() { children["full"] = fullChild }
+
+// A process in a mount namespace of its own fills a small file system and then makes it read-only.
+func TestFullOrReadOnlyDirectoryIsUnavailable(t *testing.T) {
+	cmd := child(t, "full", t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	output, err := cmd.Output()
+	if errors.Is(err, syscall.EPERM) || strings.Contains(string(output), noMounts) {
+		t.Skip("this kernel lets nobody mount file systems here")
+	}
+	require.NoError(t, err)
+	assert.Equal(t, "done\n", string(output))
+}
+
+const noMounts = "no mounts"
+
+func fullChild(dir string, _ []string) error {
+	// Private first, so that nothing shows outside.
+	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
+		fmt.Println(noMounts)
+		return nil
+	}
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=128k,mode=0700"); err != nil {
+		fmt.Println(noMounts)
+		return nil
+	}
+	keyring, err := local.Open(dir, local.Options{})
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	grant, err := keyring.Issue(ctx, "alice", keys.GrantOptions{TTL: keys.MaxGrantTTL, Subject: "s", Purpose: "P"})
+	if err != nil {
+		return err
+	}
+	id, err := keyring.Enrol(ctx, "alice")
+	if err != nil {
+		return err
+	}
+	key := keys.NewRecordingKey()
+	rec := recording{binding: keys.NewRecordingID(id).Binding(), key: key.Bytes()}
+	if rec.wrapped, err = keyring.Wrap(ctx, rec.binding, key); err != nil {
+		return err
+	}
+
+	if err := fill(ctx, keyring); err != nil {
+		return err
+	}
+	if temps, err := os.ReadDir(filepath.Join(dir, "tmp")); err != nil || len(temps) > 0 {
+		return fmt.Errorf("%d temporary files were left behind: %w", len(temps), err)
+	}
+	if err := unwrap(keyring, grant, rec); err != nil {
+		return fmt.Errorf("full directory: %w", err)
+	}
+
+	// A file system with a file open for writing, such as the lock, cannot be made read-only.
+	if err := keyring.Close(); err != nil {
+		return err
+	}
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		return err
+	}
+	if _, err := local.Open(dir, local.Options{}); !errors.Is(err, keys.ErrUnavailable) || !errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("read-only directory: %w", err)
+	}
+	fmt.Println("done")
+	return nil
+}
+
+// fill enrols patients until the directory is full.
+func fill(ctx context.Context, keyring *local.Keyring) error {
+	for i := range 1000 {
+		_, err := keyring.Enrol(ctx, keys.Patient("canary-"+strconv.Itoa(i)))
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, keys.ErrUnavailable) || !errors.Is(err, syscall.ENOSPC) || strings.Contains(err.Error(), "canary") {
+			return fmt.Errorf("full directory: %w", err)
+		}
+		return nil
+	}
+	return errors.New("the directory did not get full")
+}

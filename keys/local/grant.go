@@ -1,0 +1,269 @@
+package local
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tink-crypto/tink-go/v2/jwt"
+
+	"github.com/recvault/recvault/keys"
+)
+
+const (
+	grantsDir     = "grants"
+	accessorBytes = 16
+	sweepInterval = time.Minute
+)
+
+func grantFile(accessor string) string { return grantsDir + "/" + accessor + ".json" }
+
+// The claims of a grant's token, besides RFC 7519's iss, sub, jti, iat and exp.
+const (
+	issuer         = "recvault/local"
+	keyIDClaim     = "key_id"
+	purposeClaim   = "purpose"
+	requestIDClaim = "request_id"
+	maxUsesClaim   = "max_uses"
+)
+
+// grantState is the file of a grant. It is there as long as the grant can be used: revoking a grant,
+// or using it for the last time, removes it.
+type grantState struct {
+	Expires time.Time `json:"expires"`
+	Uses    int       `json:"uses"` // how often it was presented; not counted without a limit
+}
+
+// Issue implements [keys.Granter]. The grant's token is a JWT (RFC 7519) signed with HMAC-SHA256. Its
+// times are whole seconds, so that a grant may last up to a second longer than its TTL.
+func (k *Keyring) Issue(ctx context.Context, patient keys.Patient, options keys.GrantOptions) (keys.Grant, error) {
+	if err := options.Validate(); err != nil {
+		return keys.Grant{}, fmt.Errorf("issue: %w", err)
+	}
+	id, err := k.KeyID(ctx, patient)
+	if err != nil {
+		return keys.Grant{}, fmt.Errorf("issue: %w", err)
+	}
+	now := time.Now()
+	details := keys.GrantDetails{
+		KeyID:     id,
+		Accessor:  newAccessor(),
+		Expires:   now.Add(options.TTL + time.Second - 1).Truncate(time.Second).UTC(),
+		Subject:   options.Subject,
+		Purpose:   options.Purpose,
+		RequestID: options.RequestID,
+	}
+	token, err := k.sign(details, now, options.MaxUses)
+	if err != nil {
+		return keys.Grant{}, fmt.Errorf("issue: %w: %w", keys.ErrUnavailable, err)
+	}
+	err = k.dir.exclusively(ctx, func() error {
+		if err := k.sweep(ctx); err != nil {
+			return err
+		}
+		return k.writeGrantState(details.Accessor, grantState{Expires: details.Expires})
+	})
+	if err != nil {
+		return keys.Grant{}, fmt.Errorf("issue: %w", err)
+	}
+	return keys.NewGrant(details, token), nil
+}
+
+// RevokeSelf implements [keys.Unwrapper].
+func (k *Keyring) RevokeSelf(ctx context.Context, grant keys.Grant) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("revoke own grant: %w", err)
+	}
+	claims, err := k.verify(grant)
+	if err != nil {
+		return fmt.Errorf("revoke own grant: %w", err)
+	}
+	err = k.dir.exclusively(ctx, func() error {
+		if _, err := k.readGrantState(claims.accessor); err != nil {
+			return err
+		}
+		return k.dir.remove(grantFile(claims.accessor))
+	})
+	if err != nil {
+		return fmt.Errorf("revoke own grant: %w", err)
+	}
+	return nil
+}
+
+// Revoke implements [keys.Revoker].
+func (k *Keyring) Revoke(ctx context.Context, accessor string) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("revoke: %w", err)
+	}
+	if !isAccessor(accessor) {
+		return fmt.Errorf("revoke: %w: there is none with this accessor", keys.ErrInvalidGrant)
+	}
+	err := k.dir.exclusively(ctx, func() error {
+		state, err := k.readGrantState(accessor)
+		if err != nil {
+			return err
+		}
+		if err := k.dir.remove(grantFile(accessor)); err != nil {
+			return err
+		}
+		if !state.Expires.After(time.Now()) {
+			return ended("it has expired")
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("revoke: %w", err)
+	}
+	return nil
+}
+
+// claims are what a token says that was found to be signed by this keyring and not to have expired.
+type claims struct {
+	keyID    keys.KeyID
+	accessor string
+	maxUses  int
+}
+
+// use takes one of the grant's uses.
+func (k *Keyring) use(ctx context.Context, grant keys.Grant) (claims, error) {
+	if err := ctx.Err(); err != nil {
+		return claims{}, err
+	}
+	c, err := k.verify(grant)
+	if err != nil {
+		return claims{}, err
+	}
+	if c.maxUses == 0 {
+		_, err := k.readGrantState(c.accessor)
+		return c, err
+	}
+	err = k.dir.exclusively(ctx, func() error {
+		state, err := k.readGrantState(c.accessor)
+		if err != nil {
+			return err
+		}
+		state.Uses++
+		if state.Uses >= c.maxUses {
+			return k.dir.remove(grantFile(c.accessor))
+		}
+		return k.writeGrantState(c.accessor, state)
+	})
+	return c, err
+}
+
+func (k *Keyring) sign(details keys.GrantDetails, issued time.Time, maxUses int) (string, error) {
+	iss := issuer
+	raw, err := jwt.NewRawJWT(&jwt.RawJWTOptions{
+		Issuer:    &iss,
+		Subject:   &details.Subject,
+		JWTID:     &details.Accessor,
+		IssuedAt:  &issued,
+		ExpiresAt: &details.Expires,
+		CustomClaims: map[string]any{
+			keyIDClaim:     details.KeyID.String(),
+			purposeClaim:   string(details.Purpose),
+			requestIDClaim: details.RequestID,
+			maxUsesClaim:   maxUses,
+		},
+	})
+	if err != nil {
+		return "", err
+	}
+	return k.signer.ComputeMACAndEncode(raw)
+}
+
+// verify reads the claims of a grant. It looks at nothing but the token.
+func (k *Keyring) verify(grant keys.Grant) (claims, error) {
+	iss := issuer
+	validator, err := jwt.NewValidator(&jwt.ValidatorOpts{ExpectedIssuer: &iss})
+	if err != nil {
+		return claims{}, unavailable(err)
+	}
+	verified, err := k.signer.VerifyMACAndDecode(grant.Token(), validator)
+	if jwt.IsExpirationErr(err) {
+		return claims{}, ended("it has expired")
+	}
+	if err != nil {
+		return claims{}, fmt.Errorf("%w: it is malformed, or another keyring issued it", keys.ErrInvalidGrant) // Tink's error says no more
+	}
+	accessor, accessorErr := verified.JWTID()
+	text, textErr := verified.StringClaim(keyIDClaim)
+	maxUses, maxUsesErr := verified.NumberClaim(maxUsesClaim)
+	keyID, keyIDErr := keys.ParseKeyID(text)
+	if accessorErr != nil || textErr != nil || maxUsesErr != nil || keyIDErr != nil || !isAccessor(accessor) {
+		return claims{}, fmt.Errorf("%w: its claims are incomplete", keys.ErrInvalidGrant)
+	}
+	return claims{keyID, accessor, int(maxUses)}, nil
+}
+
+// ended says that a grant was good once and is no longer.
+func ended(why string) error {
+	return fmt.Errorf("%w: %w: %s", keys.ErrDenied, keys.ErrInvalidGrant, why)
+}
+
+func newAccessor() string {
+	var random [accessorBytes]byte
+	_, _ = rand.Read(random[:]) // never fails: crypto/rand crashes the program instead
+	return hex.EncodeToString(random[:])
+}
+
+// isAccessor tells whether the text can be an accessor, and so a file's name.
+func isAccessor(text string) bool {
+	return len(text) == hex.EncodedLen(accessorBytes) && strings.Trim(text, "0123456789abcdef") == ""
+}
+
+func (k *Keyring) readGrantState(accessor string) (grantState, error) {
+	name := grantFile(accessor)
+	data, err := k.dir.read(name)
+	if isNotExist(err) {
+		return grantState{}, ended("it was revoked or is used up")
+	}
+	if err != nil {
+		return grantState{}, err
+	}
+	var state grantState
+	if err := json.Unmarshal(data, &state); err != nil {
+		return grantState{}, damaged(name)
+	}
+	return state, nil
+}
+
+func (k *Keyring) writeGrantState(accessor string, state grantState) error {
+	data, err := json.Marshal(state)
+	if err != nil {
+		return unavailable(err)
+	}
+	return k.dir.write(grantFile(accessor), data)
+}
+
+// sweep removes the files of grants that have expired. To keep issuing fast, it looks once a minute.
+func (k *Keyring) sweep(ctx context.Context) error {
+	now := time.Now()
+	if now.Sub(k.swept) < sweepInterval {
+		return nil
+	}
+	names, err := k.dir.list(grantsDir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		accessor, ok := strings.CutSuffix(name, ".json")
+		if !ok || !isAccessor(accessor) {
+			continue
+		}
+		if state, err := k.readGrantState(accessor); err == nil && now.After(state.Expires) {
+			if err := k.dir.remove(grantFile(accessor)); err != nil {
+				return err
+			}
+		}
+	}
+	k.swept = now
+	return nil
+}

@@ -1,0 +1,309 @@
+// Package local is a keyring in a directory, made of Tink keysets. It is for development, for tests
+// and for a single host that has no HashiCorp Vault. It holds every role of package keys and passes
+// the same conformance suite as [github.com/recvault/recvault/keys/transit], but it cannot promise
+// the same.
+//
+// # What it does not protect
+//
+//   - There is no separation of roles. Any process that can open the directory can enrol, issue
+//     grants, unwrap and erase. The promise that the process which serves recordings cannot decrypt
+//     them by itself does not hold here: grants guard against the mistakes of an application, such
+//     as a listing that returns another patient's recordings, not against code that runs in it.
+//   - Whoever reads the directory, or a backup of it, reads every recording, unless [Options.Root] is
+//     a key that lives elsewhere, such as in a key management service.
+//   - Whoever writes to the directory can undo revocations, use counts and erasures by putting old
+//     files back, and can destroy keys. The Root does not prevent that.
+//   - There is no audit log. Who used which grant, or tried to, is recorded nowhere.
+//   - Keys are in this process's memory while they are used, and may reach swap or a core dump.
+//   - An erased or rotated key's file is replaced. What the file system, the disk and backups keep of
+//     the old one is out of this package's reach.
+//   - Grants end by the host's clock. Setting it back makes them last longer.
+//
+// # The directory
+//
+//	root.json               the root key, in clear; absent if Options.Root is given
+//	pseudonym.json          the key that turns patients into KeyIDs
+//	grants.json             the key that signs grants
+//	patients/<KeyID>.json   a patient's envelope key, or the mark that it was erased
+//	grants/<accessor>.json  a grant that is still good, and how often it was used
+//	tmp/, lock              files while they are written, and the lock of those who write
+//
+// Every file that holds a key is a Tink keyset, encrypted under the root key with its place in the
+// directory as associated data, so that none passes for another. Files are replaced whole and are
+// durable before a call returns; several processes may use the directory at once, and each sees
+// at once what another changed. The directory must be on a file system with flock(2).
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/tink-crypto/tink-go/v2/jwt"
+	"github.com/tink-crypto/tink-go/v2/prf"
+	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"github.com/recvault/recvault/keys"
+)
+
+// ErrInsecure: the directory belongs to another user, or others than its owner can access it.
+var ErrInsecure = errors.New("directory is not private")
+
+// ErrDamaged: a file of the keyring is missing, is not the one that belongs in its place, or does
+// not decrypt under the root key. A Root that cannot be reached looks the same. An error that is
+// ErrDamaged is [keys.ErrUnavailable] as well.
+var ErrDamaged = errors.New("keyring file is damaged or its root key is another")
+
+// Options are for what most callers leave alone.
+type Options struct {
+	// Root encrypts every key in the directory; it is called for each use of an envelope key. Give
+	// one from a key management service to make the directory worthless by itself. It cannot be
+	// changed later. If it is nil, Open makes one and keeps it in the directory in clear.
+	Root tink.AEAD
+}
+
+// Keyring holds all roles of package keys, in a directory. It is safe for concurrent use.
+//
+// Any failure to read or write the directory gives [keys.ErrUnavailable] and the cause.
+type Keyring struct {
+	dir        *directory
+	root       tink.AEAD
+	pseudonyms *prf.Set
+	signer     jwt.MAC
+
+	swept time.Time // when expired grants were last looked for; guarded by exclusively
+}
+
+var (
+	_ keys.Enroller  = (*Keyring)(nil)
+	_ keys.Wrapper   = (*Keyring)(nil)
+	_ keys.Unwrapper = (*Keyring)(nil)
+	_ keys.Granter   = (*Keyring)(nil)
+	_ keys.Revoker   = (*Keyring)(nil)
+	_ keys.Rotator   = (*Keyring)(nil)
+	_ keys.Eraser    = (*Keyring)(nil)
+)
+
+// Open opens the keyring in a directory, and makes directory and keyring if they do not exist; the
+// parent must. A directory that exists must be the user's own and closed to group and others (mode
+// 0700), which is checked on Unix only. Close the keyring when it is no longer needed.
+//
+// Errors: [ErrInsecure], [ErrDamaged], [keys.ErrUnavailable].
+func Open(dir string, options Options) (*Keyring, error) {
+	d, err := openDirectory(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open keyring: %w", err)
+	}
+	k := &Keyring{dir: d, root: options.Root}
+	if err := k.load(); err != nil {
+		_ = d.close()
+		return nil, fmt.Errorf("open keyring: %w", err)
+	}
+	return k, nil
+}
+
+// Close releases the directory. Every later call fails.
+func (k *Keyring) Close() error {
+	return k.dir.close()
+}
+
+// KeyID implements [keys.Wrapper].
+func (k *Keyring) KeyID(ctx context.Context, patient keys.Patient) (keys.KeyID, error) {
+	if err := ctx.Err(); err != nil {
+		return keys.KeyID{}, fmt.Errorf("key ID: %w", err)
+	}
+	if err := patient.Validate(); err != nil {
+		return keys.KeyID{}, fmt.Errorf("key ID: %w", err)
+	}
+	mac, err := k.pseudonyms.ComputePrimaryPRF([]byte(patient), keys.KeyIDBytes)
+	if err != nil {
+		return keys.KeyID{}, fmt.Errorf("key ID: %w: %w", keys.ErrUnavailable, err)
+	}
+	return keys.NewKeyID(mac), nil
+}
+
+// Enrol implements [keys.Enroller].
+func (k *Keyring) Enrol(ctx context.Context, patient keys.Patient) (keys.KeyID, error) {
+	id, err := k.KeyID(ctx, patient)
+	if err != nil {
+		return keys.KeyID{}, fmt.Errorf("enrol: %w", err)
+	}
+	err = k.dir.exclusively(ctx, func() error {
+		_, err := k.readEnvelopeKey(id)
+		switch {
+		case err == nil:
+			return k.dir.sync(patientsDir) // whoever made the key may have been killed before this
+		case errors.Is(err, keys.ErrNotEnrolled), errors.Is(err, keys.ErrErased):
+			return k.makeEnvelopeKey(id)
+		default:
+			return err
+		}
+	})
+	if err != nil {
+		return keys.KeyID{}, fmt.Errorf("enrol: %w", err)
+	}
+	return id, nil
+}
+
+// Wrap implements [keys.Wrapper].
+func (k *Keyring) Wrap(ctx context.Context, binding keys.Binding, key *keys.RecordingKey) (keys.WrappedKey, error) {
+	envelopeKey, err := k.envelopeKey(ctx, binding.KeyID())
+	if err != nil {
+		return "", fmt.Errorf("wrap: %w", err)
+	}
+	wrapped, err := envelopeKey.wrap(binding, key)
+	if err != nil {
+		return "", fmt.Errorf("wrap: %w", err)
+	}
+	return wrapped, nil
+}
+
+// Unwrap implements [keys.Unwrapper]. What the grant opens is decided by what was signed when it was
+// issued.
+func (k *Keyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.RecordingKey, error) {
+	claims, err := k.use(ctx, grant)
+	if err != nil {
+		return nil, fmt.Errorf("unwrap: %w", err)
+	}
+	if claims.keyID != binding.KeyID() {
+		return nil, fmt.Errorf("unwrap: %w: the grant is for another patient", keys.ErrDenied)
+	}
+	envelopeKey, err := k.envelopeKey(ctx, binding.KeyID())
+	if err != nil {
+		return nil, fmt.Errorf("unwrap: %w", err)
+	}
+	key, err := envelopeKey.unwrap(binding, wrapped)
+	if err != nil {
+		return nil, fmt.Errorf("unwrap: %w", err)
+	}
+	return key, nil
+}
+
+// Rotate implements [keys.Rotator].
+func (k *Keyring) Rotate(ctx context.Context, id keys.KeyID) error {
+	err := k.dir.exclusively(ctx, func() error {
+		current, err := k.readEnvelopeKey(id)
+		if err != nil {
+			return err
+		}
+		return k.addVersion(id, current)
+	})
+	if err != nil {
+		return fmt.Errorf("rotate: %w", err)
+	}
+	return nil
+}
+
+// Versions implements [keys.Rotator]. Every version unwraps until the patient is erased.
+func (k *Keyring) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
+	envelopeKey, err := k.envelopeKey(ctx, id)
+	if err != nil {
+		return keys.Versions{}, fmt.Errorf("versions: %w", err)
+	}
+	return keys.Versions{Latest: envelopeKey.latest(), MinDecryption: 1}, nil
+}
+
+// Rewrap implements [keys.Rotator].
+func (k *Keyring) Rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error) {
+	envelopeKey, err := k.envelopeKey(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("rewrap: %w", err)
+	}
+	results := make([]keys.RewrapResult, len(items))
+	for i, item := range items {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("rewrap: %w", err)
+		}
+		wrapped, err := envelopeKey.rewrap(item)
+		if err != nil {
+			err = fmt.Errorf("rewrap: %w", err)
+		}
+		results[i] = keys.RewrapResult{Wrapped: wrapped, Err: err}
+	}
+	return results, nil
+}
+
+// Erase implements [keys.Eraser].
+func (k *Keyring) Erase(ctx context.Context, id keys.KeyID) error {
+	err := k.dir.exclusively(ctx, func() error {
+		// A key that cannot be read can be erased all the same.
+		_, err := k.readEnvelopeKey(id)
+		switch {
+		case errors.Is(err, keys.ErrErased):
+			return k.dir.sync(patientsDir) // whoever erased it may have been killed before this
+		case err == nil, errors.Is(err, ErrDamaged):
+			return k.eraseEnvelopeKey(id)
+		default:
+			return err
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("erase: %w", err)
+	}
+	return nil
+}
+
+// load reads the keyring's own keys, and makes them in a new directory.
+func (k *Keyring) load() error {
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	err := k.dir.exclusively(ctx, func() error {
+		if err := k.dir.prepare(); err != nil {
+			return err
+		}
+		// The folder of patients is made last. Until it is there, nobody has used the keys, and
+		// those that a crash left out can be made.
+		made, err := k.dir.exists(patientsDir)
+		if err != nil {
+			return err
+		}
+		if err := k.loadKeysets(!made); err != nil || made {
+			return err
+		}
+		return k.dir.mkdir(patientsDir)
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: another process holds its lock", keys.ErrUnavailable)
+	}
+	return err
+}
+
+func (k *Keyring) loadKeysets(mayMake bool) error {
+	if k.root == nil {
+		root, err := k.loadRoot(mayMake)
+		if err != nil {
+			return err
+		}
+		k.root = root
+	}
+	handle, err := k.loadKeyset(pseudonymFile, prf.HMACSHA256PRFKeyTemplate(), mayMake)
+	if err != nil {
+		return err
+	}
+	if k.pseudonyms, err = prf.NewPRFSet(handle); err != nil {
+		return damaged(pseudonymFile)
+	}
+	handle, err = k.loadKeyset(signerFile, jwt.HS256Template(), mayMake)
+	if err != nil {
+		return err
+	}
+	if k.signer, err = jwt.NewMAC(handle); err != nil {
+		return damaged(signerFile)
+	}
+	return nil
+}
+
+// unavailable says that the directory failed.
+func unavailable(err error) error {
+	return fmt.Errorf("%w: %w", keys.ErrUnavailable, err)
+}
+
+// damaged says that a file does not hold what it should. The cause would say no more: Tink does not
+// tell an altered file from another key.
+func damaged(name string) error {
+	return fmt.Errorf("%w: %w: %s", keys.ErrUnavailable, ErrDamaged, name)
+}
+
+func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
