@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/minio/minio-go/v7"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/local"
+	"github.com/recvault/recvault/keys/transit"
+	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/storage/dir"
+	"github.com/recvault/recvault/storage/s3"
+	"github.com/recvault/recvault/vault"
+)
+
+// deployment is who holds which role. With Vault, each has a token for its role alone.
+type deployment struct {
+	enroller keys.Enroller
+	writer   vault.Keyring
+	granter  keys.Granter
+	server   vault.Keyring // the process that serves: with Vault, it has no token at all
+	eraser   keys.Eraser
+	store    storage.Store
+
+	keysAt, objectsAt, decides string
+
+	run string // makes the patients of this run its own
+
+	// What is to be removed at the end.
+	enrolled []keys.KeyID
+	recorded []recorded
+	cleanup  []func() error
+}
+
+type recorded struct {
+	patient keys.Patient
+	id      vault.ID
+}
+
+// patient is how the application itself names somebody.
+func (d *deployment) patient(name string) keys.Patient {
+	return keys.Patient("quickstart/" + d.run + "/" + name)
+}
+
+// deploy puts the parts together: on the embedded default, or on the servers that the environment names.
+func deploy(ctx context.Context) (_ *deployment, err error) {
+	d := &deployment{run: rand.Text()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.remove())
+		}
+	}()
+	directory, err := os.MkdirTemp("", "recvault-quickstart-")
+	if err != nil {
+		return nil, err
+	}
+	d.cleanup = append(d.cleanup, func() error { return os.RemoveAll(directory) })
+	if os.Getenv("VAULT_ADDR") != "" {
+		err = d.keysInVault(ctx)
+	} else {
+		err = d.keysInDirectory(filepath.Join(directory, "keys"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if endpoint := os.Getenv("AWS_ENDPOINT_URL"); endpoint != "" {
+		err = d.objectsInBucket(ctx, endpoint)
+	} else {
+		err = d.objectsInDirectory(filepath.Join(directory, "objects"))
+	}
+	return d, err
+}
+
+func (d *deployment) keysInDirectory(path string) error {
+	keyring, err := local.Open(path, local.Options{})
+	if err != nil {
+		return err
+	}
+	d.cleanup = append(d.cleanup, keyring.Close)
+	d.enroller, d.writer, d.granter, d.server, d.eraser = keyring, keyring, keyring, keyring, keyring
+	d.keysAt, d.decides = "a temporary directory", "the keyring"
+	return nil
+}
+
+// keysInVault sets up a Transit engine at recvault-quickstart/, if it is not there, and makes a token for
+// each role. The patients' keys are erased at the end; the engine stays.
+func (d *deployment) keysInVault(ctx context.Context) error {
+	const mount, prefix = "recvault-quickstart", "recvault-quickstart"
+	admin, err := api.NewClient(nil) // settings from VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE
+	if err != nil {
+		return err
+	}
+	if _, err := transit.Setup(ctx, admin, transit.SetupOptions{Mount: mount, Prefix: prefix, MaxGrantTTL: time.Hour}); err != nil {
+		return err
+	}
+	keyring := func(role string) (*transit.Keyring, error) {
+		client, err := admin.CloneWithHeaders()
+		if err != nil {
+			return nil, err
+		}
+		client.ClearToken()
+		if role != "" {
+			secret, err := admin.Auth().Token().CreateOrphanWithContext(ctx, &api.TokenCreateRequest{
+				Policies: []string{prefix + "-" + role}, NoDefaultPolicy: true, TTL: "10m",
+			})
+			if err != nil {
+				return nil, err
+			}
+			client.SetToken(secret.Auth.ClientToken)
+		}
+		return transit.New(client, transit.Options{Mount: mount, Prefix: prefix})
+	}
+	for _, part := range []struct {
+		role string
+		set  func(*transit.Keyring)
+	}{
+		{"enroller", func(k *transit.Keyring) { d.enroller = k }},
+		{"writer", func(k *transit.Keyring) { d.writer = k }},
+		{"granter", func(k *transit.Keyring) { d.granter = k }},
+		{"eraser", func(k *transit.Keyring) { d.eraser = k }},
+		{"", func(k *transit.Keyring) { d.server = k }},
+	} {
+		k, err := keyring(part.role)
+		if err != nil {
+			return err
+		}
+		part.set(k)
+	}
+	d.keysAt, d.decides = "Vault at "+admin.Address(), "Vault"
+	return nil
+}
+
+func (d *deployment) objectsInDirectory(path string) error {
+	store, err := dir.Open(path)
+	if err != nil {
+		return err
+	}
+	d.cleanup = append(d.cleanup, store.Close)
+	d.store, d.objectsAt = store, "a temporary directory"
+	return nil
+}
+
+// objectsInBucket uses the bucket that RECVAULT_BUCKET names, or else recvault-quickstart, and makes it
+// if it is not there. The recordings are removed at the end; the bucket stays.
+func (d *deployment) objectsInBucket(ctx context.Context, endpoint string) error {
+	bucket := os.Getenv("RECVAULT_BUCKET")
+	if bucket == "" {
+		bucket = "recvault-quickstart"
+	}
+	client, err := s3.NewClient(s3.Config{Endpoint: endpoint, Region: os.Getenv("AWS_REGION"), CAFile: os.Getenv("AWS_CA_BUNDLE")})
+	if err != nil {
+		return err
+	}
+	exists, err := client.BucketExists(ctx, bucket)
+	if err != nil {
+		return fmt.Errorf("bucket %s: %w", bucket, err)
+	}
+	if !exists {
+		if err := client.MakeBucket(ctx, bucket, minio.MakeBucketOptions{Region: os.Getenv("AWS_REGION")}); err != nil {
+			return fmt.Errorf("bucket %s: %w", bucket, err)
+		}
+	}
+	store, err := s3.New(client, bucket)
+	if err != nil {
+		return err
+	}
+	d.store, d.objectsAt = store, "bucket "+bucket+" at "+endpoint
+	return nil
+}
+
+// remove takes away what this run has made, whatever became of it.
+func (d *deployment) remove() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var failed []error
+	for _, r := range d.recorded {
+		v, err := vault.New(d.writer, d.store)
+		if err == nil {
+			err = v.Delete(ctx, r.patient, r.id)
+		}
+		failed = append(failed, err)
+	}
+	for _, keyID := range d.enrolled {
+		failed = append(failed, d.eraser.Erase(ctx, keyID))
+	}
+	for i := len(d.cleanup) - 1; i >= 0; i-- {
+		failed = append(failed, d.cleanup[i]())
+	}
+	return errors.Join(failed...)
+}

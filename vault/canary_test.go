@@ -1,0 +1,192 @@
+package vault_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault"
+)
+
+// canaries are secrets that must turn up nowhere, in no encoding that is likely.
+type canaries map[string]string // what it is, by the secret
+
+func (c canaries) plant(what, secret string) {
+	for _, encoded := range []string{
+		secret,
+		base64.StdEncoding.EncodeToString([]byte(secret)),
+		base64.RawURLEncoding.EncodeToString([]byte(secret)),
+		hex.EncodeToString([]byte(secret)),
+		url.QueryEscape(secret),
+	} {
+		c[encoded] = what
+	}
+}
+
+func (c canaries) lookFor(t *testing.T, where string, text []byte) {
+	t.Helper()
+	for secret, what := range c {
+		assert.False(t, bytes.Contains(text, []byte(secret)), "%s is in %s", what, where)
+	}
+}
+
+// lookInNames looks at the paths of all files below a directory.
+func (c canaries) lookInNames(t *testing.T, where, root string) {
+	t.Helper()
+	var found int
+	require.NoError(t, filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		found++
+		c.lookFor(t, where+": a path", []byte(path))
+		return err
+	}))
+	require.Greater(t, found, 1, where)
+}
+
+func TestNoSecretAndNoPatientIsInAnyErrorLogNameOrPath(t *testing.T) {
+	b := servers(t, testserver.Dedicated())
+	planted := canaries{}
+	var log bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	defer slog.SetDefault(before)
+
+	alice, bob := b.enrol(t), b.enrol(t)
+	stranger := keys.Patient("canary-stranger-943 476 5919")
+	for _, patient := range []keys.Patient{alice, bob, stranger} {
+		planted.plant("a patient", string(patient))
+	}
+	const title, attribute = "canary-title: follow-up", "canary-attribute"
+	planted.plant("a title", title)
+	planted.plant("an attribute", attribute)
+	data := bytes.Repeat([]byte("canary-plaintext "), 10_000)
+	planted.plant("plaintext", "canary-plaintext canary-plaintext")
+
+	writer, server := b.vaultOf(t, b.writer), b.vaultOf(t, b.server)
+	id, err := writer.Put(t.Context(), alice, bytes.NewReader(data), vault.Metadata{Title: title, Attributes: map[string]string{"x": attribute}})
+	require.NoError(t, err)
+	alicesGrant, bobsGrant := b.grant(t, alice), b.grant(t, bob)
+	for _, grant := range []keys.Grant{alicesGrant, bobsGrant} {
+		planted.plant("a grant's token", grant.Token())
+		planted.plant("a grant", grant.Reveal())
+	}
+	planted.plant("the root token", b.vault.RootToken())
+	planted.plant("MinIO's password", b.minio.SecretKey())
+
+	// Every way to fail that there is.
+	var failures []error
+	failed := func(err error) {
+		t.Helper()
+		require.Error(t, err)
+		failures = append(failures, err)
+	}
+	attempt := func() {
+		_, err := server.Open(t.Context(), bobsGrant, id)
+		failed(err)
+		_, err = server.Stat(t.Context(), keys.NewGrant(alicesGrant.Details(), alicesGrant.Token()[:20]), id)
+		failed(err)
+		_, err = server.Open(t.Context(), keys.NewGrant(alicesGrant.Details(), alicesGrant.Token()+"\n"), id)
+		failed(err)
+		_, err = writer.Put(t.Context(), stranger, strings.NewReader("x"), vault.Metadata{Title: title})
+		failed(err)
+		_, err = writer.Put(t.Context(), alice+"\xff", strings.NewReader("x"), vault.Metadata{})
+		failed(err)
+		_, err = writer.Put(t.Context(), alice, strings.NewReader("x"), vault.Metadata{Title: title + "\xff"})
+		failed(err)
+		_, err = writer.Put(t.Context(), alice, strings.NewReader("x"), vault.Metadata{Attributes: map[string]string{"": attribute}})
+		failed(err)
+		_, err = b.granter.Issue(t.Context(), alice, keys.GrantOptions{})
+		failed(err)
+		_, err = b.vaultOf(t, b.server).Put(t.Context(), alice, strings.NewReader("x"), vault.Metadata{}) // no token
+		failed(err)
+		_, err = b.admin.Rewrap(t.Context(), id.KeyID(), []keys.RewrapItem{{Binding: id.Binding(), Wrapped: "vault:v1:" + keys.WrappedKey(planted.any())}})
+		if err != nil {
+			failed(err)
+		}
+		failed(b.server.RevokeSelf(t.Context(), keys.NewGrant(keys.GrantDetails{}, bobsGrant.Token()[:30])))
+		failed(b.admin.Revoke(t.Context(), "nonsense"))
+		_, err = keys.ParseGrant(alicesGrant.Reveal()[:60])
+		failed(err)
+		_, err = keys.ParseKeyID(string(alice))
+		failed(err)
+		_, err = vault.ParseID(string(alice))
+		failed(err)
+		failed(writer.Delete(t.Context(), bob, id))
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err = writer.Put(ctx, alice, strings.NewReader("x"), vault.Metadata{Title: title})
+		failed(err)
+	}
+	attempt()
+	b.overwrite(t, objectName(id, "media"), []byte("damaged"))
+	_, err = server.Open(t.Context(), alicesGrant, id)
+	failed(err)
+
+	audit, err := os.ReadFile(b.vault.AuditFile())
+	require.NoError(t, err)
+	require.Contains(t, string(audit), id.KeyID().String(), "the audit file is not what it should be")
+	planted.lookFor(t, "Vault's audit file", audit)
+
+	b.vault.Seal(t)
+	_, err = server.Open(t.Context(), alicesGrant, id)
+	failed(err)
+	_, err = writer.Put(t.Context(), "canary-stranger-2", strings.NewReader("x"), vault.Metadata{Title: title})
+	failed(err)
+	b.vault.Stop(t)
+	_, err = server.Open(t.Context(), alicesGrant, id)
+	failed(err)
+	_, err = b.granter.Issue(t.Context(), alice, keys.GrantOptions{TTL: time.Minute, Subject: "x", Purpose: "TREAT"})
+	failed(err)
+
+	for _, err := range failures {
+		planted.lookFor(t, "an error", []byte(err.Error()))
+		planted.lookFor(t, "an error, in detail", fmt.Appendf(nil, "%#v %+v", err, err))
+	}
+	for _, name := range b.objects(t) {
+		planted.lookFor(t, "an object's name", []byte(name))
+		planted.lookFor(t, "an object", b.read(t, name))
+	}
+	planted.lookFor(t, "the log", log.Bytes())
+	planted.lookInNames(t, "Vault's storage", filepath.Dir(b.vault.AuditFile()))
+
+	b.minio.Stop(t)
+	_, err = server.Open(t.Context(), alicesGrant, id)
+	require.ErrorIs(t, err, storage.ErrUnavailable)
+	planted.lookFor(t, "an error", []byte(err.Error()))
+
+	// And what holds secrets prints none.
+	recording := vault.Info{ID: id}
+	for _, value := range []any{alice, &alice, alicesGrant, &alicesGrant, keys.NewRecordingKey(), writer, server, recording,
+		[]keys.Patient{alice}, map[string]keys.Grant{"x": alicesGrant}, struct{ G *keys.Grant }{&alicesGrant}} {
+		text := fmt.Appendf(nil, "%v %+v %#v %s %q %x %d", value, value, value, value, value, value, value)
+		planted.lookFor(t, fmt.Sprintf("a printed %T", value), text)
+		text, err := json.Marshal(value)
+		if err == nil {
+			planted.lookFor(t, fmt.Sprintf("a %T in JSON", value), text)
+		}
+	}
+}
+
+// any returns one of the canaries.
+func (c canaries) any() string {
+	for secret := range c {
+		return secret
+	}
+	panic("no canaries")
+}
