@@ -27,7 +27,9 @@ import (
 type Store interface {
 	// Put stores all that r yields under name. The object appears whole or not at all: on any
 	// error, r's own included, what was there before is untouched and no partial upload or
-	// temporary file is left behind. Memory is bounded whatever the size.
+	// temporary file is left behind; but after [ErrUnavailable] the object may have appeared, or part
+	// of it may remain unseen, because a store that does not answer cannot be asked. Memory is
+	// bounded whatever the size. The Info's Modified may be zero.
 	//
 	// size is the exact number of bytes that r will yield, or -1 if it is not known. If r yields
 	// another number, the error is [ErrSize] and nothing is stored.
@@ -59,7 +61,7 @@ type Store interface {
 type Info struct {
 	Name     string
 	Size     int64     // in bytes
-	ETag     string    // changes whenever the object is written; compared, never interpreted
+	ETag     string    // changes whenever the contents do; compared, never interpreted
 	Modified time.Time // when it was written, by the store's clock
 }
 
@@ -114,7 +116,8 @@ const MaxNameLen = 1024
 
 // ValidateName returns [ErrInvalidName] unless the name consists of segments of 1 to 255 of the
 // characters A-Z, a-z, 0-9, ".", "_" and "-", joined by "/", none of them "." or "..", and has at most
-// [MaxNameLen] bytes in all. Such names mean the same to every file system and S3 server.
+// [MaxNameLen] bytes in all. Such names mean the same to every S3 server, and to every file system that
+// tells case apart.
 func ValidateName(name string) error {
 	if len(name) > MaxNameLen {
 		return fmt.Errorf("%w: it has %d bytes, more than %d", ErrInvalidName, len(name), MaxNameLen)

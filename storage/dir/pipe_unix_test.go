@@ -1,0 +1,16 @@
+//go:build unix
+
+package dir_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// makePipe makes a named pipe, which blocks whoever opens it.
+func makePipe(t *testing.T, path string) {
+	t.Helper()
+	require.NoError(t, unix.Mkfifo(path, 0o600))
+}

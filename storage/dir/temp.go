@@ -1,0 +1,129 @@
+package dir
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/recvault/recvault/internal/filelock"
+	"github.com/recvault/recvault/storage"
+)
+
+// tempFile is an object that is being written. Its writer holds its lock, so that whoever opens the
+// store can tell it from one whose writer was killed.
+type tempFile struct {
+	root *os.Root
+	path string
+	file *os.File
+}
+
+func (s *Store) createTemp(ctx context.Context) (*tempFile, error) {
+	for {
+		path := filepath.Join(tmpDir, rand.Text())
+		f, err := s.root.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		temp := &tempFile{root: s.root, path: path, file: f}
+		if err := filelock.Lock(ctx, f); err != nil {
+			temp.discard()
+			return nil, err
+		}
+		_, err = s.root.Lstat(path)
+		if err == nil {
+			return temp, nil
+		}
+		temp.discard()
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		// Before it was locked, somebody who opened the store took it for a leftover.
+	}
+}
+
+// discard closes the file, and removes it unless it has become an object.
+func (t *tempFile) discard() {
+	t.root.Remove(t.path)
+	t.unlock()
+	t.file.Close()
+}
+
+// unlock releases the file's lock. Closing would do, but for a child process that is being started and
+// has a copy of the file. A failure means that the file is closed or the lock released already.
+func (t *tempFile) unlock() {
+	filelock.Unlock(t.file)
+}
+
+// fill writes all of r to the file and to the disk.
+func (t *tempFile) fill(ctx context.Context, r io.Reader, size int64) error {
+	buffer := make([]byte, 256<<10)
+	for written := int64(0); ; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, readErr := r.Read(buffer)
+		written += int64(n)
+		if size >= 0 && written > size {
+			return fmt.Errorf("%w: more than %d bytes", storage.ErrSize, size)
+		}
+		if _, err := t.file.Write(buffer[:n]); err != nil {
+			return err
+		}
+		switch {
+		case readErr == io.EOF && size != -1 && written != size:
+			return fmt.Errorf("%w: %d bytes instead of %d", storage.ErrSize, written, size)
+		case readErr == io.EOF:
+			return t.file.Sync()
+		case readErr != nil:
+			return &sourceError{readErr}
+		}
+	}
+}
+
+// sourceError is an error of the data's reader. It is told from the store's own, since it may well
+// be a file's error too.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return "read the data: " + e.err.Error() }
+
+func (e *sourceError) Unwrap() error { return e.err }
+
+// removeLeftovers removes the temporary files that nobody is writing.
+func (s *Store) removeLeftovers() error {
+	dir, err := s.root.Open(tmpDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		err := s.removeLeftover(filepath.Join(tmpDir, name))
+		// A store that may only be read keeps its leftovers, and that is no reason not to read it.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !isDenied(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) removeLeftover(path string) error {
+	f, err := s.root.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	leftover, err := filelock.TryLock(f)
+	if err != nil || !leftover {
+		return err
+	}
+	defer filelock.Unlock(f)
+	return s.root.Remove(path)
+}
