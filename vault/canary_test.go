@@ -172,8 +172,12 @@ func TestNoSecretAndNoPatientIsInAnyErrorLogNameOrPath(t *testing.T) {
 
 	// And what holds secrets prints none.
 	recording := vault.Info{ID: id}
-	for _, value := range []any{alice, &alice, alicesGrant, &alicesGrant, keys.NewRecordingKey(), writer, server, recording,
-		[]keys.Patient{alice}, map[string]keys.Grant{"x": alicesGrant}, struct{ G *keys.Grant }{&alicesGrant}} {
+	for _, value := range []any{
+		alice, &alice, alicesGrant, &alicesGrant, keys.NewRecordingKey(), writer, server, recording,
+		[]keys.Patient{alice},
+		map[string]keys.Grant{"x": alicesGrant},
+		struct{ G *keys.Grant }{&alicesGrant},
+	} {
 		text := fmt.Appendf(nil, "%v %+v %#v %s %q %x %d", value, value, value, value, value, value, value)
 		planted.lookFor(t, fmt.Sprintf("a printed %T", value), text)
 		text, err := json.Marshal(value)

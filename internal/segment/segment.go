@@ -38,7 +38,7 @@ const (
 	KeySize = 32
 	// MaxPlaintext is the largest size of a plaintext in bytes, just under 256 TiB: segments are
 	// numbered with 32 bits.
-	MaxPlaintext = firstPlaintext + (math.MaxUint32)*fullPlaintext
+	MaxPlaintext = firstPlaintext + math.MaxUint32*fullPlaintext
 
 	saltSize        = KeySize
 	noncePrefixSize = 7
