@@ -348,7 +348,7 @@ func openWithStdlib(j job) (result, error) {
 		return result{}, err
 	}
 	nonce := make([]byte, aead.NonceSize())
-	var sealed []byte
+	sealed := make([]byte, 0, segment.CiphertextSize(streamSize))
 	source := noise(streamSize)
 	piece := make([]byte, segment.Size-aead.Overhead())
 	for left := streamSize; left > 0; left -= len(piece) {
