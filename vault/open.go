@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/internal/segment"
@@ -25,49 +26,58 @@ type Recording struct {
 	reader *segment.Reader
 	info   Info
 	cancel context.CancelFunc
+	report func() // tells of damage, once
+}
+
+// OpenOption changes how one recording is opened.
+type OpenOption func(*openOptions)
+
+type openOptions struct{ at int64 }
+
+// At tells at which offset reading will begin, so that what lies there is fetched and checked first and not
+// the beginning. The position is still 0. An offset that is negative or past the end is 0.
+func At(offset int64) OpenOption {
+	return func(o *openOptions) { o.at = max(offset, 0) }
 }
 
 // Open opens a recording with a grant. It reads the envelope, has the recording key unwrapped with
-// the grant's own right, and checks the media's size and first segment before it returns.
+// the grant's own right, and checks the media's size and first segment before it returns. While the
+// keyring is asked, that segment is fetched. An unwrapped key is kept for a while: see [WithKeyCache].
 //
 // A grant for another patient is presented all the same: that it is refused, and on record, is up to
-// the keyring. The context governs the Recording until it is closed.
+// the keyring. Refusals and damage are told as security events: see [WithEventHook]. The context governs the Recording until it is closed.
 //
 // Errors: [keys.ErrDenied] when the grant is for another patient, and together with
 // [keys.ErrInvalidGrant] when it has ended; [ErrNotFound], [ErrDamaged];
 // [keys.ErrInvalidRecordingID], [keys.ErrNotEnrolled], [keys.ErrErased], [keys.ErrUnavailable];
 // [storage.ErrUnavailable], [storage.ErrDenied], [storage.ErrNoBucket].
-func (v *Vault) Open(ctx context.Context, grant keys.Grant, id ID) (*Recording, error) {
+func (v *Vault) Open(ctx context.Context, grant keys.Grant, id ID, options ...OpenOption) (*Recording, error) {
+	var o openOptions
+	for _, option := range options {
+		option(&o)
+	}
 	ctx, cancel := context.WithCancel(ctx)
-	recording, err := v.open(ctx, grant, id)
+	recording, err := v.open(ctx, grant, id, o)
 	if err != nil {
 		cancel()
-		return nil, fmt.Errorf("open recording %s: %w", id, err)
+		return nil, fmt.Errorf("open recording %s: %w", id, v.report(grant, id, err))
 	}
 	recording.cancel = cancel
+	recording.report = sync.OnceFunc(func() { _ = v.report(grant, id, ErrDamaged) })
 	return recording, nil
 }
 
-func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID) (*Recording, error) {
+func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID, o openOptions) (*Recording, error) {
 	sealed, err := v.envelope(ctx, grant, id)
 	if err != nil {
 		return nil, err
 	}
-	// The beginning of the media is needed in any case, and is harmless without the key: fetch it
-	// while the keyring is asked.
-	type beginning struct {
-		ciphertext []byte
-		size       int64
-		err        error
-	}
+	// Part of the media is needed in any case, and is harmless without the key: fetch it while the
+	// keyring is asked.
 	fetch, stopFetching := context.WithCancel(ctx)
 	defer stopFetching()
-	fetched := make(chan beginning, 1)
-	go func() {
-		var b beginning
-		b.ciphertext, b.size, b.err = v.firstSegment(fetch, id)
-		fetched <- b
-	}()
+	fetched := make(chan part, 1)
+	go func() { fetched <- v.fetchPart(fetch, id, o.at) }()
 	metadata, subkeys, err := v.unseal(ctx, grant, sealed)
 	if err != nil {
 		stopFetching()
@@ -75,14 +85,14 @@ func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID) (*Recording, 
 		return nil, err
 	}
 	defer subkeys.Wipe()
-	first := <-fetched
-	if first.err != nil {
-		return nil, v.mediaError(ctx, id, first.err)
+	begin := <-fetched
+	if begin.err != nil {
+		return nil, v.mediaError(ctx, id, begin.err)
 	}
-	if first.size != metadata.MediaSize {
-		return nil, fmt.Errorf("%w: its media has %d bytes, not %d", ErrDamaged, first.size, metadata.MediaSize)
+	if begin.size != metadata.MediaSize {
+		return nil, fmt.Errorf("%w: its media has %d bytes, not %d", ErrDamaged, begin.size, metadata.MediaSize)
 	}
-	if !bytes.HasPrefix(first.ciphertext, metadata.MediaHeader) {
+	if begin.start == 0 && !bytes.HasPrefix(begin.ciphertext, metadata.MediaHeader) {
 		return nil, fmt.Errorf("%w: its media has another header", ErrDamaged)
 	}
 	info, err := newInfo(id, metadata)
@@ -93,7 +103,7 @@ func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID) (*Recording, 
 	if err != nil {
 		return nil, readError(err)
 	}
-	reader, err := segment.NewReader(ctx, decrypter, v.mediaSource(id, metadata.MediaSize), first.ciphertext)
+	reader, err := segment.NewReader(ctx, decrypter, v.mediaSource(id, metadata.MediaSize), begin.start, begin.ciphertext)
 	if err != nil {
 		return nil, readError(err)
 	}
@@ -105,7 +115,7 @@ func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID) (*Recording, 
 func (v *Vault) Stat(ctx context.Context, grant keys.Grant, id ID) (Info, error) {
 	info, err := v.stat(ctx, grant, id)
 	if err != nil {
-		return Info{}, fmt.Errorf("stat recording %s: %w", id, err)
+		return Info{}, fmt.Errorf("stat recording %s: %w", id, v.report(grant, id, err))
 	}
 	return info, nil
 }
@@ -162,7 +172,9 @@ func (v *Vault) readEnvelope(ctx context.Context, id ID) ([]byte, error) {
 // unseal has the recording key unwrapped and opens the metadata with it.
 func (v *Vault) unseal(ctx context.Context, grant keys.Grant, sealed envelope.Envelope) (envelope.Metadata, *envelope.Keys, error) {
 	binding := sealed.ID.Binding()
-	key, err := v.keyring.Unwrap(ctx, grant, binding, sealed.Wrapped)
+	key, err := v.keyCache.unwrap(ctx, grant, sealed.ID, sealed.Wrapped, func(ctx context.Context) (*keys.RecordingKey, error) {
+		return v.keyring.Unwrap(ctx, grant, binding, sealed.Wrapped)
+	})
 	if errors.Is(err, keys.ErrIntegrity) || errors.Is(err, keys.ErrInvalidWrappedKey) {
 		return envelope.Metadata{}, nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -179,15 +191,24 @@ func (v *Vault) unseal(ctx context.Context, grant keys.Grant, sealed envelope.En
 	return metadata, subkeys, nil
 }
 
-// firstSegment fetches the header and first segment of a recording's media, and the size of all of it.
-func (v *Vault) firstSegment(ctx context.Context, id ID) (ciphertext []byte, size int64, err error) {
-	object, err := v.store.Get(ctx, v.objectName(id, mediaPart), 0, segment.Size)
+// part is some of a recording's ciphertext, and the size of all of it.
+type part struct {
+	start      int64
+	ciphertext []byte
+	size       int64
+	err        error
+}
+
+// fetchPart fetches the segment that holds the plaintext byte at offset.
+func (v *Vault) fetchPart(ctx context.Context, id ID, offset int64) part {
+	start, length := segment.Span(offset)
+	object, err := v.store.Get(ctx, v.objectName(id, mediaPart), start, length)
 	if err != nil {
-		return nil, 0, err
+		return part{err: err}
 	}
 	defer object.Close()
-	ciphertext, err = io.ReadAll(object)
-	return ciphertext, object.Info.Size, err
+	ciphertext, err := io.ReadAll(object)
+	return part{start, ciphertext, object.Info.Size, err}
 }
 
 // mediaSource reads a recording's media, as long as it has the size that was sealed.
@@ -236,6 +257,15 @@ func newInfo(id ID, metadata envelope.Metadata) (Info, error) {
 	}, nil
 }
 
+// checked turns the error of a read into one of this package, and tells of damage.
+func (r *Recording) checked(err error) error {
+	err = readError(err)
+	if errors.Is(err, ErrDamaged) {
+		r.report()
+	}
+	return err
+}
+
 // readError turns the errors of package segment into those of this one.
 func readError(err error) error {
 	switch {
@@ -255,29 +285,30 @@ func (r *Recording) Info() Info { return r.info }
 // Size returns the size of the plaintext in bytes.
 func (r *Recording) Size() int64 { return r.info.Size }
 
-// Read implements io.Reader.
+// Read implements io.Reader. What follows is fetched and decrypted ahead, up to 1 MiB of it.
 func (r *Recording) Read(p []byte) (int, error) {
 	n, err := r.reader.Read(p)
-	return n, readError(err)
+	return n, r.checked(err)
 }
 
-// ReadAt implements io.ReaderAt. It makes one request for the segments of 64 KiB that it needs.
+// ReadAt implements io.ReaderAt. It makes one request for the segments of 64 KiB that it needs, and
+// keeps up to 512 KiB of those that it read last.
 func (r *Recording) ReadAt(p []byte, offset int64) (int, error) {
 	n, err := r.reader.ReadAt(p, offset)
-	return n, readError(err)
+	return n, r.checked(err)
 }
 
 // Seek implements io.Seeker. It makes no request.
 func (r *Recording) Seek(offset int64, whence int) (int64, error) {
 	position, err := r.reader.Seek(offset, whence)
-	return position, readError(err)
+	return position, r.checked(err)
 }
 
 // WriteTo implements io.WriterTo: it writes from the current position to the end, in pieces of up to
 // 64 KiB.
 func (r *Recording) WriteTo(w io.Writer) (int64, error) {
 	n, err := r.reader.WriteTo(w)
-	return n, readError(err)
+	return n, r.checked(err)
 }
 
 // Close ends the recording and stops its network traffic. Closing twice is not an error.

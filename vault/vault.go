@@ -67,12 +67,14 @@ type Keyring interface {
 	keys.Unwrapper
 }
 
-// Vault stores recordings. It is safe for concurrent use and holds no resources of its own.
+// Vault stores recordings. It is safe for concurrent use. Close it when it is no longer needed.
 type Vault struct {
 	keyring   Keyring
 	store     storage.Store
 	prefix    string
 	freshness time.Duration
+	keyCache  *keyCache
+	events    *events
 	now       func() time.Time
 }
 
@@ -84,13 +86,28 @@ func New(keyring Keyring, store storage.Store, options ...Option) (*Vault, error
 	if keyring == nil || store == nil {
 		return nil, errors.New("vault: New needs a keyring and a store")
 	}
-	v := &Vault{keyring: keyring, store: store, freshness: DefaultFreshness, now: time.Now}
+	v := &Vault{
+		keyring:   keyring,
+		store:     store,
+		freshness: DefaultFreshness,
+		keyCache:  newKeyCache(DefaultKeyCacheTTL, DefaultKeyCacheSize),
+		events:    new(events),
+		now:       time.Now,
+	}
 	for _, option := range options {
 		if err := option(v); err != nil {
 			return nil, fmt.Errorf("vault: %w", err)
 		}
 	}
 	return v, nil
+}
+
+// Close wipes the keys that are kept and tells of security events that are pending. What is open stays
+// open. It returns nil.
+func (v *Vault) Close() error {
+	v.keyCache.clear()
+	v.events.close()
+	return nil
 }
 
 // Option changes what most callers leave alone.

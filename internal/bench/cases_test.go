@@ -315,7 +315,7 @@ func open(j job) (result, error) {
 		if err != nil {
 			return err
 		}
-		r, err := segment.NewReader(context.Background(), decrypter, source, sealed[:segment.Size])
+		r, err := segment.NewReader(context.Background(), decrypter, source, 0, sealed[:segment.Size])
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,43 +18,60 @@ type Source func(ctx context.Context, offset, length int64) (io.ReadCloser, erro
 // authenticated. ReadAt is safe for concurrent use, beside one user of Read, Seek and WriteTo.
 //
 // Read, Seek and WriteTo share a position. Their first error other than io.EOF ends them: every later
-// call returns it. A failed authentication ends ReadAt as well.
+// call returns it. A failed authentication ends ReadAt as well. A connection that drops is none: the
+// source is asked again, from the segment where it stopped, up to three times in a row.
+//
+// Reading on from the position is done ahead, on all cores, in 1 MiB of memory. Random reads fetch
+// what they need with one request and keep up to 512 KiB of it.
 type Reader struct {
 	ctx       context.Context
 	decrypter *Decrypter
 	source    Source
-	buffers   sync.Pool             // of *[Size]byte; of this Reader alone, so that recordings never share memory
+	buffers   sync.Pool // of *[Size]byte; of this Reader alone, so that recordings never share memory
+	recent    recent
 	damaged   atomic.Pointer[error] // the first failed authentication
 	closed    atomic.Bool
 
 	// What follows belongs to Read, Seek and WriteTo.
 	position int64
-	err      error         // the first one, for good
-	stream   io.ReadCloser // ciphertext from segment next on, or nil
-	next     int64
-	current  int64  // the segment that plain is of, or -1
-	plain    []byte // in the array of buffer
-	buffer   *[Size]byte
+	limit    int64  // where reading is expected to stop
+	err      error  // the first one, for good
+	ahead    *ahead // or nil
+	plain    []byte // of the segment that was last used
+	start    int64  // where plain starts
 }
 
-// NewReader reads the plaintext that decrypter opens, from source. first is the ciphertext's first
-// segment with the header, which most callers have fetched with the header already; it is
-// authenticated at once. The context governs every later read.
+// Span returns the range of a ciphertext that holds the plaintext byte at offset: one segment, with the
+// header if it is the first. It reaches past the end if the segment is the last, and lies there if
+// there is no such byte.
+func Span(offset int64) (start, length int64) {
+	return indexAt(offset) * Size, Size
+}
+
+// NewReader reads the plaintext that decrypter opens, from source. Of the ciphertext it takes the
+// part, as long as there is any, that lies in a [Span] that starts at start, which most callers have
+// fetched to learn the ciphertext's size, and authenticates it at once. The context governs every
+// later read.
 //
 // Errors: [ErrDamaged].
-func NewReader(ctx context.Context, decrypter *Decrypter, source Source, first []byte) (*Reader, error) {
-	if want := HeaderSize + decrypter.ciphertextLen(0); len(first) != want {
-		return nil, fmt.Errorf("%w: its first segment has %d bytes, not %d", ErrDamaged, len(first), want)
-	}
-	r := &Reader{ctx: ctx, decrypter: decrypter, source: source, buffer: new([Size]byte)}
+func NewReader(ctx context.Context, decrypter *Decrypter, source Source, start int64, ciphertext []byte) (*Reader, error) {
+	r := &Reader{ctx: ctx, decrypter: decrypter, source: source, limit: decrypter.size}
 	r.buffers.New = func() any { return new([Size]byte) }
-	n := copy(r.buffer[:], first[HeaderSize:])
-	plain, err := decrypter.open(r.buffer[:n], 0)
+	want := max(0, min(start+Size, CiphertextSize(decrypter.size))-start)
+	if int64(len(ciphertext)) != want {
+		return nil, fmt.Errorf("%w: a segment has %d bytes, not %d", ErrDamaged, len(ciphertext), want)
+	}
+	if want == 0 {
+		return r, nil
+	}
+	i := start / Size
+	buffer := r.buffers.Get().(*[Size]byte)
+	plain, err := r.open(buffer[:copy(buffer[:], ciphertext[ciphertextStart(i)-start:])], i)
 	if err != nil {
 		return nil, err
 	}
-	r.plain = plain
-	r.next = 1
+	r.plain, r.start = bytes.Clone(plain), plaintextStart(i) // the window may let go of its own
+	r.recent.add(i, plain, buffer)
 	return r, nil
 }
 
@@ -122,77 +140,82 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
+// Expect tells that reading on from the position will stop at offset end, so that nothing beyond
+// is fetched. It is a hint: reading may go on.
+func (r *Reader) Expect(end int64) { r.limit = min(max(end, 0), r.decrypter.size) }
+
 // rest returns the plaintext from the current position to the end of its segment, fetching the
 // segment if need be.
 func (r *Reader) rest() ([]byte, error) {
-	if err := r.state(); err != nil {
-		r.err = err
+	if r.err == nil {
+		r.err = r.state()
 	}
 	if r.err != nil {
 		return nil, r.err
 	}
 	if r.position >= r.decrypter.size {
+		r.stop()
 		return nil, io.EOF
 	}
-	i := indexAt(r.position)
-	if i != r.current {
-		if err := r.load(i); err != nil {
-			r.current, r.plain = -1, nil
-			r.err = err
-			return nil, err
+	if r.position < r.start || r.position >= r.start+int64(len(r.plain)) {
+		if r.err = r.advance(indexAt(r.position)); r.err != nil {
+			r.plain = nil
+			return nil, r.err
 		}
 	}
-	return r.plain[r.position-plaintextStart(i):], nil
+	return r.plain[r.position-r.start:], nil
 }
 
-// load fetches and opens segment i, from the stream that is open if it has come to it, and
-// otherwise from a new one to the end.
-func (r *Reader) load(i int64) error {
-	if r.stream == nil || r.next != i {
-		r.closeStream()
-		start := ciphertextStart(i)
-		stream, err := r.source(r.ctx, start, CiphertextSize(r.decrypter.size)-start)
-		if err != nil {
+// advance makes segment i the current one. What has been fetched ahead is used if it is not far off.
+func (r *Reader) advance(i int64) error {
+	if a := r.ahead; a != nil && (i < a.next || i >= a.next+window*batchSegments) {
+		r.stop()
+	}
+	for {
+		if r.ahead == nil {
+			end := r.decrypter.count
+			if r.limit > plaintextStart(i) {
+				end = indexAt(r.limit-1) + 1
+			}
+			r.ahead = r.startAhead(i, end)
+		}
+		at := r.ahead.next
+		plain, err := r.ahead.take()
+		switch {
+		case err != nil:
+			r.stop()
 			return err
+		case plain == nil:
+			r.stop()
+			if err := r.state(); err != nil {
+				return err
+			}
+			// Reading goes on beyond where it was expected to stop.
+		case at == i:
+			r.plain, r.start = plain, plaintextStart(i)
+			return nil
 		}
-		r.stream, r.next = stream, i
 	}
-	r.current = -1
-	plain, err := r.readSegment(r.stream, r.buffer, i)
-	if err != nil {
-		r.closeStream()
-		return err
-	}
-	r.current, r.plain = i, plain
-	r.next = i + 1
-	if r.next == r.decrypter.count {
-		r.closeStream()
-	}
-	return nil
 }
 
-// readSegment reads segment i from a stream that has come to it, and opens it in buffer.
-func (r *Reader) readSegment(stream io.Reader, buffer *[Size]byte, i int64) ([]byte, error) {
-	segment := buffer[:r.decrypter.ciphertextLen(i)]
-	if n, err := io.ReadFull(stream, segment); err != nil {
-		clear(segment[:n])
-		if ctxErr := r.ctx.Err(); ctxErr != nil {
-			return nil, ctxErr
-		}
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, fmt.Errorf("reading segment %d: %w", i, err)
+func (r *Reader) stop() {
+	if r.ahead != nil {
+		r.ahead.stop()
+		r.ahead = nil
 	}
+}
+
+// open opens segment i in place. Its failure ends the Reader.
+func (r *Reader) open(segment []byte, i int64) ([]byte, error) {
 	plain, err := r.decrypter.open(segment, i)
 	if err != nil {
 		r.damaged.CompareAndSwap(nil, &err)
-		return nil, err
 	}
-	return plain, nil
+	return plain, err
 }
 
-// ReadAt implements io.ReaderAt. It fetches the segments that it needs, no more, with one request.
+// ReadAt implements io.ReaderAt. It fetches the segments that it needs and has not kept, no more, with
+// one request.
 func (r *Reader) ReadAt(p []byte, offset int64) (n int, err error) {
 	if err := r.state(); err != nil {
 		return 0, err
@@ -211,22 +234,49 @@ func (r *Reader) ReadAt(p []byte, offset int64) (n int, err error) {
 		return 0, end
 	}
 	first, last := indexAt(offset), indexAt(offset+int64(len(p))-1)
-	start := ciphertextStart(first)
-	stream, err := r.source(r.ctx, start, ciphertextStart(last)+int64(r.decrypter.ciphertextLen(last))-start)
-	if err != nil {
-		return 0, err
+	// What is kept need not be fetched at either end.
+	for ; first <= last; first++ {
+		m, kept := r.recent.copy(p[n:], first, max(0, offset-plaintextStart(first)))
+		if !kept {
+			break
+		}
+		n += m
 	}
-	defer stream.Close()
-	buffer := r.buffers.Get().(*[Size]byte)
-	defer r.buffers.Put(buffer)
+	for ; last > first; last-- {
+		if _, kept := r.recent.copy(p[plaintextStart(last)-offset:], last, 0); !kept {
+			break
+		}
+	}
+	s := &stream{reader: r, ctx: r.ctx, end: last + 1}
+	defer s.close()
 	for i := first; i <= last; i++ {
-		plain, err := r.readSegment(stream, buffer, i)
+		m, err := r.readOne(s, p[n:], i, max(0, offset-plaintextStart(i)))
 		if err != nil {
 			return n, err
 		}
-		n += copy(p[n:], plain[max(0, offset-plaintextStart(i)):])
+		n += m
 	}
-	return n, end
+	return len(p), end
+}
+
+// readOne reads and opens segment i, keeps it, and copies from it what lies at offset from its start.
+func (r *Reader) readOne(s *stream, p []byte, i, offset int64) (int, error) {
+	buffer := r.buffers.Get().(*[Size]byte)
+	segment := buffer[:r.decrypter.ciphertextLen(i)]
+	err := s.read(segment, i)
+	var plain []byte
+	if err == nil {
+		plain, err = r.open(segment, i)
+	}
+	if err != nil {
+		r.buffers.Put(buffer)
+		return 0, err
+	}
+	n := copy(p, plain[offset:])
+	if unused := r.recent.add(i, plain, buffer); unused != nil {
+		r.buffers.Put(unused)
+	}
+	return n, nil
 }
 
 // state returns why nothing more may be read: a failed authentication, Close, or the context.
@@ -246,17 +296,9 @@ var ErrClosed = errors.New("reader is closed")
 // Close ends reading and its network traffic. It must not be called during Read, Seek or WriteTo; a
 // ReadAt in progress ends by itself. Closing twice is not an error.
 func (r *Reader) Close() error {
-	if r.closed.Swap(true) {
-		return nil
+	if !r.closed.Swap(true) {
+		r.stop()
+		r.plain = nil
 	}
-	r.closeStream()
-	clear(r.buffer[:])
 	return nil
-}
-
-func (r *Reader) closeStream() {
-	if r.stream != nil {
-		_ = r.stream.Close() // nothing that was read depends on it
-		r.stream = nil
-	}
 }

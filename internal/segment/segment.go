@@ -136,13 +136,17 @@ func NewDecrypter(key, associatedData []byte, header Header, size int64) (*Decry
 	return &Decrypter{aead, [noncePrefixSize]byte(header[1+saltSize:]), size, count(size)}, nil
 }
 
+// ciphertextEnd returns the offset in the ciphertext at which segment i ends.
+func (d *Decrypter) ciphertextEnd(i int64) int64 {
+	if i == d.count-1 {
+		return CiphertextSize(d.size)
+	}
+	return i*Size + Size
+}
+
 // ciphertextLen returns the length of segment i, without the header.
 func (d *Decrypter) ciphertextLen(i int64) int {
-	end := i*Size + Size
-	if i == d.count-1 {
-		end = CiphertextSize(d.size)
-	}
-	return int(end - ciphertextStart(i))
+	return int(d.ciphertextEnd(i) - ciphertextStart(i))
 }
 
 // open authenticates and decrypts segment i in place and returns its plaintext. It returns

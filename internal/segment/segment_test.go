@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/tink-crypto/tink-go/v2/streamingaead/subtle"
+	"go.uber.org/goleak"
 
 	"github.com/recvault/recvault/internal/segment"
 )
@@ -100,7 +101,7 @@ func newReader(ctx context.Context, key []byte, m *memory, size int64) (*segment
 	if err != nil {
 		return nil, err
 	}
-	return segment.NewReader(ctx, decrypter, m.source, m.ciphertext[:min(len(m.ciphertext), segment.Size)])
+	return segment.NewReader(ctx, decrypter, m.source, 0, m.ciphertext[:min(len(m.ciphertext), segment.Size)])
 }
 
 func mustReader(t testing.TB, key []byte, m *memory, size int) *segment.Reader {
@@ -255,19 +256,150 @@ func TestReadAtIsSafeBesideReadAndItself(t *testing.T) {
 
 func TestSequentialReadingMakesOneRequestAndSeekingOneMore(t *testing.T) {
 	key := random(t, segment.KeySize)
-	size := first + 9*full
+	size := first + 60*full
 	data := random(t, size)
 	m := &memory{ciphertext: tinkEncrypt(t, key, data)}
 	r := mustReader(t, key, m, size)
 	_, err := io.CopyN(io.Discard, r, int64(first+3*full))
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, m.requests.Load())
+	// A short way ahead, where reading is going anyway.
 	_, err = r.Seek(int64(first+7*full+11), io.SeekStart)
 	require.NoError(t, err)
-	got, err := io.ReadAll(r)
+	_, err = io.CopyN(io.Discard, r, full)
 	require.NoError(t, err)
-	assert.True(t, bytes.Equal(data[first+7*full+11:], got))
-	assert.EqualValues(t, 2, m.requests.Load())
+	assert.EqualValues(t, 1, m.requests.Load())
+	// Far ahead, and back.
+	for i, at := range []int{first + 50*full + 11, 5} {
+		_, err = r.Seek(int64(at), io.SeekStart)
+		require.NoError(t, err)
+		got, err := io.ReadAll(r)
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(data[at:], got))
+		assert.EqualValues(t, 2+i, m.requests.Load())
+		assert.Zero(t, m.open.Load(), "the old stream was left open")
+	}
+}
+
+func TestWhatIsExpectedToEndIsNotFetchedFurther(t *testing.T) {
+	key := random(t, segment.KeySize)
+	size := first + 60*full
+	data := random(t, size)
+	m := &memory{ciphertext: tinkEncrypt(t, key, data)}
+	var asked []int64
+	decrypter, err := segment.NewDecrypter(key, binding, segment.Header(m.ciphertext), int64(size))
+	require.NoError(t, err)
+	// Begun in the middle, as a player does that seeks before it plays.
+	start, length := segment.Span(first + 20*full + 5)
+	r, err := segment.NewReader(t.Context(), decrypter, func(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
+		asked = append(asked, offset, length)
+		return m.source(ctx, offset, length)
+	}, start, m.ciphertext[start:start+length])
+	require.NoError(t, err)
+	defer r.Close()
+	r.Expect(first + 23*full)
+	_, err = r.Seek(first+20*full+5, io.SeekStart)
+	require.NoError(t, err)
+	p := make([]byte, 3*full-5)
+	_, err = io.ReadFull(r, p)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(data[first+20*full+5:first+23*full], p))
+	assert.Equal(t, []int64{22 * segment.Size, 2 * segment.Size}, asked, "what was begun with is not fetched again")
+	// The expectation was wrong.
+	rest, err := io.ReadAll(r)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(data[first+23*full:], rest))
+	assert.Len(t, asked, 4)
+}
+
+func TestRandomReadsFetchWhatTheyNeedOnceAndKeepIt(t *testing.T) {
+	key := random(t, segment.KeySize)
+	size := first + 60*full
+	data := random(t, size)
+	m := &memory{ciphertext: tinkEncrypt(t, key, data)}
+	r := mustReader(t, key, m, size)
+	read := func(offset, length int, requests int64) {
+		t.Helper()
+		before := m.requests.Load()
+		p := make([]byte, length)
+		_, err := r.ReadAt(p, int64(offset))
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(data[offset:offset+length], p))
+		assert.Equal(t, requests, m.requests.Load()-before)
+	}
+	read(10, 100, 0) // the first segment came with the Reader
+	read(first+10*full-5, full, 1)
+	read(first+10*full-500, full, 0)
+	read(first+11*full-5, 3*full, 1) // the beginning is there
+	read(first+9*full, 5*full, 0)
+	for i := range 20 {
+		read(first+(20+i)*full, 10, 1)
+	}
+	read(first+10*full, 10, 1) // let go of long ago
+}
+
+// dropping is a source whose connections break, each after so many bytes.
+type dropping struct {
+	*memory
+	after int
+	left  int // how many connections break
+}
+
+func (d *dropping) source(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
+	body, err := d.memory.source(ctx, offset, length)
+	if err != nil || d.left == 0 {
+		return body, err
+	}
+	d.left--
+	return &stream{Reader: io.MultiReader(io.LimitReader(body, int64(d.after)), iotest.ErrReader(io.ErrUnexpectedEOF)), memory: d.memory}, nil
+}
+
+func TestADroppedConnectionIsTakenUpWhereItStopped(t *testing.T) {
+	key := random(t, segment.KeySize)
+	size := first + 60*full
+	data := random(t, size)
+	ciphertext := tinkEncrypt(t, key, data)
+	decrypter, err := segment.NewDecrypter(key, binding, segment.Header(ciphertext), int64(size))
+	require.NoError(t, err)
+	open := func(d *dropping) *segment.Reader {
+		d.memory = &memory{ciphertext: ciphertext}
+		r, err := segment.NewReader(t.Context(), decrypter, d.source, 0, ciphertext[:segment.Size])
+		require.NoError(t, err)
+		t.Cleanup(func() { assert.NoError(t, r.Close()) })
+		return r
+	}
+	t.Run("again and again, with progress", func(t *testing.T) {
+		got, err := io.ReadAll(open(&dropping{after: 2*segment.Size + 77, left: 8}))
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(data, got))
+	})
+	t.Run("in a random read", func(t *testing.T) {
+		p := make([]byte, 5*full)
+		_, err := open(&dropping{after: segment.Size + 1, left: 2}).ReadAt(p, first+10)
+		require.NoError(t, err)
+		assert.True(t, bytes.Equal(data[first+10:][:len(p)], p))
+	})
+	t.Run("without progress", func(t *testing.T) {
+		d := &dropping{after: 10, left: 100}
+		_, err := io.ReadAll(open(d))
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+		assert.Equal(t, 100-4, d.left)
+	})
+}
+
+func TestNoGoroutineOutlivesItsReader(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	key := random(t, segment.KeySize)
+	size := first + 60*full
+	m := &memory{ciphertext: tinkEncrypt(t, key, random(t, size))}
+	for _, length := range []int64{0, 1, first + 1, first + 10*full, int64(size)} {
+		r, err := newReader(context.Background(), key, m, int64(size))
+		require.NoError(t, err)
+		_, err = io.CopyN(io.Discard, r, length)
+		require.NoError(t, err)
+		require.NoError(t, r.Close())
+		assert.Zero(t, m.open.Load())
+	}
 }
 
 // hostile are ways to spoil a ciphertext of several segments; each must be found before any byte that
@@ -369,7 +501,7 @@ func TestAnotherKeyBindingOrSizeOpensNothing(t *testing.T) {
 	} {
 		decrypter, err := open()
 		if err == nil {
-			_, err = segment.NewReader(t.Context(), decrypter, (&memory{ciphertext: ciphertext}).source, ciphertext[:segment.Size])
+			_, err = segment.NewReader(t.Context(), decrypter, (&memory{ciphertext: ciphertext}).source, 0, ciphertext[:segment.Size])
 		}
 		assert.ErrorIs(t, err, segment.ErrDamaged, name)
 	}
@@ -402,7 +534,7 @@ func TestFailingSourcesAndClosing(t *testing.T) {
 		broken := errors.New("no route to host")
 		r, err := segment.NewReader(t.Context(), decrypter, func(context.Context, int64, int64) (io.ReadCloser, error) {
 			return nil, broken
-		}, m.ciphertext[:segment.Size])
+		}, 0, m.ciphertext[:segment.Size])
 		require.NoError(t, err)
 		got, err := io.ReadAll(r)
 		require.ErrorIs(t, err, broken)
@@ -413,7 +545,7 @@ func TestFailingSourcesAndClosing(t *testing.T) {
 	t.Run("a stream that ends early", func(t *testing.T) {
 		r, err := segment.NewReader(t.Context(), decrypter, func(_ context.Context, offset, _ int64) (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(m.ciphertext[offset : segment.Size+500])), nil
-		}, m.ciphertext[:segment.Size])
+		}, 0, m.ciphertext[:segment.Size])
 		require.NoError(t, err)
 		_, err = io.ReadAll(r)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)

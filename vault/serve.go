@@ -1,0 +1,127 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
+)
+
+// retryAfter is how many seconds a client is told to wait while the keyring or the store is unavailable.
+const retryAfter = "5"
+
+// ServeRecording answers a GET or HEAD request with a recording: all of it, or the ranges that the
+// request asks for (RFC 9110, section 14). It is a whole handler: what to serve to whom is in the grant
+// and the ID.
+//
+// Responses have the recording's content type and a strong ETag, and are not to be stored (Cache-Control:
+// private, no-store). What is neither video, audio nor a picture is offered for saving and not shown, so that
+// nothing that was stored can run as a page of the application. A recording that proves to be
+// damaged after the first bytes have gone out aborts the connection, so that no client takes it for complete.
+//
+// Errors are told in one line of plain text that holds nothing secret: 403 for a grant that is refused, 404
+// for what does not exist, 405 for another method, 410 for an erased patient, 502 for a damaged
+// recording, 503 with Retry-After for a keyring or store that is unavailable, and else 500.
+func (v *Vault) ServeRecording(w http.ResponseWriter, r *http.Request, grant keys.Grant, id ID) {
+	header := w.Header()
+	header.Set("Cache-Control", "private, no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		header.Set("Allow", "GET, HEAD")
+		http.Error(w, "A recording can be read and nothing else.", http.StatusMethodNotAllowed)
+		return
+	}
+	start, end := rangeHint(r.Header.Get("Range"))
+	recording, err := v.Open(r.Context(), grant, id, At(start))
+	if err != nil {
+		serveError(w, r, err)
+		return
+	}
+	defer recording.Close()
+	if end > 0 {
+		recording.reader.Expect(end)
+	}
+	contentType, disposition := presentation(recording.info.ContentType)
+	header.Set("Content-Type", contentType)
+	header.Set("Content-Disposition", disposition)
+	header.Set("ETag", `"`+id.Rec()+`"`) // what an ID names never changes
+	content := &servedContent{recording: recording}
+	http.ServeContent(w, r, "", recording.info.CreatedAt, content)
+	if content.err != nil {
+		// The status and some bytes are out, and only a broken connection tells the client now.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// rangeHint returns the bytes that a request for one plain range is for, so that the right part is fetched first
+// and nothing beyond it. What the request means is decided by http.ServeContent.
+func rangeHint(text string) (start, end int64) {
+	text, ok := strings.CutPrefix(text, "bytes=")
+	from, to, found := strings.Cut(text, "-")
+	first, err := strconv.ParseUint(from, 10, 62)
+	if !ok || !found || err != nil {
+		return 0, 0
+	}
+	last, err := strconv.ParseUint(to, 10, 62)
+	if err != nil || last < first {
+		return int64(first), 0
+	}
+	return int64(first), int64(last) + 1
+}
+
+// presentation returns the content type to serve, and whether a browser should show it.
+func presentation(contentType string) (served, disposition string) {
+	mediaType, _, err := mime.ParseMediaType(contentType)
+	kind, _, _ := strings.Cut(mediaType, "/")
+	switch {
+	case err != nil:
+		return "application/octet-stream", "attachment"
+	case kind == "video" || kind == "audio" || kind == "image" && mediaType != "image/svg+xml":
+		return contentType, "inline"
+	}
+	return contentType, "attachment"
+}
+
+// servedContent notes the error that http.ServeContent does not return.
+type servedContent struct {
+	recording *Recording
+	err       error
+}
+
+func (c *servedContent) Read(p []byte) (int, error) {
+	n, err := c.recording.Read(p)
+	if err != nil && err != io.EOF {
+		c.err = err
+	}
+	return n, err
+}
+
+func (c *servedContent) Seek(offset int64, whence int) (int64, error) {
+	return c.recording.Seek(offset, whence)
+}
+
+func serveError(w http.ResponseWriter, r *http.Request, err error) {
+	status, text := http.StatusInternalServerError, "The recording cannot be opened."
+	switch {
+	case r.Context().Err() != nil, errors.Is(err, context.Canceled):
+		panic(http.ErrAbortHandler) // nobody is there to be told
+	case errors.Is(err, ErrDamaged):
+		status, text = http.StatusBadGateway, "The recording is damaged."
+	case errors.Is(err, keys.ErrErased):
+		status, text = http.StatusGone, "The recording was erased."
+	case errors.Is(err, ErrNotFound), errors.Is(err, keys.ErrNotEnrolled), errors.Is(err, keys.ErrInvalidRecordingID):
+		status, text = http.StatusNotFound, "There is no such recording."
+	case errors.Is(err, keys.ErrUnavailable), errors.Is(err, storage.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		w.Header().Set("Retry-After", retryAfter)
+		status, text = http.StatusServiceUnavailable, "Recordings cannot be opened at the moment."
+	case errors.Is(err, keys.ErrDenied), errors.Is(err, keys.ErrInvalidGrant):
+		status, text = http.StatusForbidden, "The grant does not open this recording."
+	}
+	http.Error(w, text, status)
+}
