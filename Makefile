@@ -15,7 +15,7 @@ TESTED = -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}'
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: servers race-tools ## Run every test of every module on real servers, with the race detector
+test: servers race-tools browser-tools client-tools ## Run every test of every module on real servers, with the race detector
 	@set -e; for module in $(MODULES); do \
 		if [ -n "$$(cd $$module && $(GO) list $(TESTED) ./... 2>/dev/null)" ]; then \
 			echo "== test $$module"; \
@@ -25,6 +25,12 @@ test: servers race-tools ## Run every test of every module on real servers, with
 
 test-core: ## Run the tests that need nothing but Go
 	$(GO) test ./...
+
+browser: servers browser-tools ## Play recordings in a real browser, and re-enact the bug of 2020 there
+	cd internal/browser && RECVAULT_SERVERS=require $(GO) test -count=1 ./...
+
+clients: client-tools ## Play recordings with curl and ffmpeg
+	RECVAULT_SERVERS=require $(GO) test -count=1 ./internal/clients
 
 lint: ## Check formatting, vet, staticcheck and go.mod in every module
 	@unformatted=$$($(GOFUMPT) -l .); \
@@ -50,4 +56,11 @@ clean: ## Remove the built servers and cached test results
 race-tools:
 	@.ci/need gcc gcc libc6-dev
 
-.PHONY: help test test-core lint bench servers clean race-tools
+browser-tools:
+	@.ci/need chromium chromium
+
+client-tools:
+	@.ci/need curl curl
+	@.ci/need ffmpeg ffmpeg
+
+.PHONY: help test test-core browser clients lint bench servers clean race-tools browser-tools client-tools

@@ -33,7 +33,7 @@
 //	// Anywhere, with any ID, however it was come by:
 //	recording, err := v.Open(ctx, grant, id) // keys.ErrDenied for anybody else's recording
 //	defer recording.Close()
-//	http.ServeContent(w, r, "", recording.Info().RecordedAt, recording)
+//	v.ServeRecording(w, r, grant, id)        // or over HTTP, with ranges, in one call
 //
 // Every error can be tested with errors.Is against the sentinels of packages vault, keys and storage.
 package recvault

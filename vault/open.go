@@ -207,7 +207,8 @@ func (v *Vault) fetchPart(ctx context.Context, id ID, offset int64) part {
 		return part{err: err}
 	}
 	defer object.Close()
-	ciphertext, err := io.ReadAll(object)
+	ciphertext := make([]byte, max(0, min(length, object.Info.Size-start)))
+	_, err = io.ReadFull(object, ciphertext)
 	return part{start, ciphertext, object.Info.Size, err}
 }
 

@@ -2,8 +2,8 @@
 //
 // A [Vault] joins a keyring (package keys/transit or keys/local) and a store (package storage/s3 or
 // storage/dir). [Vault.Put] and [Vault.Create] encrypt a recording for one patient; [Vault.Open] opens
-// it with a grant for that patient, and with nothing else; [Vault.Stat], [Vault.List] and
-// [Vault.Delete] do what their names say.
+// it with a grant for that patient, and with nothing else; [Vault.ServeRecording] does so over HTTP;
+// [Vault.Stat], [Vault.List] and [Vault.Delete] do what their names say.
 //
 // # What a recording is
 //

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
 	"testing"
@@ -38,6 +39,7 @@ type job struct {
 	Dir       string // for the embedded keyring or store
 	Object    string // what a get reads: an object's name, or a recording's ID
 	Grant     string
+	Cores     int
 }
 
 // result is what a child process measured.
@@ -46,6 +48,7 @@ type result struct {
 	Peak    int64 // resident memory, in bytes
 	Object  string
 	Grant   string
+	Unwraps int64
 }
 
 const jobVariable = "RECVAULT_BENCH_JOB"
@@ -65,6 +68,9 @@ func child(text string) error {
 	var j job
 	if err := json.Unmarshal([]byte(text), &j); err != nil {
 		return err
+	}
+	if j.Cores > 0 {
+		runtime.GOMAXPROCS(j.Cores)
 	}
 	run, ok := cases[j.Case]
 	if !ok {

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -12,8 +13,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -47,6 +50,13 @@ var cases = map[string]func(job) (result, error){
 	openRecvault: open,
 	openTink:     openWithTink,
 	openStdlib:   openWithStdlib,
+
+	openOneCore:   open,
+	stdlibOneCore: openWithStdlib,
+	openTwoCores:  open,
+	stdlibTwo:     openWithStdlib,
+	viewersOfOne:  func(j job) (result, error) { return watch(j, 1) },
+	viewersOfMany: func(j job) (result, error) { return watch(j, viewers) },
 }
 
 // tuned are the options that were measured to be the fastest with bounded memory, and whose parts
@@ -315,7 +325,7 @@ func open(j job) (result, error) {
 		if err != nil {
 			return err
 		}
-		r, err := segment.NewReader(context.Background(), decrypter, source, 0, sealed[:segment.Size])
+		r, err := segment.NewReader(context.Background(), decrypter, source, 0, bytes.Clone(sealed[:segment.Size]))
 		if err != nil {
 			return err
 		}
@@ -358,16 +368,23 @@ func openWithStdlib(j job) (result, error) {
 		}
 		sealed = aead.Seal(sealed, nonce, piece[:n], nil)
 	}
-	buffer := make([]byte, segment.Size)
+	pieces := slices.Collect(slices.Chunk(sealed, segment.Size))
+	// Each goroutine takes its share of the pieces.
+	goroutines := max(1, j.Cores)
 	return loop(j, func() error {
-		for rest := sealed; len(rest) > 0; {
-			n := copy(buffer, rest)
-			rest = rest[n:]
-			if _, err := aead.Open(buffer[:0], nonce, buffer[:n], nil); err != nil {
-				return err
-			}
+		errs := make([]error, goroutines)
+		var wg sync.WaitGroup
+		for g := range goroutines {
+			wg.Go(func() {
+				buffer := make([]byte, segment.Size)
+				for i := g; i < len(pieces) && errs[g] == nil; i += goroutines {
+					n := copy(buffer, pieces[i])
+					_, errs[g] = aead.Open(buffer[:0], nonce, buffer[:n], nil)
+				}
+			})
 		}
-		return nil
+		wg.Wait()
+		return errors.Join(errs...)
 	})
 }
 

@@ -1,7 +1,6 @@
 package segment
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,10 +47,10 @@ func Span(offset int64) (start, length int64) {
 	return indexAt(offset) * Size, Size
 }
 
-// NewReader reads the plaintext that decrypter opens, from source. Of the ciphertext it takes the
+// NewReader reads the plaintext that decrypter opens, from source. Of the ciphertext it takes over the
 // part, as long as there is any, that lies in a [Span] that starts at start, which most callers have
-// fetched to learn the ciphertext's size, and authenticates it at once. The context governs every
-// later read.
+// fetched to learn the ciphertext's size, and authenticates it at once, in place. The context governs
+// every later read.
 //
 // Errors: [ErrDamaged].
 func NewReader(ctx context.Context, decrypter *Decrypter, source Source, start int64, ciphertext []byte) (*Reader, error) {
@@ -65,13 +64,13 @@ func NewReader(ctx context.Context, decrypter *Decrypter, source Source, start i
 		return r, nil
 	}
 	i := start / Size
-	buffer := r.buffers.Get().(*[Size]byte)
-	plain, err := r.open(buffer[:copy(buffer[:], ciphertext[ciphertextStart(i)-start:])], i)
+	plain, err := r.open(ciphertext[ciphertextStart(i)-start:], i)
 	if err != nil {
 		return nil, err
 	}
-	r.plain, r.start = bytes.Clone(plain), plaintextStart(i) // the window may let go of its own
-	r.recent.add(i, plain, buffer)
+	r.plain, r.start = plain, plaintextStart(i)
+	buffer := new([Size]byte)
+	r.recent.add(i, buffer[:copy(buffer[:], plain)], buffer)
 	return r, nil
 }
 

@@ -101,7 +101,7 @@ func newReader(ctx context.Context, key []byte, m *memory, size int64) (*segment
 	if err != nil {
 		return nil, err
 	}
-	return segment.NewReader(ctx, decrypter, m.source, 0, m.ciphertext[:min(len(m.ciphertext), segment.Size)])
+	return segment.NewReader(ctx, decrypter, m.source, 0, bytes.Clone(m.ciphertext[:min(len(m.ciphertext), segment.Size)]))
 }
 
 func mustReader(t testing.TB, key []byte, m *memory, size int) *segment.Reader {
@@ -294,7 +294,7 @@ func TestWhatIsExpectedToEndIsNotFetchedFurther(t *testing.T) {
 	r, err := segment.NewReader(t.Context(), decrypter, func(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
 		asked = append(asked, offset, length)
 		return m.source(ctx, offset, length)
-	}, start, m.ciphertext[start:start+length])
+	}, start, bytes.Clone(m.ciphertext[start:start+length]))
 	require.NoError(t, err)
 	defer r.Close()
 	r.Expect(first + 23*full)
@@ -363,7 +363,7 @@ func TestADroppedConnectionIsTakenUpWhereItStopped(t *testing.T) {
 	require.NoError(t, err)
 	open := func(d *dropping) *segment.Reader {
 		d.memory = &memory{ciphertext: ciphertext}
-		r, err := segment.NewReader(t.Context(), decrypter, d.source, 0, ciphertext[:segment.Size])
+		r, err := segment.NewReader(t.Context(), decrypter, d.source, 0, bytes.Clone(ciphertext[:segment.Size]))
 		require.NoError(t, err)
 		t.Cleanup(func() { assert.NoError(t, r.Close()) })
 		return r
@@ -501,7 +501,7 @@ func TestAnotherKeyBindingOrSizeOpensNothing(t *testing.T) {
 	} {
 		decrypter, err := open()
 		if err == nil {
-			_, err = segment.NewReader(t.Context(), decrypter, (&memory{ciphertext: ciphertext}).source, 0, ciphertext[:segment.Size])
+			_, err = segment.NewReader(t.Context(), decrypter, (&memory{ciphertext: ciphertext}).source, 0, bytes.Clone(ciphertext[:segment.Size]))
 		}
 		assert.ErrorIs(t, err, segment.ErrDamaged, name)
 	}
@@ -534,7 +534,7 @@ func TestFailingSourcesAndClosing(t *testing.T) {
 		broken := errors.New("no route to host")
 		r, err := segment.NewReader(t.Context(), decrypter, func(context.Context, int64, int64) (io.ReadCloser, error) {
 			return nil, broken
-		}, 0, m.ciphertext[:segment.Size])
+		}, 0, bytes.Clone(m.ciphertext[:segment.Size]))
 		require.NoError(t, err)
 		got, err := io.ReadAll(r)
 		require.ErrorIs(t, err, broken)
@@ -545,7 +545,7 @@ func TestFailingSourcesAndClosing(t *testing.T) {
 	t.Run("a stream that ends early", func(t *testing.T) {
 		r, err := segment.NewReader(t.Context(), decrypter, func(_ context.Context, offset, _ int64) (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(m.ciphertext[offset : segment.Size+500])), nil
-		}, 0, m.ciphertext[:segment.Size])
+		}, 0, bytes.Clone(m.ciphertext[:segment.Size]))
 		require.NoError(t, err)
 		_, err = io.ReadAll(r)
 		require.ErrorIs(t, err, io.ErrUnexpectedEOF)
