@@ -31,6 +31,10 @@ var (
 	// to another recording or patient.
 	ErrIntegrity = errors.New("wrapped key failed authentication")
 
+	// ErrRetired: the recording key was wrapped under a version of the envelope key that was retired.
+	// Lowering the envelope key's minimum version brings it back.
+	ErrRetired = errors.New("key version is retired")
+
 	// ErrInvalidPatient: the patient identifier is empty, longer than [MaxPatientLen] or not UTF-8.
 	ErrInvalidPatient = errors.New("invalid patient identifier")
 

@@ -89,10 +89,12 @@ func printable(text string, maxLen int) bool {
 
 // Grant is the right to open one patient's recordings for a short time. Whoever holds it has that
 // right: keep it where session secrets are kept. It prints as "REDACTED" through fmt, slog and
-// encoding/json; [Grant.Reveal] is the one way to take it elsewhere.
+// encoding/json; [Grant.Reveal] takes it elsewhere.
 //
 // What it says about itself (its KeyID, subject, times) is for listing and for reports. What it
-// opens is decided by the keyring that issued it, which does not look at these fields.
+// opens is decided by the keyring that issued it, which does not look at these fields. Nobody checks
+// them, so a grant must not pass through the hands of those it is about: keep it on the server, or in a
+// cookie that is encrypted and authenticated.
 //
 // The zero Grant is not valid.
 type Grant struct {
@@ -158,8 +160,8 @@ func (g Grant) Reveal() string {
 }
 
 // ParseGrant reads what [Grant.Reveal] wrote. It returns [ErrInvalidGrant] for anything else. It
-// does not tell whether the grant is still valid, nor whether its details are true: the keyring
-// decides that.
+// does not tell whether the grant is still valid: the keyring decides that. Whether its details are true
+// nobody does.
 func ParseGrant(text string) (Grant, error) {
 	encoded, ok := strings.CutPrefix(text, grantPrefix)
 	if !ok || len(text) > MaxGrantLen {

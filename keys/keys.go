@@ -46,12 +46,14 @@ type Wrapper interface {
 type Unwrapper interface {
 	// Unwrap decrypts a wrapped recording key for its binding. Whether the grant fits is decided by
 	// whoever keeps the keys, never by the caller's process: a grant for another patient is presented
-	// there all the same, so that the attempt is on record. Each call takes one of the grant's uses.
+	// there all the same, so that the attempt is on record. Each call takes one of the grant's uses,
+	// and another if a request must be repeated because its answer was lost.
 	//
 	// Errors: [ErrDenied] when the grant is for another patient; [ErrInvalidGrant], which is also
 	// ErrDenied, when it is expired, revoked or used up; ErrInvalidGrant alone when it is
 	// malformed; [ErrIntegrity] when the key was not wrapped for this binding, or was altered, and
-	// together with [ErrInvalidWrappedKey] when it is no wrapped key at all; [ErrNotEnrolled],
+	// together with [ErrInvalidWrappedKey] when it is no wrapped key at all; [ErrRetired] when it was
+	// wrapped under a version that no longer unwraps; [ErrNotEnrolled],
 	// [ErrErased], [ErrUnavailable]. A keyring may take another use of the grant to tell
 	// ErrNotEnrolled from ErrErased; with none left it answers ErrNotEnrolled.
 	Unwrap(ctx context.Context, grant Grant, binding Binding, wrapped WrappedKey) (*RecordingKey, error)
@@ -66,7 +68,8 @@ type Unwrapper interface {
 // process that lists and serves recordings: whoever holds it can open any patient's recordings.
 type Granter interface {
 	// Issue makes a grant for the patient's recordings. A keyring may shorten the TTL to its own
-	// maximum: [Grant.Expires] tells. It does not tell whether the patient is enrolled.
+	// maximum: [Grant.Expires] tells. It does not tell whether the patient is enrolled. A grant whose
+	// answer was lost on the way is known to nobody and ends with its TTL.
 	//
 	// Errors: [ErrInvalidPatient], [ErrInvalidGrantOptions], [ErrDenied], [ErrUnavailable].
 	Issue(ctx context.Context, patient Patient, options GrantOptions) (Grant, error)
@@ -97,7 +100,7 @@ type Rotator interface {
 	// envelope key. The results are in the order of the items; each has its own error, which is
 	// [ErrIntegrity] for a key that was not wrapped for its binding. Any number of items may be
 	// given; an implementation cuts them into batches. A binding of another patient gives
-	// ErrIntegrity too.
+	// ErrIntegrity too, and so does the zero Binding.
 	//
 	// Errors: [ErrNotEnrolled], [ErrErased], [ErrDenied], [ErrUnavailable]. With an error there are
 	// no results.

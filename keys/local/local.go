@@ -163,6 +163,9 @@ func (k *Keyring) Wrap(ctx context.Context, binding keys.Binding, key *keys.Reco
 // Unwrap implements [keys.Unwrapper]. What the grant opens is decided by what was signed when it was
 // issued.
 func (k *Keyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.RecordingKey, error) {
+	if binding.KeyID().IsZero() {
+		return nil, fmt.Errorf("unwrap: %w", keys.ErrInvalidKeyID)
+	}
 	claims, err := k.use(ctx, grant)
 	if err != nil {
 		return nil, fmt.Errorf("unwrap: %w", err)

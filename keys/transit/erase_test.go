@@ -89,7 +89,7 @@ func TestEnrolRefusesAnUnsafeKey(t *testing.T) {
 	}
 }
 
-func TestRetiredVersionIsAnIntegrityError(t *testing.T) {
+func TestARetiredVersionIsToldFromDamage(t *testing.T) {
 	f := newFixture(t)
 	k := f.apart()
 	patient, id := f.enrol(k)
@@ -102,10 +102,11 @@ func TestRetiredVersionIsAnIntegrityError(t *testing.T) {
 	_, err := retirer.Logical().WriteWithContext(t.Context(), config, data{"min_decryption_version": 2})
 	require.NoError(t, err)
 	_, err = k.Unwrap(t.Context(), grant, rec.binding, rec.wrapped)
-	assert.ErrorIs(t, err, keys.ErrIntegrity)
+	assert.ErrorIs(t, err, keys.ErrRetired)
+	assert.NotErrorIs(t, err, keys.ErrIntegrity)
 	results, err := k.Rewrap(t.Context(), id, []keys.RewrapItem{{Binding: rec.binding, Wrapped: rec.wrapped}})
 	require.NoError(t, err)
-	assert.ErrorIs(t, results[0].Err, keys.ErrIntegrity)
+	assert.ErrorIs(t, results[0].Err, keys.ErrRetired)
 	versions, err := k.Versions(t.Context(), id)
 	require.NoError(t, err)
 	assert.Equal(t, keys.Versions{Latest: 2, MinDecryption: 2}, versions)

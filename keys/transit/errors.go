@@ -26,20 +26,21 @@ var (
 type refusal struct {
 	status int
 	reason string
+	raw    bool // it does not come from Vault's own words, but perhaps from a proxy
 }
 
 const maxReasonLen = 300
 
 func newRefusal(err *api.ResponseError) *refusal {
 	if err.RawError {
-		return &refusal{err.StatusCode, "the answer is not in Vault's form"} // what a proxy says is not repeated
+		return &refusal{err.StatusCode, "the answer is not in Vault's form", true} // what a proxy says is not repeated
 	}
 	text := strings.Join(err.Errors, "; ")
 	text = strings.Join(strings.Fields(text), " ")
 	if len(text) > maxReasonLen {
 		text = strings.ToValidUTF8(text[:maxReasonLen], "") + "..."
 	}
-	return &refusal{err.StatusCode, text}
+	return &refusal{status: err.StatusCode, reason: text}
 }
 
 func (r *refusal) Error() string {
@@ -78,7 +79,15 @@ func missing(err error) bool {
 // badRequest tells whether Vault found fault with what it was sent.
 func badRequest(err error) bool {
 	var r *refusal
-	return errors.As(err, &r) && r.status == http.StatusBadRequest
+	return errors.As(err, &r) && r.status == http.StatusBadRequest && !r.raw
+}
+
+// ofCiphertext sorts what Vault finds wrong with a wrapped key.
+func ofCiphertext(reason string) error {
+	if strings.Contains(reason, "disallowed by policy (too old)") {
+		return keys.ErrRetired
+	}
+	return keys.ErrIntegrity
 }
 
 // reason returns Vault's own words, or "" if it gave none.

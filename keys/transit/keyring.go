@@ -136,6 +136,9 @@ var _ interface {
 // namespace, TLS settings and other headers are taken over as they are now; its token is looked up
 // at each call, so that a renewed one is used. New does not talk to Vault.
 func New(client *api.Client, options Options) (*Keyring, error) {
+	if client == nil {
+		return nil, errors.New("transit: no client")
+	}
 	options, err := options.withDefaults()
 	if err != nil {
 		return nil, err
@@ -264,7 +267,7 @@ func (k *Keyring) unwrap(ctx context.Context, grant keys.Grant, binding keys.Bin
 	case missing(err):
 		return nil, k.noEnvelopeKey(ctx, token, id)
 	case badRequest(err):
-		return nil, fmt.Errorf("%w: %s", keys.ErrIntegrity, reason(err))
+		return nil, fmt.Errorf("%w: %s", ofCiphertext(reason(err)), reason(err))
 	case err != nil:
 		return nil, ofGrant(err)
 	}

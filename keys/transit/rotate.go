@@ -107,7 +107,7 @@ func (k *Keyring) rewrap(ctx context.Context, id keys.KeyID, items []keys.Rewrap
 		_, parseErr := result.Ciphertext.Version()
 		switch i := sent[n]; {
 		case result.Error != "":
-			results[i].Err = fmt.Errorf("transit: rewrap: %w: %s", keys.ErrIntegrity, result.Error)
+			results[i].Err = fmt.Errorf("transit: rewrap: %w: %s", ofCiphertext(result.Error), result.Error)
 		case parseErr != nil:
 			return nil, fmt.Errorf("%w: Vault answered with no wrapped key", keys.ErrUnavailable)
 		default:

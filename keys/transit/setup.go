@@ -101,6 +101,9 @@ type setup struct {
 const minCacheSize = 10
 
 func newSetup(client *api.Client, options SetupOptions) (*setup, error) {
+	if client == nil {
+		return nil, errors.New("transit: no client")
+	}
 	where, err := Options{Mount: options.Mount, Prefix: options.Prefix}.withDefaults()
 	if err != nil {
 		return nil, err
@@ -191,13 +194,18 @@ func (s *setup) cache(ctx context.Context) error {
 func (s *setup) pseudonymKey(ctx context.Context) error {
 	path := s.where.Mount + "/keys/" + pseudonymKey
 	key := struct {
-		Type string `json:"type"`
-	}{absent}
+		Type       string `json:"type"`
+		Exportable bool   `json:"exportable"`
+		Backup     bool   `json:"allow_plaintext_backup"`
+	}{Type: absent}
 	if err := s.read(ctx, path, &key); err != nil && !missing(err) {
 		return err
 	}
 	if key.Type != "hmac" && key.Type != absent {
 		return fmt.Errorf("%w: the key %q is of type %s, not hmac", ErrNotSetUp, pseudonymKey, key.Type)
+	}
+	if key.Exportable || key.Backup {
+		return fmt.Errorf("%w: the key %q can be taken out of Vault", ErrNotSetUp, pseudonymKey)
 	}
 	return s.change(ctx, "key "+pseudonymKey, key.Type, "hmac", path, map[string]any{"type": "hmac", "key_size": hmacKeySize})
 }
