@@ -173,7 +173,11 @@ func (s *Store) put(ctx context.Context, name string, r io.Reader, size int64, c
 	if err != nil {
 		return storage.Info{}, err
 	}
-	return info, s.settle(temp, name)
+	if err := s.settle(temp, name); err != nil {
+		// It is there and may or may not stay: not what another error would tell.
+		return storage.Info{}, fmt.Errorf("%w: making it durable: %w", storage.ErrUnavailable, err)
+	}
+	return info, nil
 }
 
 // check tells whether an object may be put under name, and returns what is there: nil if nothing is.
@@ -356,7 +360,8 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 func (s *Store) remove(name string) error {
 	switch _, err := s.object(name); {
 	case errors.Is(err, storage.ErrNotFound):
-		return nil
+		// Somebody may have been killed after removing it and before that was durable.
+		return s.syncNearest(filepath.Dir(objectPath(name)))
 	case err != nil:
 		return err
 	}
@@ -365,6 +370,17 @@ func (s *Store) remove(name string) error {
 		return err
 	}
 	return s.syncDir(s.removeEmptyParents(path))
+}
+
+// syncNearest makes the entries of a directory durable, or if it is gone those of the nearest one above.
+func (s *Store) syncNearest(dir string) error {
+	for {
+		err := s.syncDir(dir)
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) || dir == "." {
+			return err
+		}
+		dir = filepath.Dir(dir)
+	}
 }
 
 // removeEmptyParents removes the directories above path as far as they are empty, and returns the
