@@ -38,6 +38,8 @@ type backend struct {
 
 	// leftovers lists unfinished uploads and temporary files.
 	leftovers func(t *testing.T) []string
+
+	closeIdle func() // the connections that the backend's clients keep
 }
 
 // onEachBackend runs a test on the embedded default and on real servers.
@@ -67,6 +69,7 @@ func embedded(t *testing.T) *backend {
 			}
 			return names
 		},
+		closeIdle: func() {},
 	}
 }
 
@@ -85,7 +88,9 @@ func servers(t *testing.T, options ...testserver.Option) *real {
 		Mount: vaultServer.Mount(), Prefix: vaultServer.Prefix(), MaxGrantTTL: time.Hour,
 	})
 	require.NoError(t, err)
+	idle := []func(){}
 	keyring := func(client *api.Client) *transit.Keyring {
+		idle = append(idle, client.CloneConfig().HttpClient.CloseIdleConnections)
 		k, err := transit.New(client, transit.Options{Mount: vaultServer.Mount(), Prefix: vaultServer.Prefix()})
 		require.NoError(t, err)
 		return k
@@ -97,19 +102,31 @@ func servers(t *testing.T, options ...testserver.Option) *real {
 		require.NoError(t, err)
 		return keyring(vaultServer.Client(secret.Auth.ClientToken))
 	}
-	store := s3Store(t, "http://"+minioServer.Endpoint(), minioServer.Bucket(),
-		credentials.NewStaticV4(minioServer.AccessKey(), minioServer.SecretKey(), ""))
+	transport := minioServer.Transport()
+	idle = append(idle, transport.CloseIdleConnections)
+	client, err := s3.NewClient(s3.Config{
+		Endpoint: "http://" + minioServer.Endpoint(), Transport: transport,
+		Credentials: credentials.NewStaticV4(minioServer.AccessKey(), minioServer.SecretKey(), ""),
+	})
+	require.NoError(t, err)
+	store, err := s3.New(client, minioServer.Bucket())
+	require.NoError(t, err)
 	return &real{
 		backend: &backend{
 			store: store, admin: keyring(root),
 			writer: role("writer"), server: keyring(vaultServer.Client("")), granter: role("granter"),
 			leftovers: func(t *testing.T) []string {
 				var names []string
-				for upload := range minioServer.Client().ListIncompleteUploads(context.Background(), minioServer.Bucket(), "", true) {
+				for upload := range client.ListIncompleteUploads(context.Background(), minioServer.Bucket(), "", true) {
 					require.NoError(t, upload.Err)
 					names = append(names, upload.Key)
 				}
 				return names
+			},
+			closeIdle: func() {
+				for _, c := range idle {
+					c()
+				}
 			},
 		},
 		vault: vaultServer, minio: minioServer,

@@ -154,6 +154,9 @@ func TestNoSecretAndNoPatientIsInAnyErrorLogNameOrPath(t *testing.T) {
 	_, err = b.granter.Issue(t.Context(), alice, keys.GrantOptions{TTL: time.Minute, Subject: "x", Purpose: "TREAT"})
 	failed(err)
 
+	require.NoError(t, server.Close()) // now all events are logged
+	require.NoError(t, writer.Close())
+	require.Contains(t, log.String(), "recvault: security event")
 	for _, err := range failures {
 		planted.lookFor(t, "an error", []byte(err.Error()))
 		planted.lookFor(t, "an error, in detail", fmt.Appendf(nil, "%#v %+v", err, err))
@@ -171,9 +174,12 @@ func TestNoSecretAndNoPatientIsInAnyErrorLogNameOrPath(t *testing.T) {
 	planted.lookFor(t, "an error", []byte(err.Error()))
 
 	// And what holds secrets prints none.
+	for _, v := range []*vault.Vault{writer, server} {
+		planted.lookFor(t, "a printed Vault", fmt.Appendf(nil, "%v %+v %#v", v, v, v))
+	}
 	recording := vault.Info{ID: id}
 	for _, value := range []any{
-		alice, &alice, alicesGrant, &alicesGrant, keys.NewRecordingKey(), writer, server, recording,
+		alice, &alice, alicesGrant, &alicesGrant, keys.NewRecordingKey(), recording,
 		[]keys.Patient{alice},
 		map[string]keys.Grant{"x": alicesGrant},
 		struct{ G *keys.Grant }{&alicesGrant},

@@ -153,7 +153,7 @@ func ExampleVault_Open() {
 		log.Fatal(err)
 	}
 	defer recording.Close()
-	text, err := io.ReadAll(recording) // or http.ServeContent(w, r, "", recording.Info().RecordedAt, recording)
+	text, err := io.ReadAll(recording) // over HTTP, see ServeRecording
 	fmt.Printf("%s %v\n", text, err)
 
 	// An ID that leaked to Bob opens nothing.

@@ -15,13 +15,13 @@ import (
 )
 
 // Recording is an open recording. It implements io.ReadSeekCloser, io.ReaderAt and io.WriterTo, so it
-// can be handed to http.ServeContent. ReadAt is safe for concurrent use, also beside one user of the
-// other methods.
+// can be handed to http.ServeContent. It is safe for concurrent use: ReadAt calls run side by side, Read,
+// Seek and WriteTo wait for each other, and Close may come at any time.
 //
 // Every byte was authenticated before it is handed out. Read, Seek and WriteTo share a position, and
 // end with their first error; damage ends ReadAt as well. The context that Open was given governs
 // all of it. What fails after Open is [ErrDamaged], [ErrNotFound] if the recording was deleted meanwhile, an error
-// of package storage, the context's error, or [ErrClosed].
+// of package storage, the context's error, [ErrClosed], or, from WriteTo, the writer's own.
 type Recording struct {
 	reader *segment.Reader
 	info   Info
@@ -166,7 +166,7 @@ func (v *Vault) readEnvelope(ctx context.Context, id ID) ([]byte, error) {
 		return nil, err
 	}
 	defer object.Close()
-	return io.ReadAll(object)
+	return io.ReadAll(io.LimitReader(object, envelope.MaxSize+1)) // whatever the store sends
 }
 
 // unseal has the recording key unwrapped and opens the metadata with it.
@@ -269,9 +269,12 @@ func (r *Recording) checked(err error) error {
 
 // readError turns the errors of package segment into those of this one.
 func readError(err error) error {
+	var writer *segment.WriterError
 	switch {
 	case err == nil || err == io.EOF:
 		return err
+	case errors.As(err, &writer):
+		return writer.Err
 	case errors.Is(err, segment.ErrDamaged):
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	case errors.Is(err, segment.ErrClosed):

@@ -126,7 +126,9 @@ func (v *Vault) begin(ctx context.Context, patient keys.Patient, metadata Metada
 }
 
 func (u *upload) wrap(ctx context.Context) (err error) {
-	u.wrappedAt = u.vault.now() // before the call: the wrap may be older than its answer
+	// Before the call, because the wrap may be older than its answer, and by the wall clock: the other
+	// one stands still while a machine is suspended.
+	u.wrappedAt = u.vault.now().Round(0)
 	u.wrapped, err = u.vault.keyring.Wrap(ctx, u.id.Binding(), u.key)
 	return err
 }
@@ -160,7 +162,7 @@ func (u *upload) run(ctx context.Context, r io.Reader, size int64) error {
 
 // commit writes the envelope: from then on the recording exists.
 func (u *upload) commit(ctx context.Context, encrypter *segment.Encrypter) error {
-	if u.vault.now().Sub(u.wrappedAt) > u.vault.freshness {
+	if u.vault.now().Round(0).Sub(u.wrappedAt) > u.vault.freshness {
 		if err := u.wrap(ctx); err != nil {
 			return err
 		}
@@ -176,20 +178,24 @@ func (u *upload) commit(ctx context.Context, encrypter *segment.Encrypter) error
 	defer cancel()
 	text := sealed.Encode()
 	_, err = u.vault.store.Put(ctx, u.vault.objectName(u.id, envelopePart), bytes.NewReader(text), int64(len(text)), storage.IfAbsent())
-	if errors.Is(err, storage.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, storage.ErrExists) {
+	if err != nil {
 		return u.resolve(ctx, text, err)
 	}
-	return err
+	return nil
 }
 
-// resolve finds out what became of a commit whose answer was lost. A store that repeats a lost
-// request may also find its own object there.
+// resolve finds out what became of a commit that was answered with an error. The answer may be that to a
+// repetition of a request which was carried out and whose own answer got lost.
 func (u *upload) resolve(ctx context.Context, text []byte, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	stored, err := u.vault.readEnvelope(ctx, u.id)
-	if err == nil && bytes.Equal(stored, text) {
+	unknown := errors.Is(cause, storage.ErrUnavailable) || errors.Is(cause, context.DeadlineExceeded)
+	switch {
+	case err == nil && bytes.Equal(stored, text):
 		return nil
+	case errors.Is(err, storage.ErrNotFound) && !unknown:
+		return cause
 	}
 	return &UncertainError{u.id, cause}
 }
@@ -211,6 +217,7 @@ func (u *upload) wipe() {
 type Writer struct {
 	upload *upload
 	pipe   *io.PipeWriter
+	ctx    context.Context // of the upload
 	cancel context.CancelCauseFunc
 	done   chan struct{}
 	err    error // of the upload, once done is closed
@@ -232,7 +239,7 @@ func (v *Vault) Create(ctx context.Context, patient keys.Patient, metadata Metad
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	reader, pipe := io.Pipe()
-	w := &Writer{upload: u, pipe: pipe, cancel: cancel, done: make(chan struct{})}
+	w := &Writer{upload: u, pipe: pipe, ctx: ctx, cancel: cancel, done: make(chan struct{})}
 	// The store may be waiting for data when the context ends.
 	stop := context.AfterFunc(ctx, func() { _ = pipe.CloseWithError(ctx.Err()) })
 	go func() {
@@ -255,12 +262,23 @@ func (w *Writer) ID() ID { return w.upload.id }
 func (w *Writer) Write(p []byte) (int, error) {
 	n, err := w.pipe.Write(p)
 	if errors.Is(err, io.ErrClosedPipe) {
-		err = ErrClosed
+		err = w.whyClosed()
 	}
 	if err != nil {
 		return n, fmt.Errorf("write recording: %w", err)
 	}
 	return n, nil
+}
+
+// whyClosed tells Abort, Close and the end of the context apart.
+func (w *Writer) whyClosed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	cause := context.Cause(w.ctx)
+	if w.finished && !errors.Is(cause, ErrAborted) {
+		return ErrClosed
+	}
+	return cause
 }
 
 // SetMetadata replaces the metadata, for what is known only at the end, such as the duration. It

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
@@ -15,6 +16,8 @@ import (
 
 // retryAfter is how many seconds a client is told to wait while the keyring or the store is unavailable.
 const retryAfter = "5"
+
+const notToBeStored = "private, no-store"
 
 // ServeRecording answers a GET or HEAD request with a recording: all of it, or the ranges that the
 // request asks for (RFC 9110, section 14). It is a whole handler: what to serve to whom is in the grant
@@ -30,7 +33,7 @@ const retryAfter = "5"
 // recording, 503 with Retry-After for a keyring or store that is unavailable, and else 500.
 func (v *Vault) ServeRecording(w http.ResponseWriter, r *http.Request, grant keys.Grant, id ID) {
 	header := w.Header()
-	header.Set("Cache-Control", "private, no-store")
+	header.Set("Cache-Control", notToBeStored)
 	header.Set("X-Content-Type-Options", "nosniff")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
@@ -52,8 +55,8 @@ func (v *Vault) ServeRecording(w http.ResponseWriter, r *http.Request, grant key
 	header.Set("Content-Disposition", disposition)
 	header.Set("ETag", `"`+id.Rec()+`"`) // what an ID names never changes
 	content := &servedContent{recording: recording}
-	http.ServeContent(w, r, "", recording.info.CreatedAt, content)
-	if content.err != nil {
+	http.ServeContent(&notStored{w}, r, "", recording.info.CreatedAt, content)
+	if content.failed.Load() {
 		// The status and some bytes are out, and only a broken connection tells the client now.
 		panic(http.ErrAbortHandler)
 	}
@@ -88,16 +91,29 @@ func presentation(contentType string) (served, disposition string) {
 	return contentType, "attachment"
 }
 
-// servedContent notes the error that http.ServeContent does not return.
+// notStored has every answer say that it must not be stored: http.ServeContent takes that away from
+// its error answers.
+type notStored struct{ http.ResponseWriter }
+
+func (w *notStored) WriteHeader(status int) {
+	w.Header().Set("Cache-Control", notToBeStored)
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap serves [http.ResponseController].
+func (w *notStored) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// servedContent notes an error that http.ServeContent does not return. Of several ranges it reads on a
+// goroutine of its own, which may outlive it by a moment.
 type servedContent struct {
 	recording *Recording
-	err       error
+	failed    atomic.Bool
 }
 
 func (c *servedContent) Read(p []byte) (int, error) {
 	n, err := c.recording.Read(p)
 	if err != nil && err != io.EOF {
-		c.err = err
+		c.failed.Store(true)
 	}
 	return n, err
 }
@@ -109,7 +125,7 @@ func (c *servedContent) Seek(offset int64, whence int) (int64, error) {
 func serveError(w http.ResponseWriter, r *http.Request, err error) {
 	status, text := http.StatusInternalServerError, "The recording cannot be opened."
 	switch {
-	case r.Context().Err() != nil, errors.Is(err, context.Canceled):
+	case errors.Is(r.Context().Err(), context.Canceled):
 		panic(http.ErrAbortHandler) // nobody is there to be told
 	case errors.Is(err, ErrDamaged):
 		status, text = http.StatusBadGateway, "The recording is damaged."

@@ -56,7 +56,7 @@ var (
 	// ErrAborted: the Writer was aborted. Nothing was written.
 	ErrAborted = errors.New("recording was aborted")
 
-	// ErrClosed: the Recording was closed.
+	// ErrClosed: the Recording or Writer was closed.
 	ErrClosed = errors.New("recording is closed")
 )
 

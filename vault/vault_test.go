@@ -445,6 +445,7 @@ func TestACancelledPutStopsAndLeavesNothing(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		writer := b.vaultOf(t, b.writer)
+		b.closeIdle()
 		ignore := goleak.IgnoreCurrent()
 		for _, after := range []int64{0, 1, firstSegment + 1, 17 << 20, 40 << 20} {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -462,7 +463,7 @@ func TestACancelledPutStopsAndLeavesNothing(t *testing.T) {
 		}
 		assert.Empty(t, b.objects(t))
 		assert.Empty(t, b.leftovers(t))
-		assertNoLeak(t, ignore)
+		b.assertNoLeak(t, ignore)
 	})
 }
 
@@ -470,6 +471,7 @@ func TestAnAbortedOrCancelledWriterLeavesNothing(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		writer := b.vaultOf(t, b.writer)
+		b.closeIdle()
 		ignore := goleak.IgnoreCurrent()
 		for _, size := range []int{0, 1, 100_000, 20 << 20} {
 			w, err := writer.Create(t.Context(), alice, metadata())
@@ -481,7 +483,7 @@ func TestAnAbortedOrCancelledWriterLeavesNothing(t *testing.T) {
 			require.ErrorIs(t, w.Close(), vault.ErrAborted)
 			require.ErrorIs(t, w.SetMetadata(metadata()), vault.ErrClosed)
 			_, err = w.Write([]byte("x"))
-			require.Error(t, err)
+			require.ErrorIs(t, err, vault.ErrAborted)
 
 			ctx, cancel := context.WithCancel(t.Context())
 			w, err = writer.Create(ctx, alice, metadata())
@@ -489,11 +491,16 @@ func TestAnAbortedOrCancelledWriterLeavesNothing(t *testing.T) {
 			_, err = w.Write(make([]byte, size))
 			require.NoError(t, err)
 			cancel() // while the store waits for more
+			require.Eventually(t, func() bool {
+				_, err = w.Write([]byte("x"))
+				return err != nil
+			}, 10*time.Second, time.Millisecond)
+			require.ErrorIs(t, err, context.Canceled)
 			require.ErrorIs(t, w.Close(), context.Canceled)
 		}
 		assert.Empty(t, b.objects(t))
 		assert.Empty(t, b.leftovers(t))
-		assertNoLeak(t, ignore)
+		b.assertNoLeak(t, ignore)
 	})
 }
 
@@ -502,6 +509,7 @@ func TestACancelledReaderStops(t *testing.T) {
 		alice := b.enrol(t)
 		grant := b.grant(t, alice)
 		id := b.put(t, alice, make([]byte, 8<<20))
+		b.closeIdle()
 		ignore := goleak.IgnoreCurrent()
 		ctx, cancel := context.WithCancel(t.Context())
 		recording, err := b.vaultOf(t, b.server).Open(ctx, grant, id)
@@ -516,16 +524,57 @@ func TestACancelledReaderStops(t *testing.T) {
 		require.NoError(t, recording.Close())
 		_, err = b.vaultOf(t, b.server).Open(ctx, grant, id)
 		require.ErrorIs(t, err, context.Canceled)
-		assertNoLeak(t, ignore)
+		b.assertNoLeak(t, ignore)
 	})
 }
 
-// assertNoLeak leaves out the idle connections of the clients that the test was given.
-func assertNoLeak(t *testing.T, ignore goleak.Option) {
+// A watcher may close what another goroutine is reading, as at a logout.
+func TestCloseDuringReadHandsOutNothingElse(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice := b.enrol(t)
+		grant := b.grant(t, alice)
+		data := random(t, 3<<20)
+		id := b.put(t, alice, data)
+		b.closeIdle()
+		ignore := goleak.IgnoreCurrent()
+		server := b.vaultOf(t, b.server)
+		for i := range 30 {
+			recording, err := server.Open(t.Context(), grant, id)
+			require.NoError(t, err)
+			var got bytes.Buffer
+			done := make(chan error)
+			go func() {
+				var err error
+				if i%2 == 0 {
+					_, err = recording.WriteTo(&got)
+				} else {
+					_, err = io.Copy(&got, onlyReader{recording})
+				}
+				done <- err
+			}()
+			if i%3 > 0 {
+				time.AfterFunc(time.Duration(i)*200*time.Microsecond, func() { _ = recording.Close() })
+			} else {
+				_ = recording.Close()
+			}
+			if err := <-done; err != nil {
+				require.True(t, errors.Is(err, vault.ErrClosed) || errors.Is(err, context.Canceled), "%v", err)
+			}
+			require.True(t, bytes.HasPrefix(data, got.Bytes()), "something else came out")
+			require.NoError(t, recording.Close())
+		}
+		require.NoError(t, server.Close())
+		b.assertNoLeak(t, ignore)
+	})
+}
+
+type onlyReader struct{ io.Reader }
+
+// assertNoLeak looks for goroutines, once the idle connections of the backend's own clients are closed.
+func (b *backend) assertNoLeak(t *testing.T, ignore goleak.Option) {
 	t.Helper()
-	assert.NoError(t, goleak.Find(ignore,
-		goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"),
-		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait")))
+	b.closeIdle()
+	assert.NoError(t, goleak.Find(ignore))
 }
 
 type readerFunc func(p []byte) (int, error)
@@ -622,6 +671,19 @@ func TestACommitWhoseAnswerIsLostIsLookedUpAndNeverLosesARecording(t *testing.T)
 				func(func() (storage.Info, error)) (storage.Info, error) { return storage.Info{}, storage.ErrFull },
 				func(_ vault.ID, err error) {
 					require.ErrorIs(t, err, storage.ErrFull)
+				},
+			},
+			// The answer was lost, and when the request was repeated the credentials had expired.
+			"done, answer lost, repetition refused": {
+				func(store func() (storage.Info, error)) (storage.Info, error) {
+					_, err := store()
+					require.NoError(t, err)
+					return storage.Info{}, storage.ErrDenied
+				},
+				func(id vault.ID, err error) {
+					require.NoError(t, err)
+					_, err = b.open(t, b.grant(t, alice), id)
+					require.NoError(t, err)
 				},
 			},
 		} {

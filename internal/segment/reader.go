@@ -14,7 +14,7 @@ import (
 type Source func(ctx context.Context, offset, length int64) (io.ReadCloser, error)
 
 // Reader reads the plaintext of a ciphertext, at any offset, and never hands out a byte that was not
-// authenticated. ReadAt is safe for concurrent use, beside one user of Read, Seek and WriteTo.
+// authenticated. It is safe for concurrent use, though Read, Seek and WriteTo wait for each other.
 //
 // Read, Seek and WriteTo share a position. Their first error other than io.EOF ends them: every later
 // call returns it. A failed authentication ends ReadAt as well. A connection that drops is none: the
@@ -24,6 +24,7 @@ type Source func(ctx context.Context, offset, length int64) (io.ReadCloser, erro
 // what they need with one request and keep up to 512 KiB of it.
 type Reader struct {
 	ctx       context.Context
+	cancel    context.CancelFunc
 	decrypter *Decrypter
 	source    Source
 	buffers   sync.Pool // of *[Size]byte; of this Reader alone, so that recordings never share memory
@@ -31,7 +32,7 @@ type Reader struct {
 	damaged   atomic.Pointer[error] // the first failed authentication
 	closed    atomic.Bool
 
-	// What follows belongs to Read, Seek and WriteTo.
+	mu       sync.Mutex // guards what follows, which belongs to Read, Seek and WriteTo
 	position int64
 	limit    int64  // where reading is expected to stop
 	err      error  // the first one, for good
@@ -54,10 +55,12 @@ func Span(offset int64) (start, length int64) {
 //
 // Errors: [ErrDamaged].
 func NewReader(ctx context.Context, decrypter *Decrypter, source Source, start int64, ciphertext []byte) (*Reader, error) {
-	r := &Reader{ctx: ctx, decrypter: decrypter, source: source, limit: decrypter.size}
+	r := &Reader{decrypter: decrypter, source: source, limit: decrypter.size}
 	r.buffers.New = func() any { return new([Size]byte) }
+	r.ctx, r.cancel = context.WithCancel(ctx)
 	want := max(0, min(start+Size, CiphertextSize(decrypter.size))-start)
 	if int64(len(ciphertext)) != want {
+		r.cancel()
 		return nil, fmt.Errorf("%w: a segment has %d bytes, not %d", ErrDamaged, len(ciphertext), want)
 	}
 	if want == 0 {
@@ -66,6 +69,7 @@ func NewReader(ctx context.Context, decrypter *Decrypter, source Source, start i
 	i := start / Size
 	plain, err := r.open(ciphertext[ciphertextStart(i)-start:], i)
 	if err != nil {
+		r.cancel()
 		return nil, err
 	}
 	r.plain, r.start = plain, plaintextStart(i)
@@ -82,6 +86,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	r.mu.Lock()
+	defer r.release()
 	rest, err := r.rest()
 	if err != nil {
 		return 0, err
@@ -94,6 +100,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 // WriteTo implements io.WriterTo: it writes the plaintext from the current position to the end, a
 // segment at a time, without copying it. w must not keep what it is given.
 func (r *Reader) WriteTo(w io.Writer) (written int64, err error) {
+	r.mu.Lock()
+	defer r.release()
 	for {
 		rest, err := r.rest()
 		if err == io.EOF {
@@ -112,16 +120,29 @@ func (r *Reader) WriteTo(w io.Writer) (written int64, err error) {
 			err = io.ErrShortWrite
 		}
 		if err != nil {
-			return written, err
+			return written, &WriterError{err}
 		}
 	}
 }
 
+// WriterError is the error of the writer that WriteTo was given.
+type WriterError struct{ Err error }
+
+func (e *WriterError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the writer's own error.
+func (e *WriterError) Unwrap() error { return e.Err }
+
 // Seek implements io.Seeker. It costs nothing until the next Read. Seeking past the end is allowed,
 // and reading there gives io.EOF.
 func (r *Reader) Seek(offset int64, whence int) (int64, error) {
+	r.mu.Lock()
+	defer r.release()
 	if r.err != nil {
 		return 0, r.err
+	}
+	if r.closed.Load() {
+		return 0, ErrClosed
 	}
 	switch whence {
 	case io.SeekStart:
@@ -141,7 +162,11 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 
 // Expect tells that reading on from the position will stop at offset end, so that nothing beyond
 // is fetched. It is a hint: reading may go on.
-func (r *Reader) Expect(end int64) { r.limit = min(max(end, 0), r.decrypter.size) }
+func (r *Reader) Expect(end int64) {
+	r.mu.Lock()
+	defer r.release()
+	r.limit = min(max(end, 0), r.decrypter.size)
+}
 
 // rest returns the plaintext from the current position to the end of its segment, fetching the
 // segment if need be.
@@ -159,6 +184,9 @@ func (r *Reader) rest() ([]byte, error) {
 	if r.position < r.start || r.position >= r.start+int64(len(r.plain)) {
 		if r.err = r.advance(indexAt(r.position)); r.err != nil {
 			r.plain = nil
+			if r.closed.Load() {
+				r.err = ErrClosed // and not that its context has ended
+			}
 			return nil, r.err
 		}
 	}
@@ -292,12 +320,29 @@ func (r *Reader) state() error {
 // ErrClosed: the Reader was closed.
 var ErrClosed = errors.New("reader is closed")
 
-// Close ends reading and its network traffic. It must not be called during Read, Seek or WriteTo; a
-// ReadAt in progress ends by itself. Closing twice is not an error.
+// Close ends reading and its network traffic, at once: what is in progress elsewhere returns
+// [ErrClosed] or the context's error. Closing twice is not an error.
 func (r *Reader) Close() error {
-	if !r.closed.Swap(true) {
+	r.closed.Store(true)
+	r.cancel()
+	r.tearDown()
+	return nil
+}
+
+// release unlocks, and tears down after a Close that came meanwhile.
+func (r *Reader) release() {
+	r.mu.Unlock()
+	if r.closed.Load() {
+		r.tearDown()
+	}
+}
+
+// tearDown frees what reading holds, unless somebody is reading, who will do it when done: a Close must
+// not wait for a writer that is slow.
+func (r *Reader) tearDown() {
+	if r.mu.TryLock() {
 		r.stop()
 		r.plain = nil
+		r.mu.Unlock()
 	}
-	return nil
 }
