@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -115,6 +116,9 @@ func (d *deployment) keysInVault(ctx context.Context) error {
 				return nil, err
 			}
 			client.SetToken(secret.Auth.ClientToken)
+			d.cleanup = append(d.cleanup, func() error {
+				return admin.Auth().Token().RevokeAccessor(secret.Auth.Accessor)
+			})
 		}
 		return transit.New(client, transit.Options{Mount: mount, Prefix: prefix})
 	}
@@ -134,7 +138,7 @@ func (d *deployment) keysInVault(ctx context.Context) error {
 		}
 		part.set(k)
 	}
-	d.keysAt, d.decides = "Vault at "+admin.Address(), "Vault"
+	d.keysAt, d.decides = "Vault at "+redacted(admin.Address()), "Vault"
 	return nil
 }
 
@@ -172,8 +176,17 @@ func (d *deployment) objectsInBucket(ctx context.Context, endpoint string) error
 	if err != nil {
 		return err
 	}
-	d.store, d.objectsAt = store, "bucket "+bucket+" at "+endpoint
+	d.store, d.objectsAt = store, "bucket "+bucket+" at "+redacted(endpoint)
 	return nil
+}
+
+// redacted is an address without the password that it may hold.
+func redacted(address string) string {
+	parsed, err := url.Parse(address)
+	if err != nil {
+		return "an address that is not a URL"
+	}
+	return parsed.Redacted()
 }
 
 // remove takes away what this run has made, whatever became of it.
