@@ -65,6 +65,7 @@ browser-tools:
 
 client-tools:
 	@.ci/need curl curl
+	@.ci/need wget wget
 	@.ci/need ffmpeg ffmpeg
 
 .PHONY: help test test-core browser clients lint bench servers clean race-tools browser-tools client-tools

@@ -80,6 +80,8 @@ type events struct {
 	running  chan struct{} // closed when the goroutine that tells ends; nil if there is none
 	wake     chan struct{} // has room for one
 	closing  bool
+
+	telling sync.Mutex // one event is told at a time
 }
 
 // report queues an event, or counts it.
@@ -118,7 +120,7 @@ func (e *events) nudge() {
 	}
 }
 
-// run tells of events as they come, until a window has passed in which none did.
+// run tells of events as they come, until a window has passed in which none did, or it is closed.
 func (e *events) run(done, wake chan struct{}) {
 	defer close(done)
 	window := time.NewTicker(eventWindow)
@@ -131,25 +133,23 @@ func (e *events) run(done, wake chan struct{}) {
 			over = true
 		}
 		e.mu.Lock()
-		over = over || e.closing
 		now := e.queue
 		e.queue = nil
-		if over {
+		if over || e.closing {
 			now = append(now, e.summaries()...)
 		}
-		if over && len(now) == 0 {
-			e.running = nil
-			e.mu.Unlock()
-			return
+		last := e.closing || over && len(now) == 0
+		if last {
+			e.running = nil // what comes from now on is told by another
 		}
 		e.mu.Unlock()
+		e.telling.Lock()
 		for _, event := range now {
 			e.tell(event)
 		}
-		if over {
-			e.mu.Lock()
-			e.nudgeIfClosing()
-			e.mu.Unlock()
+		e.telling.Unlock()
+		if last {
+			return
 		}
 	}
 }
@@ -168,12 +168,6 @@ func (e *events) summaries() []Event {
 	}
 	e.repeated, e.overflow = nil, Event{}
 	return counted
-}
-
-func (e *events) nudgeIfClosing() {
-	if e.closing {
-		e.nudge()
-	}
 }
 
 func (e *events) tell(event Event) {
@@ -195,18 +189,18 @@ func (e *events) tell(event Event) {
 	}
 }
 
-// close tells of what is pending and waits until that is done.
+// close tells of what is pending, and waits until that is done.
 func (e *events) close() {
 	e.mu.Lock()
 	running := e.running
+	if running == nil {
+		e.mu.Unlock()
+		return
+	}
 	e.closing = true
-	if running != nil {
-		e.nudge()
-	}
+	e.nudge()
 	e.mu.Unlock()
-	if running != nil {
-		<-running
-	}
+	<-running
 	e.mu.Lock()
 	e.closing = false
 	e.mu.Unlock()

@@ -145,6 +145,7 @@ func assertServedLikeAFile(t *testing.T, file, recording answer, what string) {
 	for _, header := range []http.Header{file.header, recording.header} {
 		header.Del("Cache-Control")
 		header.Del("X-Content-Type-Options") // http.Error sets it too
+		header.Del("Content-Disposition")
 	}
 	assert.Equal(t, file.status, recording.status, what)
 	assert.Equal(t, file.header, recording.header, what)
@@ -156,7 +157,8 @@ func rangeHeaders(size int64) []string {
 	headers := []string{
 		// One range.
 		"bytes=0-0", "bytes=0-", "bytes=0-99", "bytes=1-1", "bytes=7-70000", "bytes=0-9223372036854775807",
-		"bytes=9223372036854775807-", "bytes=000-009",
+		"bytes=9223372036854775807-", "bytes=4611686018427387903-", "bytes=4611686018427387903-4611686018427387904",
+		"bytes=000-009",
 		// The end of it.
 		"bytes=-1", "bytes=-100", "bytes=-0", "bytes=-9223372036854775807",
 		// Several.
@@ -287,7 +289,7 @@ func FuzzARangeIsServedAsFromAPlainFile(f *testing.F) {
 		require.NoError(f, err)
 		recording := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { e.vault.ServeRecording(w, r, grant, id) })
 		first := httptest.NewRecorder()
-		recording(first, httptest.NewRequest(http.MethodGet, "/", nil))
+		recording.ServeHTTP(first, httptest.NewRequest(http.MethodGet, "/", nil))
 		etag, modified := validators(f, first.Header())
 		all = append(all, served{plainFile(f, data[:size], etag, modified), recording})
 		for _, value := range rangeHeaders(int64(size)) {
@@ -327,6 +329,27 @@ func TestAnETagIsARecordingsOwnAndStays(t *testing.T) {
 		assert.Equal(t, etag, tagOf(id, b.grant(t, alice)), "or a download could not be resumed at another server")
 		assert.NotEqual(t, etag, tagOf(other, b.grant(t, alice)))
 	})
+}
+
+func TestNoAnswerMayBeStored(t *testing.T) {
+	b := embedded(t)
+	alice := b.enrol(t)
+	v := b.vaultOf(t, b.server)
+	defer v.Close()
+	server := listen(t, site(v, b.grant(t, alice)))
+	id := b.put(t, alice, []byte("a consultation"))
+	for status, header := range map[int]http.Header{
+		http.StatusOK:                           {},
+		http.StatusPartialContent:               headerOf("Range", "bytes=0-1"),
+		http.StatusNotModified:                  headerOf("If-None-Match", "*"),
+		http.StatusPreconditionFailed:           headerOf("If-Match", `"another"`),
+		http.StatusRequestedRangeNotSatisfiable: headerOf("Range", "bytes=99-"),
+	} {
+		got, err := ask(t, server.Client(), page(server, id), request{http.MethodGet, header})
+		require.NoError(t, err)
+		assert.Equal(t, status, got.status)
+		assert.Equal(t, "private, no-store", got.header.Get("Cache-Control"), "%d", status)
+	}
 }
 
 func TestARecordingWithoutAContentTypeIsNeverGuessedAt(t *testing.T) {

@@ -1,0 +1,199 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/keys"
+)
+
+// cacheFixture asks a keyCache as a Vault does, and sees the keys that it keeps.
+type cacheFixture struct {
+	*keyCache
+	unwraps atomic.Int64
+}
+
+func newCacheFixture(ttl time.Duration, size int) *cacheFixture {
+	return &cacheFixture{keyCache: newKeyCache(ttl, size)}
+}
+
+func someID() ID { return keys.NewRecordingID(keys.NewKeyID(make([]byte, keys.KeyIDBytes))) }
+
+func someGrant(expires time.Time) keys.Grant {
+	return keys.NewGrant(keys.GrantDetails{Expires: expires}, "token")
+}
+
+func (f *cacheFixture) get(t *testing.T, grant keys.Grant, id ID) *keys.RecordingKey {
+	t.Helper()
+	key, err := f.unwrap(t.Context(), grant, id, "wrapped", func(context.Context) (*keys.RecordingKey, error) {
+		f.unwraps.Add(1)
+		return keys.NewRecordingKey(), nil
+	})
+	require.NoError(t, err)
+	return key
+}
+
+func (f *cacheFixture) keptKeys() []*keys.RecordingKey {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []*keys.RecordingKey
+	for _, kept := range f.kept.Values() {
+		all = append(all, kept.key)
+	}
+	return all
+}
+
+func wiped(f *cacheFixture, key *keys.RecordingKey) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return bytes.Equal(key.Bytes(), make([]byte, keys.RecordingKeySize))
+}
+
+func TestAKeyIsKeptForItsGrantRecordingAndEnvelopeOnly(t *testing.T) {
+	f := newCacheFixture(time.Minute, 10)
+	defer f.clear()
+	grant, id := someGrant(time.Time{}), someID()
+	first := f.get(t, grant, id)
+	again := f.get(t, grant, id)
+	assert.Equal(t, first.Bytes(), again.Bytes())
+	assert.EqualValues(t, 1, f.unwraps.Load())
+	// What one caller wipes is its own.
+	first.Wipe()
+	assert.NotEqual(t, first.Bytes(), f.get(t, grant, id).Bytes())
+
+	f.get(t, keys.NewGrant(keys.GrantDetails{}, "another token"), id)
+	assert.EqualValues(t, 2, f.unwraps.Load(), "another grant")
+	f.get(t, grant, someID())
+	assert.EqualValues(t, 3, f.unwraps.Load(), "another recording")
+	_, err := f.unwrap(t.Context(), grant, id, "another envelope", func(context.Context) (*keys.RecordingKey, error) {
+		return nil, keys.ErrIntegrity
+	})
+	require.ErrorIs(t, err, keys.ErrIntegrity)
+}
+
+func TestKeysThatGoAreWiped(t *testing.T) {
+	id := someID()
+	t.Run("for want of room", func(t *testing.T) {
+		f := newCacheFixture(time.Minute, 1)
+		defer f.clear()
+		f.get(t, someGrant(time.Time{}), id)
+		kept := f.keptKeys()
+		require.Len(t, kept, 1)
+		f.get(t, someGrant(time.Time{}), someID())
+		assert.True(t, wiped(f, kept[0]))
+		assert.Len(t, f.keptKeys(), 1)
+	})
+	t.Run("when their time is over, though nobody asks", func(t *testing.T) {
+		f := newCacheFixture(20*time.Millisecond, 10)
+		f.get(t, someGrant(time.Time{}), id)
+		kept := f.keptKeys()
+		require.Eventually(t, func() bool { return len(f.keptKeys()) == 0 }, 10*time.Second, time.Millisecond)
+		for _, key := range kept {
+			assert.True(t, wiped(f, key))
+		}
+	})
+	t.Run("when the grant ends", func(t *testing.T) {
+		f := newCacheFixture(time.Hour, 10)
+		f.get(t, someGrant(time.Now().Add(20*time.Millisecond)), id)
+		require.Eventually(t, func() bool { return len(f.keptKeys()) == 0 }, 10*time.Second, time.Millisecond)
+		f.get(t, someGrant(time.Now().Add(-time.Second)), id)
+		assert.Empty(t, f.keptKeys(), "it had ended already")
+	})
+	t.Run("when the vault is closed", func(t *testing.T) {
+		f := newCacheFixture(time.Minute, 10)
+		f.get(t, someGrant(time.Time{}), id)
+		kept := f.keptKeys()
+		f.clear()
+		assert.True(t, wiped(f, kept[0]))
+	})
+}
+
+func TestWhoAsksAtOnceSharesOneUnwrapping(t *testing.T) {
+	f := newCacheFixture(time.Minute, 10)
+	defer f.clear()
+	grant, id := someGrant(time.Time{}), someID()
+	release, entered := make(chan struct{}), make(chan struct{}, 100)
+	secret := keys.NewRecordingKey()
+	want := bytes.Clone(secret.Bytes())
+	unwrap := func(ctx context.Context) (*keys.RecordingKey, error) {
+		f.unwraps.Add(1)
+		entered <- struct{}{}
+		select {
+		case <-release:
+			return secret, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	// Whoever came first leaves, and the others are served all the same.
+	first, leave := context.WithCancel(t.Context())
+	left := make(chan error)
+	go func() {
+		_, err := f.unwrap(first, grant, id, "wrapped", unwrap)
+		left <- err
+	}()
+	<-entered
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			key, err := f.unwrap(t.Context(), grant, id, "wrapped", unwrap)
+			if assert.NoError(t, err) {
+				assert.Equal(t, want, key.Bytes())
+			}
+		})
+	}
+	require.Eventually(t, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, flight := range f.flights {
+			return flight.waiters == 51
+		}
+		return false
+	}, 10*time.Second, time.Millisecond)
+	leave()
+	require.ErrorIs(t, <-left, context.Canceled)
+	close(release)
+	wg.Wait()
+	assert.EqualValues(t, 1, f.unwraps.Load())
+	assert.True(t, wiped(f, secret), "the keyring's own copy stays")
+}
+
+func TestAnUnwrappingThatNobodyWaitsForIsCancelled(t *testing.T) {
+	f := newCacheFixture(time.Minute, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	_, err := f.unwrap(ctx, someGrant(time.Time{}), someID(), "wrapped", func(ctx context.Context) (*keys.RecordingKey, error) {
+		cancel()
+		<-ctx.Done()
+		ended <- ctx.Err()
+		return nil, ctx.Err()
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, <-ended, context.Canceled)
+	assert.Empty(t, f.flights)
+}
+
+func TestARefusalIsNotKept(t *testing.T) {
+	f := newCacheFixture(time.Minute, 10)
+	defer f.clear()
+	grant, id := someGrant(time.Time{}), someID()
+	refused := errors.New("refused")
+	for range 3 {
+		_, err := f.unwrap(t.Context(), grant, id, "wrapped", func(context.Context) (*keys.RecordingKey, error) {
+			f.unwraps.Add(1)
+			return nil, refused
+		})
+		require.ErrorIs(t, err, refused)
+	}
+	assert.EqualValues(t, 3, f.unwraps.Load(), "every attempt reaches the keyring")
+	f.get(t, grant, id)
+	assert.EqualValues(t, 4, f.unwraps.Load())
+}

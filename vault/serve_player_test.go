@@ -1,0 +1,431 @@
+package vault_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault"
+)
+
+// unwraps counts what Vault's audit log says of each recording's key: how often it was given out, and how often
+// it was refused.
+func (r *real) unwraps(t *testing.T) (allowed, refused map[string]int) {
+	t.Helper()
+	allowed, refused = map[string]int{}, map[string]int{}
+	for _, entry := range r.vault.Audit(t) {
+		if entry.Type != "response" || !strings.HasPrefix(entry.Request.Path, r.vault.Mount()+"/decrypt/") {
+			continue
+		}
+		binding, err := base64.StdEncoding.DecodeString(fmt.Sprint(entry.Request.Data["context"]))
+		require.NoError(t, err)
+		if entry.Error == "" {
+			allowed[string(binding)]++
+		} else {
+			refused[string(binding)]++
+		}
+	}
+	return allowed, refused
+}
+
+// view plays a recording as a browser does: requests for ranges, here and there, six at a time.
+func view(ctx context.Context, client *http.Client, url string, data []byte, requests int) error {
+	const connections = 6
+	next := make(chan int)
+	failures := make(chan error, connections)
+	var all sync.WaitGroup
+	for range connections {
+		all.Go(func() {
+			for i := range next {
+				if err := viewRange(ctx, client, url, data, i); err != nil {
+					failures <- err
+					return
+				}
+			}
+		})
+	}
+	defer all.Wait()
+	defer close(next)
+	for i := range requests {
+		select {
+		case next <- i:
+		case err := <-failures:
+			return err
+		}
+	}
+	return nil
+}
+
+func viewRange(ctx context.Context, client *http.Client, url string, data []byte, i int) error {
+	const length = 20_000
+	start := i * 7919 % (len(data) - length)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", start, start+length-1))
+	response, err := client.Do(r)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusPartialContent || !bytes.Equal(data[start:start+length], body) {
+		return fmt.Errorf("status %d and %d bytes for %s", response.StatusCode, len(body), r.Header.Get("Range"))
+	}
+	return nil
+}
+
+// manyConnections is a client that keeps a connection for each of many viewers.
+func manyConnections(t *testing.T) *http.Client {
+	t.Helper()
+	transport := &http.Transport{MaxIdleConnsPerHost: 2000}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func TestAPlayerWithManyRequestsUnwrapsOnce(t *testing.T) {
+	b := servers(t)
+	alice := b.enrol(t)
+	data := random(t, 1_000_000)
+	id := b.put(t, alice, data)
+	grant, err := b.granter.Issue(t.Context(), alice, keys.GrantOptions{TTL: time.Minute, MaxUses: 1, Subject: "dr-lee", Purpose: keys.Treatment})
+	require.NoError(t, err)
+	v := b.vaultOf(t, b.server)
+	defer v.Close()
+	server := listen(t, site(v, grant))
+	require.NoError(t, view(t.Context(), manyConnections(t), page(server, id), data, 200))
+	allowed, refused := b.unwraps(t)
+	assert.Equal(t, map[string]int{id.Binding().String(): 1}, allowed)
+	assert.Empty(t, refused)
+
+	// Another grant is another matter, and so is each refusal.
+	bobs := listen(t, site(v, b.grant(t, b.enrol(t))))
+	for range 5 {
+		assert.Equal(t, http.StatusForbidden, fetch(t, page(bobs, id)).status)
+	}
+	other := listen(t, site(v, b.grant(t, alice)))
+	require.NoError(t, view(t.Context(), manyConnections(t), page(other, id), data, 50))
+	allowed, refused = b.unwraps(t)
+	assert.Equal(t, map[string]int{id.Binding().String(): 2}, allowed)
+	assert.Equal(t, map[string]int{id.Binding().String(): 5}, refused, "each refused attempt is on record")
+}
+
+func TestManyViewersAreServedWithOneUnwrapPerGrantAndRecording(t *testing.T) {
+	const viewers, requests = 200, 4
+	for name, c := range map[string]struct{ grants, recordings int }{
+		"one recording, one session":    {1, 1},
+		"one recording, many sessions":  {viewers, 1},
+		"many recordings, one session":  {1, viewers},
+		"many recordings, as many ones": {viewers, viewers},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := servers(t)
+			alice := b.enrol(t)
+			data := random(t, 300_000)
+			v := b.vaultOf(t, b.server)
+			defer v.Close()
+			ids, pages := make([]vault.ID, c.recordings), make([]string, viewers)
+			for i := range ids {
+				ids[i] = b.put(t, alice, data)
+			}
+			grants := make([]keys.Grant, c.grants)
+			for i := range grants {
+				grants[i] = b.grant(t, alice)
+			}
+			sessions := http.NewServeMux()
+			for i, grant := range grants {
+				prefix := fmt.Sprintf("/%d/", i)
+				sessions.Handle(prefix, http.StripPrefix(prefix, site(v, grant)))
+			}
+			server := listen(t, sessions)
+			for i := range pages {
+				pages[i] = fmt.Sprintf("%s/%d/%s", server.URL, i%c.grants, ids[i%c.recordings])
+			}
+			client := manyConnections(t)
+			failures := make([]error, viewers)
+			var all sync.WaitGroup
+			for i, url := range pages {
+				all.Go(func() { failures[i] = view(t.Context(), client, url, data, requests) })
+			}
+			all.Wait()
+			for _, err := range failures {
+				require.NoError(t, err)
+			}
+			want := map[string]int{}
+			for i := range max(c.grants, c.recordings) {
+				want[ids[i%c.recordings].Binding().String()]++
+			}
+			allowed, refused := b.unwraps(t)
+			assert.Equal(t, want, allowed)
+			assert.Empty(t, refused)
+		})
+	}
+}
+
+func TestARevocationIsHonouredWithinTheCachesTime(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice := b.enrol(t)
+		data := random(t, 100_000)
+		id := b.put(t, alice, data)
+		for _, ttl := range []time.Duration{0, 300 * time.Millisecond, 2 * time.Second} {
+			v := b.vaultOf(t, b.server, vault.WithKeyCache(ttl, 10))
+			defer v.Close()
+			grant := b.grant(t, alice)
+			server := listen(t, site(v, grant))
+			require.Equal(t, http.StatusOK, fetch(t, page(server, id)).status)
+			require.NoError(t, b.server.RevokeSelf(t.Context(), grant))
+			revoked := time.Now()
+			if ttl == 0 {
+				assert.Equal(t, http.StatusForbidden, fetch(t, page(server, id)).status, "without a cache, at once")
+				continue
+			}
+			// A player goes on asking, which must not keep the key alive.
+			require.Eventually(t, func() bool { return fetch(t, page(server, id)).status == http.StatusForbidden },
+				ttl+10*time.Second, 5*time.Millisecond)
+			assert.Less(t, time.Since(revoked), ttl+time.Second)
+		}
+	})
+}
+
+func TestAKeyIsNotKeptLongerThanItsGrantLasts(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice := b.enrol(t)
+		id := b.put(t, alice, []byte("a consultation"))
+		v := b.vaultOf(t, b.server, vault.WithKeyCache(time.Hour, 10))
+		defer v.Close()
+		grant, err := b.granter.Issue(t.Context(), alice, keys.GrantOptions{TTL: time.Second, Subject: "dr-lee", Purpose: keys.Treatment})
+		require.NoError(t, err)
+		server := listen(t, site(v, grant))
+		require.Equal(t, http.StatusOK, fetch(t, page(server, id)).status)
+		require.Eventually(t, func() bool { return fetch(t, page(server, id)).status == http.StatusForbidden }, 10*time.Second, 10*time.Millisecond)
+		assert.WithinDuration(t, grant.Expires(), time.Now(), 2*time.Second)
+	})
+}
+
+func TestAKeyThatIsKeptIsForItsGrantAndItsEnvelopeOnly(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice, bob := b.enrol(t), b.enrol(t)
+		id, sibling := b.put(t, alice, random(t, 1000)), b.put(t, alice, random(t, 1000))
+		v := b.vaultOf(t, b.server)
+		defer v.Close()
+		grant, bobs := b.grant(t, alice), b.grant(t, bob)
+		server := listen(t, site(v, grant))
+		require.Equal(t, http.StatusOK, fetch(t, page(server, id)).status)
+		for what, other := range map[string]keys.Grant{
+			"another patient's":                        bobs,
+			"another patient's, with her details":      keys.NewGrant(grant.Details(), bobs.Token()),
+			"nonsense, with her details":               keys.NewGrant(grant.Details(), "hvs.nonsense"),
+			"the zero grant":                           {},
+			"her token cut short":                      keys.NewGrant(grant.Details(), grant.Token()[:len(grant.Token())-1]),
+			"her token and what would follow in a key": keys.NewGrant(grant.Details(), grant.Token()+"\x00"),
+		} {
+			assert.Equal(t, http.StatusForbidden, fetch(t, page(listen(t, site(v, other)), id)).status, what)
+		}
+		renamed := bytes.ReplaceAll(b.read(t, objectName(sibling, "envelope")), []byte(sibling.String()), []byte(id.String()))
+		b.overwrite(t, objectName(id, "envelope"), renamed)
+		assert.Equal(t, http.StatusBadGateway, fetch(t, page(server, id)).status, "another envelope in its place")
+		require.NoError(t, b.vaultOf(t, b.writer).Delete(t.Context(), alice, id))
+		assert.Equal(t, http.StatusNotFound, fetch(t, page(server, id)).status, "deleted")
+	})
+}
+
+func TestAFailureIsNotKept(t *testing.T) {
+	b := servers(t, testserver.Dedicated())
+	alice := b.enrol(t)
+	data := random(t, 1000)
+	id := b.put(t, alice, data)
+	v := b.vaultOf(t, b.server)
+	defer v.Close()
+	server := listen(t, site(v, b.grant(t, alice)))
+	b.vault.Seal(t)
+	require.Equal(t, http.StatusServiceUnavailable, fetch(t, page(server, id)).status)
+	b.vault.Unseal(t)
+	assert.Equal(t, data, fetch(t, page(server, id)).body)
+}
+
+// Of a burst of requests, the first one asks the keyring. When its client goes away, the others still
+// wait for the answer.
+func TestTheFirstOfABurstMayLeaveWithoutTheOthers(t *testing.T) {
+	b := embedded(t)
+	alice := b.enrol(t)
+	data := random(t, 1000)
+	id := b.put(t, alice, data)
+	grant := b.grant(t, alice)
+	b.closeIdle()
+	ignore := goleak.IgnoreCurrent()
+	keyring := &gatedKeyring{Keyring: b.server, gate: make(chan struct{}), entered: make(chan struct{}, 100)}
+	watched := &watchedStore{Store: b.store}
+	v, err := vault.New(keyring, watched)
+	require.NoError(t, err)
+	open := func(ctx context.Context) <-chan error {
+		done := make(chan error, 1)
+		go func() {
+			recording, err := v.Open(ctx, grant, id)
+			if err == nil {
+				err = recording.Close()
+			}
+			done <- err
+		}()
+		return done
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	first := open(ctx)
+	<-keyring.entered
+	var others []<-chan error
+	for range 20 {
+		others = append(others, open(t.Context()))
+	}
+	// Each has its envelope, and a part of the media, when it asks for the key.
+	require.Eventually(t, func() bool { return watched.gets.Load() >= 2*21 && watched.open.Load() == 0 }, 10*time.Second, time.Millisecond)
+	leave()
+	require.ErrorIs(t, <-first, context.Canceled)
+	close(keyring.gate)
+	for _, other := range others {
+		require.NoError(t, <-other)
+	}
+	assert.LessOrEqual(t, len(keyring.entered), 1)
+	require.NoError(t, v.Close())
+	b.assertNoLeak(t, ignore)
+}
+
+// watchedStore counts what is read from a store.
+type watchedStore struct {
+	storage.Store
+	gets, open, read atomic.Int64
+}
+
+func (s *watchedStore) Get(ctx context.Context, name string, offset, length int64) (*storage.Object, error) {
+	object, err := s.Store.Get(ctx, name, offset, length)
+	if err != nil {
+		return nil, err
+	}
+	s.open.Add(1)
+	s.gets.Add(1)
+	return &storage.Object{ReadCloser: &watchedBody{ReadCloser: object.ReadCloser, store: s}, Info: object.Info}, nil
+}
+
+type watchedBody struct {
+	io.ReadCloser
+	store *watchedStore
+	once  sync.Once
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.store.read.Add(int64(n))
+	return n, err
+}
+
+func (b *watchedBody) Close() error {
+	b.once.Do(func() { b.store.open.Add(-1) })
+	return b.ReadCloser.Close()
+}
+
+func TestAClientThatGoesAwayStopsTheStoragesTraffic(t *testing.T) {
+	const size = 128 << 20
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice := b.enrol(t)
+		id, err := b.vaultOf(t, b.writer).Put(t.Context(), alice, &pattern{left: size}, metadata())
+		require.NoError(t, err)
+		b.closeIdle()
+		ignore := goleak.IgnoreCurrent()
+		watched := &watchedStore{Store: b.store}
+		v, err := vault.New(b.server, watched)
+		require.NoError(t, err)
+		grant := b.grant(t, alice)
+		var serving atomic.Int64
+		inner := site(v, grant)
+		server := listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			serving.Add(1)
+			defer serving.Add(-1)
+			inner.ServeHTTP(w, r)
+		}))
+		for what, header := range map[string]string{
+			"all of it":      "bytes=0-",
+			"from the end":   fmt.Sprintf("bytes=-%d", size-1000),
+			"several ranges": fmt.Sprintf("bytes=0-%d,%d-%d", size/2, size/2+100, size-100),
+		} {
+			for range 10 {
+				watched.read.Store(0)
+				ctx, leave := context.WithCancel(t.Context())
+				r, err := http.NewRequestWithContext(ctx, http.MethodGet, page(server, id), nil)
+				require.NoError(t, err)
+				r.Header.Set("Range", header)
+				response, err := server.Client().Do(r)
+				require.NoError(t, err, what)
+				require.Equal(t, http.StatusPartialContent, response.StatusCode, what)
+				_, err = io.CopyN(io.Discard, response.Body, 1<<20)
+				require.NoError(t, err, what)
+				require.Positive(t, serving.Load(), "there is more to come")
+				leave()
+				require.NoError(t, response.Body.Close())
+				require.Eventually(t, func() bool { return serving.Load() == 0 && watched.open.Load() == 0 }, 10*time.Second, time.Millisecond, what)
+				assert.Less(t, watched.read.Load(), int64(size/2), what)
+			}
+		}
+		server.Close()
+		require.NoError(t, v.Close())
+		b.assertNoLeak(t, ignore)
+	})
+}
+
+// The request's context need not end with the handler: what was opened is closed all the same.
+func TestWhatWasOpenedForARequestIsClosedWithIt(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice := b.enrol(t)
+		id := b.put(t, alice, random(t, 8<<20))
+		ignore := goleak.IgnoreCurrent()
+		watched := &watchedStore{Store: b.store}
+		v, err := vault.New(b.server, watched)
+		require.NoError(t, err)
+		handler := site(v, b.grant(t, alice))
+		for _, header := range []http.Header{{}, headerOf("Range", "bytes=100-"), headerOf("Range", "bytes=0-5000000,1-100"), headerOf("Range", "bytes=99999999-"), headerOf("If-None-Match", "*")} {
+			for _, method := range []string{http.MethodGet, http.MethodHead} {
+				r := httptest.NewRequest(method, "/"+id.String(), nil)
+				r.Header = header
+				handler.ServeHTTP(&deafWriter{header: http.Header{}, left: 1 << 20}, r)
+				require.Eventually(t, func() bool { return watched.open.Load() == 0 }, 10*time.Second, time.Millisecond, "%s %v", method, header)
+			}
+		}
+		require.NoError(t, v.Close())
+		b.assertNoLeak(t, ignore)
+	})
+}
+
+// deafWriter is a response that stops taking bytes.
+type deafWriter struct {
+	header http.Header
+	left   int
+}
+
+func (w *deafWriter) Header() http.Header { return w.header }
+
+func (w *deafWriter) WriteHeader(int) {}
+
+func (w *deafWriter) Write(p []byte) (int, error) {
+	if len(p) > w.left {
+		return 0, io.ErrClosedPipe
+	}
+	w.left -= len(p)
+	return len(p), nil
+}
