@@ -61,7 +61,7 @@ race-tools:
 	@.ci/need gcc gcc libc6-dev
 
 browser-tools:
-	@.ci/need chromium chromium
+	@.ci/need chromium chromium fonts-liberation
 
 client-tools:
 	@.ci/need curl curl

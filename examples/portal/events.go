@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault"
+)
+
+// panel is the security desk's: what the vault reported, newest first. Attempts on the same recording
+// by the same account stand in one line. The register of accesses hangs beside it.
+type panel struct {
+	register register
+
+	mu      sync.Mutex
+	alerts  []alert
+	changed chan struct{} // closed at the next change
+}
+
+// alert is one line of the panel.
+type alert struct {
+	vault.Event     // the latest
+	Attempts    int // how many it stands for
+}
+
+func newPanel() *panel { return &panel{changed: make(chan struct{})} }
+
+// maxAlerts is how many lines are kept.
+const maxAlerts = 50
+
+// add is the vault's event hook.
+func (p *panel) add(event vault.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	line := alert{event, event.Count}
+	same := slices.IndexFunc(p.alerts, func(a alert) bool {
+		return a.Kind == event.Kind && a.Recording == event.Recording && a.Subject == event.Subject && a.RequestID == event.RequestID
+	})
+	if same >= 0 {
+		line.Attempts += p.alerts[same].Attempts
+		p.alerts = slices.Delete(p.alerts, same, same+1)
+	}
+	p.alerts = slices.Insert(p.alerts, 0, line)
+	p.alerts = p.alerts[:min(len(p.alerts), maxAlerts)]
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// snapshot returns the lines, and a channel that is closed when they are no longer current.
+func (p *panel) snapshot() ([]alert, <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.alerts), p.changed
+}
+
+// watchEvents sends the panel's lines as they change, as server-sent events. A real portal would send
+// them to the security desk alone, and hook the vault's events to its alerting.
+func (s *server) watchEvents(w http.ResponseWriter, r *http.Request, _ session) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	stream := http.NewResponseController(w)
+	for {
+		alerts, changed := s.events.snapshot()
+		lines, err := s.pages.part("alerts", alerts)
+		if err != nil {
+			return
+		}
+		if _, err := fmt.Fprintf(w, "data: %s\n\n", bytes.ReplaceAll(lines, []byte("\n"), []byte("\ndata: "))); err != nil {
+			return
+		}
+		if err := stream.Flush(); err != nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// securityPage is the security desk's.
+type securityPage struct {
+	Events   []alert
+	Register []registered
+}
+
+func (s *server) security(w http.ResponseWriter, r *http.Request, session session) {
+	if session.Role != securityRole {
+		s.pages.problem(w, http.StatusForbidden, "This page is for the security desk", "Sign in as the security desk to see it.")
+		return
+	}
+	alerts, _ := s.events.snapshot()
+	s.pages.render(w, http.StatusOK, "security", page{
+		Title: "Security desk", Session: session,
+		Content: securityPage{alerts, s.events.register.snapshot()},
+	})
+}
+
+// register is where the login writes which access it gave to clinicians, and why.
+type register struct {
+	mu    sync.Mutex
+	lines []registered
+}
+
+type registered struct {
+	Time   time.Time
+	Grant  keys.GrantDetails
+	Reason string
+}
+
+const maxRegistered = 200
+
+func (r *register) add(line registered) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lines = slices.Insert(r.lines, 0, line)
+	r.lines = r.lines[:min(len(r.lines), maxRegistered)]
+}
+
+// snapshot returns the lines, newest first.
+func (r *register) snapshot() []registered {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.lines)
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault"
+)
+
+//go:embed web
+var web embed.FS
+
+// static serves the style sheet, the script and the icon.
+func static() http.Handler {
+	files, err := fs.Sub(web, "web/static")
+	if err != nil {
+		panic("portal: internal error: " + err.Error())
+	}
+	return http.StripPrefix("/static/", http.FileServerFS(files))
+}
+
+// pages renders the portal's pages.
+type pages struct {
+	decides   string // who decides whether a grant fits
+	bugged    *atomic.Bool
+	templates map[string]*template.Template
+}
+
+func newPages(decides string, bugged *atomic.Bool) (*pages, error) {
+	base, err := template.New("").Funcs(template.FuncMap{
+		"date":    func(t time.Time) string { return t.Local().Format("2 January 2006") },
+		"clock":   func(t time.Time) string { return t.Local().Format("15:04:05") },
+		"iso":     func(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") },
+		"seconds": func(d time.Duration) int { return int(d.Seconds()) },
+		"lasts":   lasts,
+		"inWords": inWords,
+		"purpose": purpose,
+		"kind":    kind,
+	}).ParseFS(web, "web/base.html", "web/parts.html")
+	if err != nil {
+		return nil, err
+	}
+	p := &pages{decides: decides, bugged: bugged, templates: map[string]*template.Template{"parts": base}}
+	for _, name := range []string{"login", "consultations", "play", "patients", "security", "problem"} {
+		page, err := base.Clone()
+		if err != nil {
+			return nil, err
+		}
+		if p.templates[name], err = page.ParseFS(web, "web/"+name+".html"); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// lasts writes a duration as on a clock, such as 0:40.
+func lasts(d time.Duration) string {
+	return fmt.Sprintf("%d:%02d", int(d.Minutes()), int(d.Seconds())%60)
+}
+
+// inWords writes a duration such as 2 minutes.
+func inWords(d time.Duration) string {
+	switch {
+	case d == time.Minute:
+		return "a minute"
+	case d%time.Minute == 0:
+		return fmt.Sprintf("%d minutes", int(d.Minutes()))
+	}
+	return fmt.Sprintf("%v seconds", d.Seconds())
+}
+
+// purpose writes a code of HL7's PurposeOfUse in words.
+func purpose(p keys.Purpose) string {
+	switch p {
+	case keys.Treatment:
+		return "Treatment"
+	case keys.BreakTheGlass:
+		return "Break the glass"
+	case keys.PatientRequest:
+		return "Patient's own request"
+	}
+	return string(p)
+}
+
+// kind says in words what a security event is about.
+func kind(k vault.EventKind) string {
+	switch k {
+	case vault.WrongPatient:
+		return "Refused: another patient's recording"
+	case vault.GrantRefused:
+		return "Refused: the access has ended"
+	case vault.Damaged:
+		return "A recording is damaged"
+	}
+	return "Further attempts, only counted"
+}
+
+// page is what every page shows, and its own content.
+type page struct {
+	Title   string
+	Session session // the zero session when nobody is signed in
+	Content any
+
+	Decides string
+	Bugged  bool
+}
+
+// render writes a page.
+func (p *pages) render(w http.ResponseWriter, status int, name string, content page) {
+	content.Decides, content.Bugged = p.decides, p.bugged.Load()
+	var buffer bytes.Buffer
+	if err := p.templates[name].ExecuteTemplate(&buffer, "base.html", content); err != nil {
+		slog.Error("portal: render", "page", name, "error", err)
+		http.Error(w, "The page could not be made.", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = buffer.WriteTo(w) // the browser may have gone away
+}
+
+// part returns a part of a page.
+func (p *pages) part(name string, content any) ([]byte, error) {
+	var buffer bytes.Buffer
+	err := p.templates["parts"].ExecuteTemplate(&buffer, name, content)
+	return buffer.Bytes(), err
+}
+
+// problem says in a page why there is no other.
+func (p *pages) problem(w http.ResponseWriter, status int, title, text string) {
+	p.render(w, status, "problem", page{Title: title, Content: text})
+}
+
+// failed says that something failed, and tells the operator what.
+func (p *pages) failed(w http.ResponseWriter, err error) {
+	slog.Error("portal", "error", err)
+	status := http.StatusInternalServerError
+	if outcomeOf(err) == unavailable {
+		status = http.StatusServiceUnavailable
+	}
+	p.problem(w, status, "This did not work", "The portal cannot reach its keys or its recordings. Please try again in a few minutes.")
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault"
+)
+
+// server is the half of the portal that lists and plays. It has no right to any recording: whatever it
+// opens, it opens with the grant of the session that asks, and whichever ID it is asked for, it
+// presents that grant. It does not check whether the two fit, because its own check is what was
+// missing in 2020.
+type server struct {
+	vault    *vault.Vault // its keyring has no credentials
+	listings *listings
+	sessions *sessions
+	events   *panel
+	pages    *pages
+}
+
+func (s *server) routes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /consultations", s.signedIn(s.list))
+	mux.HandleFunc("GET /consultations/{id}", s.signedIn(s.play))
+	mux.HandleFunc("GET /recordings/{id}", s.signedIn(s.recording))
+	mux.HandleFunc("GET /events", s.signedIn(s.watchEvents))
+	mux.HandleFunc("GET /security", s.signedIn(s.security))
+	mux.HandleFunc("POST /bug", s.signedIn(s.switchBug))
+}
+
+// signedIn hands a request and its session on, if it has one.
+func (s *server) signedIn(next func(http.ResponseWriter, *http.Request, session)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		session, ok := s.sessions.of(r)
+		if !ok {
+			http.Redirect(w, r, "/", http.StatusSeeOther)
+			return
+		}
+		next(w, r, session)
+	}
+}
+
+// listPage is a patient's consultations, or what a listing took for them.
+type listPage struct {
+	Items   []item
+	Foreign int // how many of them the vault refused to describe
+	Outcome outcome
+	Events  []alert
+}
+
+type item struct {
+	vault.Info
+	Sealed bool // nothing but its ID is known
+}
+
+func (s *server) list(w http.ResponseWriter, r *http.Request, session session) {
+	grant := session.Access.Grant
+	if grant.IsZero() {
+		http.Redirect(w, r, homeOf(session.account), http.StatusSeeOther)
+		return
+	}
+	ids, err := s.listings.of(r.Context(), grant.KeyID())
+	if err != nil {
+		s.pages.failed(w, err)
+		return
+	}
+	list := listPage{Outcome: good}
+	for _, id := range ids {
+		info, err := s.vault.Stat(r.Context(), grant, id)
+		switch found := outcomeOf(err); found {
+		case good:
+			list.Items = append(list.Items, item{Info: info})
+		case refused:
+			list.Items = append(list.Items, item{Info: vault.Info{ID: id}, Sealed: true})
+			list.Foreign++
+		case missing: // it was deleted meanwhile
+		default:
+			list.Outcome = found
+		}
+	}
+	slices.SortStableFunc(list.Items, func(a, b item) int { return b.RecordedAt.Compare(a.RecordedAt) })
+	title := "My consultations"
+	if session.Role != patientRole {
+		title = "Consultations of " + session.Access.Whose
+	}
+	list.Events, _ = s.events.snapshot()
+	s.pages.render(w, list.Outcome.status(), "consultations", page{Title: title, Session: session, Content: list})
+}
+
+// playPage is the player and, when the recording does not open, why.
+type playPage struct {
+	vault.Info
+	Outcome outcome
+	Grant   keys.GrantDetails
+	Events  []alert
+}
+
+func (s *server) play(w http.ResponseWriter, r *http.Request, session session) {
+	id, err := vault.ParseID(r.PathValue("id"))
+	if err != nil {
+		s.pages.problem(w, http.StatusNotFound, "There is no such consultation", "The address is not that of a recording.")
+		return
+	}
+	grant := session.Access.Grant
+	if grant.IsZero() {
+		http.Redirect(w, r, homeOf(session.account), http.StatusSeeOther)
+		return
+	}
+	info, err := s.vault.Stat(r.Context(), grant, id)
+	playing := playPage{Info: info, Outcome: outcomeOf(err), Grant: grant.Details()}
+	playing.ID = id
+	title := cmp.Or(info.Title, "A recording without a title")
+	if playing.Outcome != good {
+		title = "A sealed recording"
+	}
+	playing.Events, _ = s.events.snapshot()
+	s.pages.render(w, playing.Outcome.status(), "play", page{Title: title, Session: session, Content: playing})
+}
+
+// recording is what the player asks, many times, with ranges. It is one call.
+func (s *server) recording(w http.ResponseWriter, r *http.Request, session session) {
+	id, err := vault.ParseID(r.PathValue("id"))
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	s.vault.ServeRecording(w, r, session.Access.Grant, id)
+}
+
+// outcome is what became of an attempt to open a recording, in the terms of the pages.
+type outcome string
+
+const (
+	good        outcome = "good"
+	refused     outcome = "refused" // the grant is for another patient
+	ended       outcome = "ended"   // the grant has expired or was ended
+	missing     outcome = "missing"
+	unavailable outcome = "unavailable"
+	broken      outcome = "broken"
+)
+
+func outcomeOf(err error) outcome {
+	switch {
+	case err == nil:
+		return good
+	case errors.Is(err, keys.ErrInvalidGrant): // which is ErrDenied as well
+		return ended
+	case errors.Is(err, keys.ErrDenied):
+		return refused
+	case errors.Is(err, vault.ErrNotFound), errors.Is(err, keys.ErrErased), errors.Is(err, keys.ErrNotEnrolled):
+		return missing
+	case errors.Is(err, keys.ErrUnavailable), errors.Is(err, storage.ErrUnavailable),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return unavailable
+	}
+	return broken
+}
+
+// status is the page's. What the player gets is up to the vault.
+func (o outcome) status() int {
+	switch o {
+	case good:
+		return http.StatusOK
+	case refused, ended:
+		return http.StatusForbidden
+	case missing:
+		return http.StatusNotFound
+	case unavailable:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
