@@ -5,7 +5,8 @@
 // It needs nothing but Go, and works in a temporary directory that it removes. With VAULT_ADDR and
 // VAULT_TOKEN (an administrator's) in the environment it keeps its keys in that Vault, and with
 // AWS_ENDPOINT_URL, and credentials where AWS's and MinIO's tools look for them, its objects on that S3
-// server. See deploy.go for what it makes there.
+// server. Package examples/internal/deployment says what it makes
+// there.
 //
 // Read login.go first, which decides who may see what and issues grants, then serve.go, which lists
 // and plays with a grant and has no right of its own. bug.go is the mistake of 2020, and events.go what
@@ -25,6 +26,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/recvault/recvault/examples/internal/deployment"
 	"github.com/recvault/recvault/vault"
 )
 
@@ -37,6 +39,9 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// tokenTTL is how long the roles' tokens last, and so how long the portal runs on Vault.
+const tokenTTL = 12 * time.Hour
 
 // run serves the portal until the context ends.
 func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
@@ -51,12 +56,12 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 		return err
 	}
 	defer listener.Close() // again, where it was not served
-	d, err := deploy(ctx)
+	d, err := deployment.New(ctx, "portal", tokenTTL)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.remove()) }()
-	if err := d.seed(ctx, people); err != nil {
+	defer func() { err = errors.Join(err, d.Remove()) }()
+	if err := seed(ctx, d, people); err != nil {
 		return err
 	}
 	p, err := newPortal(d, people, *accessTTL)
@@ -64,7 +69,7 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close()) }()
-	fmt.Fprintf(out, "portal: keys in %s, recordings in %s\n", d.keysAt, d.objectsAt)
+	fmt.Fprintf(out, "portal: keys in %s, recordings in %s\n", d.KeysAt, d.ObjectsAt)
 	fmt.Fprintf(out, "portal: http://%s/\n", listener.Addr())
 	return serve(ctx, listener, p.handler())
 }
@@ -108,22 +113,22 @@ type portal struct {
 	closing func() error
 }
 
-func newPortal(d *deployment, people []person, accessTTL time.Duration) (*portal, error) {
+func newPortal(d *deployment.Deployment, people []person, accessTTL time.Duration) (*portal, error) {
 	events := newPanel()
-	v, err := vault.New(d.server, d.store, vault.WithPrefix(d.prefix),
+	v, err := vault.New(d.Server, d.Store, vault.WithPrefix(d.Prefix),
 		vault.WithKeyCache(keyCacheTTL, keyCacheSize), vault.WithEventHook(events.add))
 	if err != nil {
 		return nil, err
 	}
-	sessions := newSessions(d.server)
-	listings := &listings{vault: v, store: d.store, prefix: d.prefix}
-	pages, err := newPages(d.decides, &listings.bugged)
+	sessions := newSessions(d.Server)
+	listings := &listings{vault: v, store: d.Store, prefix: d.Prefix}
+	pages, err := newPages(d.Decides, &listings.bugged)
 	if err != nil {
 		return nil, err
 	}
 	return &portal{
 		login: &login{
-			granter: d.granter, people: people, patient: d.patient, accessTTL: accessTTL,
+			granter: d.Granter, people: people, patient: d.Patient, accessTTL: accessTTL,
 			sessions: sessions, register: &events.register, pages: pages,
 		},
 		server:  &server{vault: v, listings: listings, sessions: sessions, events: events, pages: pages},

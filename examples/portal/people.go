@@ -3,10 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
+	"github.com/recvault/recvault/examples/internal/deployment"
 	"github.com/recvault/recvault/examples/sample"
 	"github.com/recvault/recvault/vault"
 )
@@ -88,8 +88,8 @@ func find(people []person, id string) (person, bool) {
 
 // seed enrols the patients and puts their consultations, as the process that records them would, with
 // the enroller's and the writer's roles.
-func (d *deployment) seed(ctx context.Context, people []person) error {
-	writer, err := vault.New(d.writer, d.store, vault.WithPrefix(d.prefix))
+func seed(ctx context.Context, d *deployment.Deployment, people []person) error {
+	writer, err := vault.New(d.Writer, d.Store, vault.WithPrefix(d.Prefix))
 	if err != nil {
 		return err
 	}
@@ -99,13 +99,11 @@ func (d *deployment) seed(ctx context.Context, people []person) error {
 		if p.Role != patientRole {
 			continue
 		}
-		keyID, err := d.enroller.Enrol(ctx, d.patient(p.number))
-		if err != nil {
-			return fmt.Errorf("enrol: %w", err)
+		if err := d.Enrol(ctx, d.Patient(p.number)); err != nil {
+			return err
 		}
-		d.enrolled = append(d.enrolled, keyID)
 		for i, c := range p.consultations {
-			id, err := writer.Put(ctx, d.patient(p.number), bytes.NewReader(sample.Video), vault.Metadata{
+			id, err := writer.Put(ctx, d.Patient(p.number), bytes.NewReader(sample.Video), vault.Metadata{
 				ContentType: sample.ContentType,
 				Title:       c.title,
 				RecordedAt:  today.AddDate(0, 0, -c.daysAgo).Add(9*time.Hour + time.Duration(i)*95*time.Minute),
@@ -115,7 +113,7 @@ func (d *deployment) seed(ctx context.Context, people []person) error {
 			if err != nil {
 				return err
 			}
-			d.recorded = append(d.recorded, recorded{d.patient(p.number), id})
+			d.Recorded(d.Patient(p.number), id)
 		}
 	}
 	return nil

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/examples/internal/deployment"
 	"github.com/recvault/recvault/examples/sample"
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/keys"
@@ -29,17 +30,17 @@ import (
 // running is a portal behind a test server.
 type running struct {
 	*portal
-	deployment *deployment
+	deployment *deployment.Deployment
 	url        string
 }
 
 // start runs a portal on what the environment names.
 func start(t *testing.T) *running {
 	t.Helper()
-	d, err := deploy(t.Context())
+	d, err := deployment.New(t.Context(), "portal", tokenTTL)
 	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, d.remove()) })
-	require.NoError(t, d.seed(t.Context(), people))
+	t.Cleanup(func() { assert.NoError(t, d.Remove()) })
+	require.NoError(t, seed(t.Context(), d, people))
 	p, err := newPortal(d, people, time.Minute)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, p.close()) })
@@ -213,11 +214,11 @@ func TestTheBugListsEverybodysRecordingsAndOpensNone(t *testing.T) {
 func TestTheServingHalfCannotIssueGrants(t *testing.T) {
 	p := startEmbedded(t)
 	for role, holds := range map[string]bool{
-		"granter":  holds[keys.Granter](p.deployment.server),
-		"enroller": holds[keys.Enroller](p.deployment.server),
-		"revoker":  holds[keys.Revoker](p.deployment.server),
-		"rotator":  holds[keys.Rotator](p.deployment.server),
-		"eraser":   holds[keys.Eraser](p.deployment.server),
+		"granter":  holds[keys.Granter](p.deployment.Server),
+		"enroller": holds[keys.Enroller](p.deployment.Server),
+		"revoker":  holds[keys.Revoker](p.deployment.Server),
+		"rotator":  holds[keys.Rotator](p.deployment.Server),
+		"eraser":   holds[keys.Eraser](p.deployment.Server),
 	} {
 		assert.False(t, holds, role)
 	}
@@ -294,7 +295,7 @@ func TestAClinicianSeesOnePatientAtATimeAndIsOnRecord(t *testing.T) {
 	assert.Contains(t, text, "Counselling session 5")
 	answer, _ = b.get("/recordings/" + first[0])
 	assert.Equal(t, http.StatusForbidden, answer.StatusCode, "the first patient's are out of reach")
-	assert.ErrorIs(t, p.deployment.server.RevokeSelf(t.Context(), before), keys.ErrInvalidGrant, "the first grant has ended")
+	assert.ErrorIs(t, p.deployment.Server.RevokeSelf(t.Context(), before), keys.ErrInvalidGrant, "the first grant has ended")
 
 	_, text = p.browse(t, "security-desk").get("/security")
 	assert.Contains(t, text, "Found &lt;b&gt;unconscious")
@@ -337,14 +338,14 @@ func TestSigningOutEndsTheGrantForEverybodyWhoHasACopy(t *testing.T) {
 	grant := b.session().Access.Grant
 	answer, _ := b.post("/logout", nil)
 	assert.Equal(t, http.StatusSeeOther, answer.StatusCode)
-	assert.ErrorIs(t, p.deployment.server.RevokeSelf(t.Context(), grant), keys.ErrInvalidGrant)
+	assert.ErrorIs(t, p.deployment.Server.RevokeSelf(t.Context(), grant), keys.ErrInvalidGrant)
 	answer, _ = b.get("/consultations")
 	assert.Equal(t, "/", answer.Header.Get("Location"))
 
 	b = p.browse(t, "P-1042")
 	grant = b.session().Access.Grant
 	b.post("/login", url.Values{"account": {"P-1107"}})
-	assert.ErrorIs(t, p.deployment.server.RevokeSelf(t.Context(), grant), keys.ErrInvalidGrant, "so does signing in as somebody else")
+	assert.ErrorIs(t, p.deployment.Server.RevokeSelf(t.Context(), grant), keys.ErrInvalidGrant, "so does signing in as somebody else")
 }
 
 func TestPagesAreForThoseTheyAreFor(t *testing.T) {
@@ -437,7 +438,7 @@ func TestAnswersHoldNoSecretAndLetNoScriptIn(t *testing.T) {
 		"/", "/consultations", "/consultations/" + found(ownLink, text)[0], "/consultations/" + found(sealedLink, text)[0],
 		"/recordings/" + found(sealedLink, text)[0], "/security", "/patients", "/static/portal.js", "/nowhere",
 	}
-	secrets := []string{"hospital-number", p.deployment.run, "recvault-grant-1."}
+	secrets := []string{"hospital-number", p.deployment.Run, "recvault-grant-1."}
 	p.server.sessions.mu.Lock()
 	for cookie, session := range p.server.sessions.byCookie {
 		secrets = append(secrets, cookie)
@@ -529,12 +530,12 @@ func TestOnRealServersTheServingHalfHasNoRightOfItsOwn(t *testing.T) {
 		}
 	})
 	p := start(t)
-	patient := p.deployment.patient(people[0].number)
-	_, err := p.deployment.server.(keys.Granter).Issue(t.Context(), patient, keys.GrantOptions{
+	patient := p.deployment.Patient(people[0].number)
+	_, err := p.deployment.Server.(keys.Granter).Issue(t.Context(), patient, keys.GrantOptions{
 		TTL: time.Minute, Subject: "nobody", Purpose: keys.Treatment,
 	})
 	assert.ErrorIs(t, err, keys.ErrDenied)
-	_, err = p.deployment.server.KeyID(t.Context(), patient)
+	_, err = p.deployment.Server.KeyID(t.Context(), patient)
 	assert.ErrorIs(t, err, keys.ErrDenied)
 
 	b := p.browse(t, "P-1042")

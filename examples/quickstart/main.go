@@ -6,7 +6,7 @@
 // It needs nothing but Go, and works in a temporary directory that it removes. With VAULT_ADDR and
 // VAULT_TOKEN (an administrator's) in the environment it keeps its keys in that Vault, and with
 // AWS_ENDPOINT_URL, and credentials where AWS's and MinIO's tools look for them, its objects on that S3
-// server. See deploy.go for what it makes there.
+// server. Package examples/internal/deployment says what it makes there.
 package main
 
 import (
@@ -23,6 +23,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/recvault/recvault/examples/internal/deployment"
 	"github.com/recvault/recvault/examples/sample"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
@@ -39,30 +40,30 @@ func main() {
 }
 
 func run(ctx context.Context, out io.Writer) (err error) {
-	d, err := deploy(ctx)
+	d, err := deployment.New(ctx, "quickstart", 10*time.Minute)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.remove()) }()
-	s := &story{deployment: d, out: out}
-	s.say("recvault quickstart: keys in %s, recordings in %s\n", d.keysAt, d.objectsAt)
+	defer func() { err = errors.Join(err, d.Remove()) }()
+	s := &story{Deployment: d, out: out}
+	s.say("recvault quickstart: keys in %s, recordings in %s\n", d.KeysAt, d.ObjectsAt)
 	return s.tell(ctx)
 }
 
 // story is told against the parts of a deployment, each of which could be another process.
 type story struct {
-	*deployment
+	*deployment.Deployment
 	out io.Writer
 }
 
 func (s *story) say(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
 
 func (s *story) tell(ctx context.Context) error {
-	writer, err := vault.New(s.writer, s.store)
+	writer, err := vault.New(s.Writer, s.Store, vault.WithPrefix(s.Prefix))
 	if err != nil {
 		return err
 	}
-	server, err := vault.New(s.server, s.store)
+	server, err := vault.New(s.Server, s.Store, vault.WithPrefix(s.Prefix))
 	if err != nil {
 		return err
 	}
@@ -122,18 +123,16 @@ func (s *story) tell(ctx context.Context) error {
 	s.say("             %s before it came out intact, and nothing after.", size(int(played)))
 
 	s.say("\nAn ID is not a key. What opens a recording is a grant for its patient, and whether it does")
-	s.say("is decided by %s, not by the application.", s.decides)
+	s.say("is decided by %s, not by the application.", s.Decides)
 	return nil
 }
 
 // record puts the sample as a patient's consultation.
 func (s *story) record(ctx context.Context, v *vault.Vault, patient string) (vault.ID, error) {
-	keyID, err := s.enroller.Enrol(ctx, s.patient(patient))
-	if err != nil {
+	if err := s.Enrol(ctx, s.Patient(patient)); err != nil {
 		return vault.ID{}, err
 	}
-	s.enrolled = append(s.enrolled, keyID)
-	id, err := v.Put(ctx, s.patient(patient), bytes.NewReader(sample.Video), vault.Metadata{
+	id, err := v.Put(ctx, s.Patient(patient), bytes.NewReader(sample.Video), vault.Metadata{
 		ContentType: sample.ContentType,
 		Title:       patient + "'s consultation",
 		RecordedAt:  time.Now(),
@@ -142,14 +141,14 @@ func (s *story) record(ctx context.Context, v *vault.Vault, patient string) (vau
 	if err != nil {
 		return vault.ID{}, err
 	}
-	s.recorded = append(s.recorded, recorded{s.patient(patient), id})
+	s.Recorded(s.Patient(patient), id)
 	s.say("   %-6s    %s", patient, id)
 	return id, nil
 }
 
 // grant is what a login does, in the one process that decides who may see what.
 func (s *story) grant(ctx context.Context, patient string) (keys.Grant, error) {
-	return s.granter.Issue(ctx, s.patient(patient), keys.GrantOptions{
+	return s.Granter.Issue(ctx, s.Patient(patient), keys.GrantOptions{
 		TTL:     15 * time.Minute,
 		Subject: strings.ToLower(patient) + "@portal",
 		Purpose: keys.PatientRequest,
@@ -184,7 +183,7 @@ func (s *story) play(ctx context.Context, v *vault.Vault, grant keys.Grant, id v
 
 // showNoise prints what the leaked ID gives to whoever can read the storage.
 func (s *story) showNoise(ctx context.Context, id vault.ID) error {
-	object, err := s.store.Get(ctx, mediaName(id), 64<<10, 24)
+	object, err := s.Store.Get(ctx, s.mediaName(id), 64<<10, 24)
 	if err != nil {
 		return err
 	}
@@ -199,7 +198,7 @@ func (s *story) showNoise(ctx context.Context, id vault.ID) error {
 
 // flipBit alters one bit in the middle of a recording's media.
 func (s *story) flipBit(ctx context.Context, id vault.ID) error {
-	object, err := s.store.Get(ctx, mediaName(id), 0, -1)
+	object, err := s.Store.Get(ctx, s.mediaName(id), 0, -1)
 	if err != nil {
 		return err
 	}
@@ -209,13 +208,13 @@ func (s *story) flipBit(ctx context.Context, id vault.ID) error {
 		return err
 	}
 	media[len(media)/2] ^= 1
-	_, err = s.store.Put(ctx, mediaName(id), bytes.NewReader(media), int64(len(media)), storage.Condition{})
+	_, err = s.Store.Put(ctx, s.mediaName(id), bytes.NewReader(media), int64(len(media)), storage.Condition{})
 	return err
 }
 
 // mediaName is the name of a recording's ciphertext in the store, as package vault documents it.
-func mediaName(id vault.ID) string {
-	return "r1/" + id.KeyID().String() + "/" + id.Rec() + "/media"
+func (s *story) mediaName(id vault.ID) string {
+	return s.Prefix + "r1/" + id.KeyID().String() + "/" + id.Rec() + "/media"
 }
 
 // shorten cuts the IDs in an error, for the screen's sake.

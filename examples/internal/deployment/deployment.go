@@ -1,0 +1,248 @@
+// Package deployment puts the parts of the examples together: on the embedded default, in a temporary
+// directory, or on the servers that the environment names.
+//
+// With VAULT_ADDR and VAULT_TOKEN (an administrator's), keys are kept in that Vault. With
+// AWS_ENDPOINT_URL, and credentials where AWS's and MinIO's tools look for them, objects are kept on that S3
+// server, in the bucket that RECVAULT_BUCKET names.
+package deployment
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/minio/minio-go/v7"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/local"
+	"github.com/recvault/recvault/keys/transit"
+	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/storage/dir"
+	"github.com/recvault/recvault/storage/s3"
+	"github.com/recvault/recvault/vault"
+)
+
+// Deployment is who holds which role. With Vault, each has a token for its role alone.
+type Deployment struct {
+	Enroller keys.Enroller
+	Writer   vault.Keyring
+	Granter  keys.Granter
+	Server   vault.Keyring // the half that serves: with Vault, it has no token at all
+	Eraser   keys.Eraser
+	Store    storage.Store
+
+	KeysAt, ObjectsAt, Decides string // in words
+
+	Run    string // makes the patients of this run its own
+	Prefix string // and its objects
+
+	name     string
+	tokenTTL time.Duration
+
+	// What is to be removed at the end.
+	enrolled []keys.KeyID
+	recorded []recorded
+	cleanup  []func(context.Context) error
+}
+
+type recorded struct {
+	patient keys.Patient
+	id      vault.ID
+}
+
+// Patient is how recvault is told of somebody whom the application knows by a name or number.
+func (d *Deployment) Patient(name string) keys.Patient {
+	return keys.Patient(d.name + "/" + d.Run + "/" + name)
+}
+
+// Enrol enrols a patient, whose key Remove will erase.
+func (d *Deployment) Enrol(ctx context.Context, patient keys.Patient) error {
+	keyID, err := d.Enroller.Enrol(ctx, patient)
+	if err == nil {
+		d.enrolled = append(d.enrolled, keyID)
+	}
+	return err
+}
+
+// Recorded notes a recording that Remove will delete.
+func (d *Deployment) Recorded(patient keys.Patient, id vault.ID) {
+	d.recorded = append(d.recorded, recorded{patient, id})
+}
+
+// New deploys an example. Its name is part of all that it makes: in Vault the mount and the policies
+// recvault-<name>, on S3 the bucket recvault-<name> unless another is named. tokenTTL is how long the roles'
+// tokens last, and so how long it runs on Vault.
+func New(ctx context.Context, name string, tokenTTL time.Duration) (_ *Deployment, err error) {
+	run := rand.Text()
+	d := &Deployment{name: name, tokenTTL: tokenTTL, Run: run, Prefix: name + "/" + run + "/"}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Remove())
+		}
+	}()
+	directory, err := os.MkdirTemp("", "recvault-"+name+"-")
+	if err != nil {
+		return nil, err
+	}
+	d.cleanup = append(d.cleanup, func(context.Context) error { return os.RemoveAll(directory) })
+	if os.Getenv("VAULT_ADDR") != "" {
+		err = d.keysInVault(ctx)
+	} else {
+		err = d.keysInDirectory(filepath.Join(directory, "keys"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if endpoint := os.Getenv("AWS_ENDPOINT_URL"); endpoint != "" {
+		err = d.objectsInBucket(ctx, endpoint)
+	} else {
+		err = d.objectsInDirectory(filepath.Join(directory, "objects"))
+	}
+	return d, err
+}
+
+// keysInDirectory opens a keyring that holds every role, as package local says it does. The half that
+// serves is handed no more of its methods than it needs.
+func (d *Deployment) keysInDirectory(path string) error {
+	keyring, err := local.Open(path, local.Options{})
+	if err != nil {
+		return err
+	}
+	d.cleanup = append(d.cleanup, func(context.Context) error { return keyring.Close() })
+	d.Enroller, d.Writer, d.Granter, d.Eraser = keyring, keyring, keyring, keyring
+	d.Server = struct{ vault.Keyring }{keyring}
+	d.KeysAt, d.Decides = "a temporary directory", "the keyring"
+	return nil
+}
+
+// keysInVault sets up a Transit engine, if it is not there, and makes a token for each role. The patients' keys are erased and the tokens revoked at the end; the engine stays.
+func (d *Deployment) keysInVault(ctx context.Context) error {
+	mount, prefix := "recvault-"+d.name, "recvault-"+d.name
+	admin, err := api.NewClient(nil) // settings from VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE
+	if err != nil {
+		return err
+	}
+	if _, err := transit.Setup(ctx, admin, transit.SetupOptions{Mount: mount, Prefix: prefix, MaxGrantTTL: time.Hour}); err != nil {
+		return err
+	}
+	keyring := func(role string) (*transit.Keyring, error) {
+		client, err := admin.CloneWithHeaders()
+		if err != nil {
+			return nil, err
+		}
+		client.ClearToken()
+		if role != "" {
+			secret, err := admin.Auth().Token().CreateOrphanWithContext(ctx, &api.TokenCreateRequest{
+				Policies: []string{prefix + "-" + role}, NoDefaultPolicy: true, TTL: d.tokenTTL.String(),
+			})
+			if err != nil {
+				return nil, err
+			}
+			client.SetToken(secret.Auth.ClientToken)
+			d.cleanup = append(d.cleanup, func(ctx context.Context) error {
+				return admin.Auth().Token().RevokeAccessorWithContext(ctx, secret.Auth.Accessor)
+			})
+		}
+		return transit.New(client, transit.Options{Mount: mount, Prefix: prefix})
+	}
+	for _, part := range []struct {
+		role string
+		set  func(*transit.Keyring)
+	}{
+		{"enroller", func(k *transit.Keyring) { d.Enroller = k }},
+		{"writer", func(k *transit.Keyring) { d.Writer = k }},
+		{"granter", func(k *transit.Keyring) { d.Granter = k }},
+		{"eraser", func(k *transit.Keyring) { d.Eraser = k }},
+		{"", func(k *transit.Keyring) { d.Server = k }},
+	} {
+		k, err := keyring(part.role)
+		if err != nil {
+			return err
+		}
+		part.set(k)
+	}
+	d.KeysAt, d.Decides = "Vault at "+redacted(admin.Address()), "Vault"
+	return nil
+}
+
+func (d *Deployment) objectsInDirectory(path string) error {
+	store, err := dir.Open(path)
+	if err != nil {
+		return err
+	}
+	d.cleanup = append(d.cleanup, func(context.Context) error { return store.Close() })
+	d.Store, d.ObjectsAt = store, "a temporary directory"
+	return nil
+}
+
+// objectsInBucket uses the bucket that RECVAULT_BUCKET names, or else one of its own, and makes it
+// if it is not there. The recordings are removed at the end; the bucket stays.
+func (d *Deployment) objectsInBucket(ctx context.Context, endpoint string) error {
+	bucket := os.Getenv("RECVAULT_BUCKET")
+	if bucket == "" {
+		bucket = "recvault-" + d.name
+	}
+	client, err := s3.NewClient(s3.Config{Endpoint: endpoint, Region: os.Getenv("AWS_REGION"), CAFile: os.Getenv("AWS_CA_BUNDLE")})
+	if err != nil {
+		return err
+	}
+	exists, err := client.BucketExists(ctx, bucket)
+	if err != nil {
+		return fmt.Errorf("bucket %s: %w", bucket, err)
+	}
+	if !exists {
+		if err := client.MakeBucket(ctx, bucket, minio.MakeBucketOptions{Region: os.Getenv("AWS_REGION")}); err != nil {
+			return fmt.Errorf("bucket %s: %w", bucket, err)
+		}
+	}
+	store, err := s3.New(client, bucket)
+	if err != nil {
+		return err
+	}
+	d.Store, d.ObjectsAt = store, "bucket "+bucket+" at "+redacted(endpoint)
+	return nil
+}
+
+// redacted is an address without the password that it may hold.
+func redacted(address string) string {
+	parsed, err := url.Parse(address)
+	if err != nil {
+		return "an address that is not a URL"
+	}
+	return parsed.Redacted()
+}
+
+// Remove takes away what this run has made, whatever became of it.
+func (d *Deployment) Remove() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	failed := []error{d.removeRecordings(ctx)}
+	for _, keyID := range d.enrolled {
+		failed = append(failed, d.Eraser.Erase(ctx, keyID))
+	}
+	for i := len(d.cleanup) - 1; i >= 0; i-- {
+		failed = append(failed, d.cleanup[i](ctx))
+	}
+	return errors.Join(failed...)
+}
+
+func (d *Deployment) removeRecordings(ctx context.Context) error {
+	if len(d.recorded) == 0 {
+		return nil
+	}
+	v, err := vault.New(d.Writer, d.Store, vault.WithPrefix(d.Prefix))
+	if err != nil {
+		return err
+	}
+	failed := []error{}
+	for _, r := range d.recorded {
+		failed = append(failed, v.Delete(ctx, r.patient, r.id))
+	}
+	return errors.Join(append(failed, v.Close())...)
+}
