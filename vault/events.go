@@ -23,7 +23,7 @@ const (
 	GrantRefused EventKind = "grant-refused"
 	// Damaged: a recording failed authentication, or part of it is missing.
 	Damaged EventKind = "damaged"
-	// Overflow: so much happened at once that these attempts were only counted.
+	// Overflow: so much of one kind happened at once that these attempts were only counted.
 	Overflow EventKind = "overflow"
 )
 
@@ -31,6 +31,7 @@ const (
 // and no key.
 type Event struct {
 	Kind       EventKind
+	Of         EventKind // of an Overflow: the kind of what was counted
 	Time       time.Time
 	Recording  ID           // what was asked for; its KeyID is the patient's pseudonym
 	GrantKeyID keys.KeyID   // whose recordings the grant is for, as it says itself
@@ -41,7 +42,7 @@ type Event struct {
 }
 
 // WithEventHook has a function called with each security event, at once. It is called on a goroutine of
-// its own, with one event at a time, so a slow one delays later events and nothing else. The same
+// its own, with one event at a time, so a slow one delays later events, and Close, and nothing else. The same
 // event again, within a second, is counted, and told once more with its count when the second is over.
 func WithEventHook(hook func(Event)) Option {
 	return func(v *Vault) error {
@@ -64,7 +65,8 @@ func WithLogger(logger *slog.Logger) Option {
 const (
 	// eventWindow is how long the same event is only counted.
 	eventWindow = time.Second
-	// maxEvents is how many different events are told apart within a window.
+	// maxEvents is how many different events of one kind are told apart within a window, so that a flood of
+	// one kind hides none of another.
 	maxEvents = 1000
 )
 
@@ -74,12 +76,14 @@ type events struct {
 	logger *slog.Logger // nil stands for slog.Default()
 
 	mu       sync.Mutex
-	queue    []Event          // to be told now
-	repeated map[Event]*Event // told in this window, by what they have in common, and what to tell at its end
-	overflow Event
-	running  chan struct{} // closed when the goroutine that tells ends; nil if there is none
+	queue    []Event           // to be told now
+	repeated map[Event]*Event  // told in this window, by what they have in common, and what to tell at its end
+	told     map[EventKind]int // how many are told apart in this window
+	overflow map[EventKind]*Event
+	running  bool          // there is a goroutine that tells
+	latest   chan struct{} // closed when the last one that was started has ended
 	wake     chan struct{} // has room for one
-	closing  bool
+	closing  int           // how many wait in close
 
 	telling sync.Mutex // one event is told at a time
 }
@@ -94,21 +98,25 @@ func (e *events) report(event Event) {
 	case again != nil:
 		again.Time = event.Time
 		again.Count++
-	case len(e.repeated) == maxEvents:
-		e.overflow.Time = event.Time
-		e.overflow.Count++
+	case e.told[event.Kind] == maxEvents:
+		if e.overflow[event.Kind] == nil {
+			e.overflow[event.Kind] = &Event{Kind: Overflow, Of: event.Kind}
+		}
+		e.overflow[event.Kind].Time = event.Time
+		e.overflow[event.Kind].Count++
 	default:
 		if e.repeated == nil {
-			e.repeated = map[Event]*Event{}
+			e.repeated, e.told, e.overflow = map[Event]*Event{}, map[EventKind]int{}, map[EventKind]*Event{}
 		}
+		e.told[event.Kind]++
 		counted := same
 		e.repeated[same] = &counted
 		event.Count = 1
 		e.queue = append(e.queue, event)
 	}
-	if e.running == nil {
-		e.running, e.wake = make(chan struct{}), make(chan struct{}, 1)
-		go e.run(e.running, e.wake)
+	if !e.running {
+		e.running, e.latest, e.wake = true, make(chan struct{}), make(chan struct{}, 1)
+		go e.run(e.latest, e.wake)
 	}
 	e.nudge()
 }
@@ -135,12 +143,12 @@ func (e *events) run(done, wake chan struct{}) {
 		e.mu.Lock()
 		now := e.queue
 		e.queue = nil
-		if over || e.closing {
+		if over || e.closing > 0 {
 			now = append(now, e.summaries()...)
 		}
-		last := e.closing || over && len(now) == 0
+		last := e.closing > 0 || over && len(now) == 0
 		if last {
-			e.running = nil // what comes from now on is told by another
+			e.running = false // what comes from now on is told by another
 		}
 		e.mu.Unlock()
 		e.telling.Lock()
@@ -162,11 +170,10 @@ func (e *events) summaries() []Event {
 			counted = append(counted, *event)
 		}
 	}
-	if e.overflow.Count > 0 {
-		e.overflow.Kind = Overflow
-		counted = append(counted, e.overflow)
+	for _, event := range e.overflow {
+		counted = append(counted, *event)
 	}
-	e.repeated, e.overflow = nil, Event{}
+	e.repeated, e.told, e.overflow = nil, nil, nil
 	return counted
 }
 
@@ -177,6 +184,7 @@ func (e *events) tell(event Event) {
 	}
 	logger.LogAttrs(context.Background(), slog.LevelWarn, "recvault: security event",
 		slog.String("kind", string(event.Kind)),
+		slog.String("of", string(event.Of)),
 		slog.Time("at", event.Time),
 		slog.String("recording", event.Recording.String()),
 		slog.String("grant_key_id", event.GrantKeyID.String()),
@@ -189,20 +197,20 @@ func (e *events) tell(event Event) {
 	}
 }
 
-// close tells of what is pending, and waits until that is done.
+// close waits until what is pending has been told.
 func (e *events) close() {
 	e.mu.Lock()
-	running := e.running
-	if running == nil {
-		e.mu.Unlock()
-		return
+	latest := e.latest
+	e.closing++
+	if e.running {
+		e.nudge()
 	}
-	e.closing = true
-	e.nudge()
 	e.mu.Unlock()
-	<-running
+	if latest != nil {
+		<-latest
+	}
 	e.mu.Lock()
-	e.closing = false
+	e.closing--
 	e.mu.Unlock()
 }
 

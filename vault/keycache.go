@@ -21,7 +21,7 @@ const (
 
 // WithKeyCache sets how long an unwrapped recording key is kept in memory, so that a player which
 // sends many requests has it unwrapped once, and how many are kept. The time is also how long a revocation
-// may take to be honoured. A key is kept for the grant that unwrapped it and for no other, no longer than the
+// may take to be honoured by Open, Stat and ServeRecording; what is open already stays open. A key is kept for the grant that unwrapped it and for no other, no longer than the
 // grant lasts, and is wiped when it goes. The defaults are [DefaultKeyCacheTTL] and
 // [DefaultKeyCacheSize]; a time of 0 keeps none.
 func WithKeyCache(ttl time.Duration, size int) Option {
@@ -40,6 +40,7 @@ type keyCache struct {
 	ttl time.Duration
 
 	mu      sync.Mutex
+	closed  bool // keep no more
 	kept    *simplelru.LRU[keyCacheKey, *keptKey]
 	flights map[keyCacheKey]*flight
 }
@@ -94,10 +95,14 @@ func (c *keyCache) unwrap(ctx context.Context, grant keys.Grant, id ID, wrapped 
 		flightCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		f = &flight{cancel: cancel, done: make(chan struct{})}
 		c.flights[k] = f
+		until := time.Now().Add(c.ttl) // from now on a revocation would be noticed
+		if expires := grant.Expires(); !expires.IsZero() && expires.Before(until) {
+			until = expires
+		}
 		go func() {
 			key, err := unwrap(flightCtx)
 			cancel()
-			c.land(k, f, key, err, grant.Expires())
+			c.land(k, f, key, err, until)
 		}()
 	}
 	f.waiters++
@@ -129,8 +134,8 @@ func (c *keyCache) unwrap(ctx context.Context, grant keys.Grant, id ID, wrapped 
 	}
 }
 
-// land hands the outcome of a flight to those who wait, and keeps a key.
-func (c *keyCache) land(k keyCacheKey, f *flight, key *keys.RecordingKey, err error, expires time.Time) {
+// land hands the outcome of a flight to those who wait, and keeps a key for the time that is left.
+func (c *keyCache) land(k keyCacheKey, f *flight, key *keys.RecordingKey, err error, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.flights[k] == f {
@@ -145,11 +150,8 @@ func (c *keyCache) land(k keyCacheKey, f *flight, key *keys.RecordingKey, err er
 		key.Wipe()
 		return
 	}
-	ttl := c.ttl
-	if !expires.IsZero() {
-		ttl = min(ttl, time.Until(expires))
-	}
-	if ttl <= 0 {
+	ttl := time.Until(until)
+	if ttl <= 0 || c.closed {
 		return
 	}
 	kept := &keptKey{key: copyKey(key)}
@@ -166,10 +168,11 @@ func (c *keyCache) forget(k keyCacheKey, kept *keptKey) {
 	}
 }
 
-// clear wipes all keys.
-func (c *keyCache) clear() {
+// close wipes all keys, and has no more kept.
+func (c *keyCache) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.closed = true
 	c.kept.Purge()
 }
 

@@ -59,7 +59,7 @@ func wiped(f *cacheFixture, key *keys.RecordingKey) bool {
 
 func TestAKeyIsKeptForItsGrantRecordingAndEnvelopeOnly(t *testing.T) {
 	f := newCacheFixture(time.Minute, 10)
-	defer f.clear()
+	defer f.close()
 	grant, id := someGrant(time.Time{}), someID()
 	first := f.get(t, grant, id)
 	again := f.get(t, grant, id)
@@ -83,7 +83,7 @@ func TestKeysThatGoAreWiped(t *testing.T) {
 	id := someID()
 	t.Run("for want of room", func(t *testing.T) {
 		f := newCacheFixture(time.Minute, 1)
-		defer f.clear()
+		defer f.close()
 		f.get(t, someGrant(time.Time{}), id)
 		kept := f.keptKeys()
 		require.Len(t, kept, 1)
@@ -111,14 +111,14 @@ func TestKeysThatGoAreWiped(t *testing.T) {
 		f := newCacheFixture(time.Minute, 10)
 		f.get(t, someGrant(time.Time{}), id)
 		kept := f.keptKeys()
-		f.clear()
+		f.close()
 		assert.True(t, wiped(f, kept[0]))
 	})
 }
 
 func TestWhoAsksAtOnceSharesOneUnwrapping(t *testing.T) {
 	f := newCacheFixture(time.Minute, 10)
-	defer f.clear()
+	defer f.close()
 	grant, id := someGrant(time.Time{}), someID()
 	release, entered := make(chan struct{}), make(chan struct{}, 100)
 	secret := keys.NewRecordingKey()
@@ -183,7 +183,7 @@ func TestAnUnwrappingThatNobodyWaitsForIsCancelled(t *testing.T) {
 
 func TestARefusalIsNotKept(t *testing.T) {
 	f := newCacheFixture(time.Minute, 10)
-	defer f.clear()
+	defer f.close()
 	grant, id := someGrant(time.Time{}), someID()
 	refused := errors.New("refused")
 	for range 3 {

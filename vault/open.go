@@ -35,14 +35,14 @@ type OpenOption func(*openOptions)
 type openOptions struct{ at int64 }
 
 // At tells at which offset reading will begin, so that what lies there is fetched and checked first and not
-// the beginning. The position is still 0. An offset that is negative or past the end is 0.
+// the beginning. The position is still 0. A negative offset is 0; at one past the end nothing is fetched.
 func At(offset int64) OpenOption {
 	return func(o *openOptions) { o.at = max(offset, 0) }
 }
 
 // Open opens a recording with a grant. It reads the envelope, has the recording key unwrapped with
-// the grant's own right, and checks the media's size and first segment before it returns. While the
-// keyring is asked, that segment is fetched. An unwrapped key is kept for a while: see [WithKeyCache].
+// the grant's own right, and checks the media's size and first segment, or that at [At], before it
+// returns. While the keyring is asked, that segment is fetched. An unwrapped key is kept for a while: see [WithKeyCache].
 //
 // A grant for another patient is presented all the same: that it is refused, and on record, is up to
 // the keyring. Refusals and damage are told as security events: see [WithEventHook]. The context governs the Recording until it is closed.
@@ -161,12 +161,33 @@ func (v *Vault) envelope(ctx context.Context, grant keys.Grant, id ID) (envelope
 // readEnvelope returns the stored text of an envelope, with the errors of the store. Of a text that is
 // too long for an envelope it returns the beginning, which is too long as well.
 func (v *Vault) readEnvelope(ctx context.Context, id ID) ([]byte, error) {
-	object, err := v.store.Get(ctx, v.objectName(id, envelopePart), 0, envelope.MaxSize+1)
-	if err != nil {
-		return nil, err
+	text, _, err := v.fetch(ctx, v.objectName(id, envelopePart), 0, envelope.MaxSize+1)
+	return text, err
+}
+
+// maxFetches is how often a small part of an object is asked for, if connections drop.
+const maxFetches = 3
+
+// fetch returns a small part of an object, and the size of all of it. The store repeats requests that get
+// no answer; an answer that breaks off is asked for again here.
+func (v *Vault) fetch(ctx context.Context, name string, offset, length int64) (data []byte, size int64, err error) {
+	for range maxFetches {
+		object, getErr := v.store.Get(ctx, name, offset, length)
+		if getErr != nil {
+			return nil, 0, getErr
+		}
+		size = object.Info.Size
+		data = make([]byte, max(0, min(length, size-offset)))
+		_, err = io.ReadFull(object, data) // no more than that, whatever the store sends
+		_ = object.Close()
+		if err == nil {
+			return data, size, nil
+		}
+		if ctxErr := ctx.Err(); ctxErr != nil {
+			return nil, 0, ctxErr
+		}
 	}
-	defer object.Close()
-	return io.ReadAll(io.LimitReader(object, envelope.MaxSize+1)) // whatever the store sends
+	return nil, 0, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 }
 
 // unseal has the recording key unwrapped and opens the metadata with it.
@@ -202,14 +223,8 @@ type part struct {
 // fetchPart fetches the segment that holds the plaintext byte at offset.
 func (v *Vault) fetchPart(ctx context.Context, id ID, offset int64) part {
 	start, length := segment.Span(offset)
-	object, err := v.store.Get(ctx, v.objectName(id, mediaPart), start, length)
-	if err != nil {
-		return part{err: err}
-	}
-	defer object.Close()
-	ciphertext := make([]byte, max(0, min(length, object.Info.Size-start)))
-	_, err = io.ReadFull(object, ciphertext)
-	return part{start, ciphertext, object.Info.Size, err}
+	ciphertext, size, err := v.fetch(ctx, v.objectName(id, mediaPart), start, length)
+	return part{start, ciphertext, size, err}
 }
 
 // mediaSource reads a recording's media, as long as it has the size that was sealed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"strconv"
@@ -25,7 +26,8 @@ const notToBeStored = "private, no-store"
 //
 // Responses have the recording's content type and a strong ETag, and are not to be stored (Cache-Control:
 // private, no-store). What is neither video, audio nor a picture is offered for saving and not shown, so that
-// nothing that was stored can run as a page of the application. A recording that proves to be
+// nothing that was stored can run as a page of the application. A request for more than 64 ranges gets all
+// of it. A recording that proves to be
 // damaged after the first bytes have gone out aborts the connection, so that no client takes it for complete.
 //
 // Errors are told in one line of plain text that holds nothing secret: 403 for a grant that is refused, 404
@@ -40,21 +42,27 @@ func (v *Vault) ServeRecording(w http.ResponseWriter, r *http.Request, grant key
 		http.Error(w, "A recording can be read and nothing else.", http.StatusMethodNotAllowed)
 		return
 	}
-	start, end := rangeHint(r.Header.Get("Range"))
+	ranges := plainRanges(r.Header.Get("Range"))
+	if len(ranges) > maxRanges {
+		r = r.Clone(r.Context())
+		r.Header.Del("Range") // which a server may ignore (RFC 9110, section 14.2)
+		ranges = nil
+	}
+	var start int64
+	if len(ranges) == 1 {
+		start = ranges[0].start
+	}
 	recording, err := v.Open(r.Context(), grant, id, At(start))
 	if err != nil {
 		serveError(w, r, err)
 		return
 	}
 	defer recording.Close()
-	if end > 0 {
-		recording.reader.Expect(end)
-	}
 	contentType, disposition := presentation(recording.info.ContentType)
 	header.Set("Content-Type", contentType)
 	header.Set("Content-Disposition", disposition)
 	header.Set("ETag", `"`+id.Rec()+`"`) // what an ID names never changes
-	content := &servedContent{recording: recording}
+	content := &servedContent{recording: recording, ranges: ranges}
 	http.ServeContent(&notStored{w}, r, "", recording.info.CreatedAt, content)
 	if content.failed.Load() {
 		// The status and some bytes are out, and only a broken connection tells the client now.
@@ -62,20 +70,36 @@ func (v *Vault) ServeRecording(w http.ResponseWriter, r *http.Request, grant key
 	}
 }
 
-// rangeHint returns the bytes that a request for one plain range is for, so that the right part is fetched first
-// and nothing beyond it. What the request means is decided by http.ServeContent.
-func rangeHint(text string) (start, end int64) {
+// maxRanges is how many ranges a request may ask for. Each costs the storage a request of its own, and
+// players ask for one.
+const maxRanges = 64
+
+// plainRange is what a request asks for with "start-end", both counted, or with "start-". A start of -1 is
+// none of these.
+type plainRange struct{ start, end int64 }
+
+// plainRanges returns the ranges of a request, so that the right part is fetched first and nothing beyond
+// it. What the request means is decided by http.ServeContent.
+func plainRanges(text string) []plainRange {
 	text, ok := strings.CutPrefix(text, "bytes=")
-	from, to, found := strings.Cut(text, "-")
-	first, err := strconv.ParseUint(from, 10, 62)
-	if !ok || !found || err != nil {
-		return 0, 0
+	if !ok {
+		return nil
 	}
-	last, err := strconv.ParseUint(to, 10, 62)
-	if err != nil || last < first {
-		return int64(first), 0
+	var ranges []plainRange
+	for spec := range strings.SplitSeq(text, ",") {
+		from, to, _ := strings.Cut(strings.TrimSpace(spec), "-")
+		start, startErr := strconv.ParseUint(from, 10, 62)
+		end, endErr := strconv.ParseUint(to, 10, 62)
+		asked := plainRange{int64(start), int64(end)}
+		if startErr != nil {
+			asked.start = -1 // the last so many bytes, or nonsense
+		}
+		if endErr != nil || end < start {
+			asked.end = math.MaxInt64 - 1
+		}
+		ranges = append(ranges, asked)
 	}
-	return int64(first), int64(last) + 1
+	return ranges
 }
 
 // presentation returns the content type to serve, and whether a browser should show it.
@@ -107,6 +131,7 @@ func (w *notStored) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // goroutine of its own, which may outlive it by a moment.
 type servedContent struct {
 	recording *Recording
+	ranges    []plainRange
 	failed    atomic.Bool
 }
 
@@ -118,8 +143,20 @@ func (c *servedContent) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Seek is called before each range is read. Of ranges that start alike the longest counts.
 func (c *servedContent) Seek(offset int64, whence int) (int64, error) {
-	return c.recording.Seek(offset, whence)
+	position, err := c.recording.Seek(offset, whence)
+	end := int64(-1)
+	for _, asked := range c.ranges {
+		if asked.start == position {
+			end = max(end, asked.end)
+		}
+	}
+	if end < 0 {
+		end = math.MaxInt64 - 1
+	}
+	c.recording.reader.Expect(end + 1)
+	return position, err
 }
 
 func serveError(w http.ResponseWriter, r *http.Request, err error) {

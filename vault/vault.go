@@ -102,10 +102,11 @@ func New(keyring Keyring, store storage.Store, options ...Option) (*Vault, error
 	return v, nil
 }
 
-// Close wipes the keys that are kept and tells of security events that are pending. What is open stays
-// open. It returns nil.
+// Close wipes the keys that are kept, keeps none from then on, and waits until security events that are
+// pending have been told. What is open stays open. It returns nil, and must not be called by an event
+// hook.
 func (v *Vault) Close() error {
-	v.keyCache.clear()
+	v.keyCache.close()
 	v.events.close()
 	return nil
 }

@@ -14,7 +14,7 @@ const (
 	window = 4
 )
 
-// ahead fetches consecutive segments and decrypts them on all cores, before they are asked for.
+// ahead fetches consecutive segments and decrypts them on up to four cores, before they are asked for.
 type ahead struct {
 	reader  *Reader
 	cancel  context.CancelFunc
@@ -104,7 +104,7 @@ func (a *ahead) fetch(ctx context.Context, first, end int64) {
 func (a *ahead) decrypt() {
 	for b := range a.work {
 		for n := range b.count {
-			plain, err := a.reader.open(b.segments[n], b.first+int64(n))
+			plain, err := a.reader.decrypter.open(b.segments[n], b.first+int64(n))
 			if err != nil {
 				b.count, b.err = n, err
 				break
@@ -125,6 +125,7 @@ func (a *ahead) take() ([]byte, error) {
 				return b.segments[n], nil
 			}
 			if b.err != nil {
+				a.reader.noteDamage(b.err) // now that it is its turn
 				return nil, b.err
 			}
 			a.current = nil

@@ -17,10 +17,10 @@ type Source func(ctx context.Context, offset, length int64) (io.ReadCloser, erro
 // authenticated. It is safe for concurrent use, though Read, Seek and WriteTo wait for each other.
 //
 // Read, Seek and WriteTo share a position. Their first error other than io.EOF ends them: every later
-// call returns it. A failed authentication ends ReadAt as well. A connection that drops is none: the
+// call returns it. A failed authentication in any of them, or in a ReadAt, ends ReadAt as well. A connection that drops is none: the
 // source is asked again, from the segment where it stopped, up to three times in a row.
 //
-// Reading on from the position is done ahead, on all cores, in 1 MiB of memory. Random reads fetch
+// Reading on from the position is done ahead, on up to four cores, in 1 MiB of memory. Random reads fetch
 // what they need with one request and keep up to 512 KiB of it.
 type Reader struct {
 	ctx       context.Context
@@ -67,7 +67,7 @@ func NewReader(ctx context.Context, decrypter *Decrypter, source Source, start i
 		return r, nil
 	}
 	i := start / Size
-	plain, err := r.open(ciphertext[ciphertextStart(i)-start:], i)
+	plain, err := decrypter.open(ciphertext[ciphertextStart(i)-start:], i)
 	if err != nil {
 		r.cancel()
 		return nil, err
@@ -232,18 +232,19 @@ func (r *Reader) stop() {
 	}
 }
 
-// open opens segment i in place. Its failure ends the Reader.
-func (r *Reader) open(segment []byte, i int64) ([]byte, error) {
-	plain, err := r.decrypter.open(segment, i)
-	if err != nil {
+// noteDamage has a failed authentication end ReadAt.
+func (r *Reader) noteDamage(err error) {
+	if errors.Is(err, ErrDamaged) {
 		r.damaged.CompareAndSwap(nil, &err)
 	}
-	return plain, err
 }
 
-// ReadAt implements io.ReaderAt. It fetches the segments that it needs and has not kept, no more, with
-// one request.
+// ReadAt implements io.ReaderAt. It fetches the segments that it needs, less those at either end that it
+// has kept, with one request.
 func (r *Reader) ReadAt(p []byte, offset int64) (n int, err error) {
+	if err := r.damaged.Load(); err != nil {
+		return 0, *err
+	}
 	if err := r.state(); err != nil {
 		return 0, err
 	}
@@ -293,9 +294,10 @@ func (r *Reader) readOne(s *stream, p []byte, i, offset int64) (int, error) {
 	err := s.read(segment, i)
 	var plain []byte
 	if err == nil {
-		plain, err = r.open(segment, i)
+		plain, err = r.decrypter.open(segment, i)
 	}
 	if err != nil {
+		r.noteDamage(err)
 		r.buffers.Put(buffer)
 		return 0, err
 	}
@@ -306,11 +308,8 @@ func (r *Reader) readOne(s *stream, p []byte, i, offset int64) (int, error) {
 	return n, nil
 }
 
-// state returns why nothing more may be read: a failed authentication, Close, or the context.
+// state returns why nothing more may be read: Close, or the context.
 func (r *Reader) state() error {
-	if err := r.damaged.Load(); err != nil {
-		return *err
-	}
 	if r.closed.Load() {
 		return ErrClosed
 	}
