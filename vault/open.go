@@ -304,7 +304,7 @@ func (r *Recording) Info() Info { return r.info }
 // Size returns the size of the plaintext in bytes.
 func (r *Recording) Size() int64 { return r.info.Size }
 
-// Read implements io.Reader. What follows is fetched and decrypted ahead, up to 1 MiB of it.
+// Read implements io.Reader. What follows is fetched and decrypted ahead, up to 1.5 MiB of it, where decrypting is what takes the time.
 func (r *Recording) Read(p []byte) (int, error) {
 	n, err := r.reader.Read(p)
 	return n, r.checked(err)

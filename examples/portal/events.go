@@ -60,10 +60,15 @@ func (p *panel) snapshot() ([]alert, <-chan struct{}) {
 
 // watchEvents sends the panel's lines as they change, as server-sent events. A real portal would send
 // them to the security desk alone, and hook the vault's events to its alerting.
-func (s *server) watchEvents(w http.ResponseWriter, r *http.Request, _ session) {
+func (s *server) watchEvents(w http.ResponseWriter, r *http.Request, begun session) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	stream := http.NewResponseController(w)
+	over := time.NewTimer(time.Until(begun.until))
+	defer over.Stop()
 	for {
+		if _, ok := s.sessions.of(r); !ok {
+			return // signed out meanwhile
+		}
 		alerts, changed := s.events.snapshot()
 		lines, err := s.pages.part("alerts", alerts)
 		if err != nil {
@@ -77,6 +82,8 @@ func (s *server) watchEvents(w http.ResponseWriter, r *http.Request, _ session) 
 		}
 		select {
 		case <-changed:
+		case <-over.C:
+			return
 		case <-r.Context().Done():
 			return
 		}

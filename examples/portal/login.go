@@ -194,7 +194,7 @@ func (l *login) decide(who person, asked request) (of person, problem string) {
 		return person{}, "To break the glass, give a reason. It will be reviewed."
 	case asked.Purpose != keys.Treatment && asked.Purpose != keys.BreakTheGlass:
 		return person{}, "Choose a purpose."
-	case len(asked.Reason) > maxReason || !utf8.ValidString(asked.Reason):
+	case utf8.RuneCountInString(asked.Reason) > maxReason || !utf8.ValidString(asked.Reason):
 		return person{}, fmt.Sprintf("The reason is longer than %d characters.", maxReason)
 	}
 	return of, ""

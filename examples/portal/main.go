@@ -131,8 +131,12 @@ func newPortal(d *deployment.Deployment, people []person, accessTTL time.Duratio
 			granter: d.Granter, people: people, patient: d.Patient, accessTTL: accessTTL,
 			sessions: sessions, register: &events.register, pages: pages,
 		},
-		server:  &server{vault: v, listings: listings, sessions: sessions, events: events, pages: pages},
-		closing: v.Close,
+		server: &server{vault: v, listings: listings, sessions: sessions, events: events, pages: pages},
+		closing: func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			return errors.Join(sessions.close(ctx), v.Close())
+		},
 	}, nil
 }
 

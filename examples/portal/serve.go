@@ -129,6 +129,10 @@ func (s *server) recording(w http.ResponseWriter, r *http.Request, session sessi
 		http.NotFound(w, r)
 		return
 	}
+	if session.Access.Grant.IsZero() {
+		http.Error(w, "There is no access to any recording.", http.StatusForbidden)
+		return
+	}
 	s.vault.ServeRecording(w, r, session.Access.Grant, id)
 }
 

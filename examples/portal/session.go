@@ -64,7 +64,7 @@ func (s *sessions) start(w http.ResponseWriter, r *http.Request, who account, a 
 	defer s.mu.Unlock()
 	for other, session := range s.byCookie {
 		if now.After(session.until) {
-			delete(s.byCookie, other) // its grant has ended long ago
+			delete(s.byCookie, other)
 		}
 	}
 	s.byCookie[cookie] = session{account: who, Access: a, until: now.Add(sessionTTL)}
@@ -115,7 +115,26 @@ func (s *sessions) replace(r *http.Request, change func(access) access) error {
 		s.byCookie[cookie.Value] = session
 	}
 	s.mu.Unlock()
+	if !ok {
+		// The session ended meanwhile, and what it was to be given ends with it.
+		return errors.Join(errNoSession, s.end(r.Context(), change(access{})))
+	}
 	return s.end(r.Context(), had)
+}
+
+var errNoSession = errors.New("the session has ended")
+
+// close ends every session and its access.
+func (s *sessions) close(ctx context.Context) error {
+	s.mu.Lock()
+	all := s.byCookie
+	s.byCookie = map[string]session{}
+	s.mu.Unlock()
+	var failed []error
+	for _, session := range all {
+		failed = append(failed, s.end(ctx, session.Access))
+	}
+	return errors.Join(failed...)
 }
 
 // stop ends a request's session and its access.

@@ -20,8 +20,9 @@ type Source func(ctx context.Context, offset, length int64) (io.ReadCloser, erro
 // call returns it. A failed authentication in any of them, or in a ReadAt, ends ReadAt as well. A connection that drops is none: the
 // source is asked again, from the segment where it stopped, up to three times in a row.
 //
-// Reading on from the position is done ahead, on up to four cores, in 1 MiB of memory. Random reads fetch
-// what they need with one request and keep up to 512 KiB of it.
+// Reading on from the position takes 256 KiB of memory where the source is what it waits for, and is done
+// ahead, on up to four cores in 1.5 MiB, where decrypting is. Random reads fetch what they need with
+// one request and keep up to 512 KiB of it.
 type Reader struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
@@ -291,7 +292,7 @@ func (r *Reader) ReadAt(p []byte, offset int64) (n int, err error) {
 func (r *Reader) readOne(s *stream, p []byte, i, offset int64) (int, error) {
 	buffer := r.buffers.Get().(*[Size]byte)
 	segment := buffer[:r.decrypter.ciphertextLen(i)]
-	err := s.read(segment, i)
+	_, err := s.read(segment, i, 1)
 	var plain []byte
 	if err == nil {
 		plain, err = r.decrypter.open(segment, i)

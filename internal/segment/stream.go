@@ -25,25 +25,36 @@ const (
 	dropWait = 50 * time.Millisecond
 )
 
-// read reads segment i into buffer, which has its length.
-func (s *stream) read(buffer []byte, i int64) error {
-	for drops := 0; ; drops++ {
-		err := s.try(buffer, i)
+// read reads count segments, from segment first on, into buffer, which has their length. It returns how many
+// it has read, which is fewer only with an error.
+func (s *stream) read(buffer []byte, first, count int64) (int64, error) {
+	d := s.reader.decrypter
+	for read, drops := int64(0), 0; ; drops++ {
+		n, err := s.try(buffer, first+read)
 		if err == nil {
-			return nil
+			s.at = first + count
+			return count, nil
+		}
+		s.close()
+		whole := read
+		for whole < count && d.ciphertextEnd(first+whole)-ciphertextStart(first+read) <= int64(n) {
+			whole++
+		}
+		buffer = buffer[ciphertextStart(first+whole)-ciphertextStart(first+read):]
+		if whole > read {
+			read, drops = whole, 0
 		}
 		clear(buffer)
-		s.close()
 		if ctxErr := s.ctx.Err(); ctxErr != nil {
-			return ctxErr
+			return read, ctxErr
 		}
 		var dropped *droppedError
 		if !errors.As(err, &dropped) || drops == maxDrops {
-			return err
+			return read, err
 		}
 		select {
 		case <-s.ctx.Done():
-			return s.ctx.Err()
+			return read, s.ctx.Err()
 		case <-time.After(dropWait << drops):
 		}
 	}
@@ -59,24 +70,25 @@ func (e *droppedError) Error() string { return fmt.Sprintf("reading segment %d: 
 
 func (e *droppedError) Unwrap() error { return e.err }
 
-func (s *stream) try(buffer []byte, i int64) error {
+// try fills buffer from segment i on, and returns how many bytes it got.
+func (s *stream) try(buffer []byte, i int64) (int, error) {
 	if s.body == nil || s.at != i {
 		s.close()
 		start := ciphertextStart(i)
 		body, err := s.reader.source(s.ctx, start, s.reader.decrypter.ciphertextEnd(s.end-1)-start)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		s.body, s.at = body, i
 	}
-	if _, err := io.ReadFull(s.body, buffer); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return &droppedError{i, err}
+	n, err := io.ReadFull(s.body, buffer)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
 	}
-	s.at++
-	return nil
+	if err != nil {
+		err = &droppedError{i, err}
+	}
+	return n, err
 }
 
 func (s *stream) close() {
