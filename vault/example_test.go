@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -162,6 +164,38 @@ func ExampleVault_Open() {
 	// Output:
 	// Alice's consultation <nil>
 	// true
+}
+
+func ExampleVault_ServeRecording() {
+	e := newExample()
+	defer e.remove()
+	id := e.put(alice, "Alice's consultation")
+
+	// The application's session tells which grant; what the request is for may come from anywhere.
+	session := e.grant(alice)
+	site := http.NewServeMux()
+	site.HandleFunc("GET /recordings/{id}", func(w http.ResponseWriter, r *http.Request) {
+		id, err := vault.ParseID(r.PathValue("id"))
+		if err != nil {
+			http.NotFound(w, r)
+			return
+		}
+		e.vault.ServeRecording(w, r, session, id)
+	})
+
+	request := httptest.NewRequest(http.MethodGet, "/recordings/"+id.String(), nil)
+	request.Header.Set("Range", "bytes=8-")
+	response := httptest.NewRecorder()
+	site.ServeHTTP(response, request)
+	fmt.Println(response.Code, response.Body)
+
+	session = e.grant(bob)
+	response = httptest.NewRecorder()
+	site.ServeHTTP(response, request)
+	fmt.Print(response.Code, " ", response.Body)
+	// Output:
+	// 206 consultation
+	// 403 The grant does not open this recording.
 }
 
 func ExampleVault_Stat() {
