@@ -8,17 +8,17 @@ import (
 )
 
 const (
-	// batchSegments is how many segments are fetched and decrypted in one go, once reading is under
-	// way: enough that handing them over costs nothing to speak of.
+	// batchSegments is how many segments are fetched and decrypted in one go when it is done ahead:
+	// enough that handing them over costs nothing to speak of.
 	batchSegments = 4
 	// window is how many batches are in memory at a time when reading is done ahead: 1.5 MiB.
 	window = 6
-	// trial is how many full batches are read before it is decided whether to read ahead.
-	trial = 4
+	// trial is how many segments are read before it is decided whether to read ahead.
+	trial = 16
 )
 
-// ahead reads consecutive segments, from first on. It begins with one batch at a time, on the goroutine that
-// asks for them: as long as the source is slower than one core decrypts, that is as fast as can be, because the
+// ahead reads consecutive segments, from first on. It begins with one at a time, on the goroutine that asks
+// for them: as long as the source is slower than one core decrypts, that is as fast as can be, because the
 // source delivers into the system's buffers meanwhile and the data stays in one core's cache. Where
 // decrypting proves to be what takes the time, batches are fetched and decrypted on other cores before
 // they are asked for.
@@ -57,7 +57,7 @@ func (r *Reader) startAhead(first, end int64) *ahead {
 	ctx, cancel := context.WithCancel(r.ctx)
 	return &ahead{
 		stream: &stream{reader: r, ctx: ctx, end: end}, cancel: cancel, first: first, next: first,
-		size: 1, // so that the first segment need not wait for others
+		size: 1,
 	}
 }
 
@@ -111,8 +111,10 @@ func (a *ahead) advance() bool {
 	a.fill(a.current)
 	fetched := time.Now()
 	a.current.decrypt(a.stream.reader.decrypter)
-	if a.trials < trial && a.current.count == batchSegments {
+	if a.trials < trial {
 		a.trials++
+	}
+	if a.trials > 1 { // the first one waits for the answer to begin
 		a.fetching += fetched.Sub(start)
 		a.decrypting += time.Since(fetched)
 	}
@@ -130,7 +132,6 @@ func (a *ahead) fill(b *batch) {
 		b.segments[n] = b.buffer[ciphertextStart(a.first+n)-start : d.ciphertextEnd(a.first+n)-start]
 	}
 	a.first += read
-	a.size = min(2*a.size, batchSegments)
 }
 
 // decrypt opens the segments in place. One that fails ends the batch.
@@ -152,6 +153,7 @@ func (a *ahead) spread() {
 	for range window - 1 {
 		a.free <- nil
 	}
+	a.size = batchSegments
 	a.running.Go(a.fetchAll)
 	for range min(runtime.GOMAXPROCS(0), 4) {
 		a.running.Go(func() {

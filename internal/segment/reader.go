@@ -20,7 +20,7 @@ type Source func(ctx context.Context, offset, length int64) (io.ReadCloser, erro
 // call returns it. A failed authentication in any of them, or in a ReadAt, ends ReadAt as well. A connection that drops is none: the
 // source is asked again, from the segment where it stopped, up to three times in a row.
 //
-// Reading on from the position takes 256 KiB of memory where the source is what it waits for, and is done
+// Reading on from the position takes one segment of memory where the source is what it waits for, and is done
 // ahead, on up to four cores in 1.5 MiB, where decrypting is. Random reads fetch what they need with
 // one request and keep up to 512 KiB of it.
 type Reader struct {
