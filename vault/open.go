@@ -25,7 +25,6 @@ import (
 type Recording struct {
 	reader *segment.Reader
 	info   Info
-	cancel context.CancelFunc
 	report func() // tells of damage, once
 }
 
@@ -56,13 +55,10 @@ func (v *Vault) Open(ctx context.Context, grant keys.Grant, id ID, options ...Op
 	for _, option := range options {
 		option(&o)
 	}
-	ctx, cancel := context.WithCancel(ctx)
 	recording, err := v.open(ctx, grant, id, o)
 	if err != nil {
-		cancel()
 		return nil, fmt.Errorf("open recording %s: %w", id, v.report(grant, id, err))
 	}
-	recording.cancel = cancel
 	recording.report = sync.OnceFunc(func() { _ = v.report(grant, id, ErrDamaged) })
 	return recording, nil
 }
@@ -304,7 +300,8 @@ func (r *Recording) Info() Info { return r.info }
 // Size returns the size of the plaintext in bytes.
 func (r *Recording) Size() int64 { return r.info.Size }
 
-// Read implements io.Reader. What follows is fetched and decrypted ahead, up to 1.5 MiB of it, where decrypting is what takes the time.
+// Read implements io.Reader. Where decrypting is what takes the time, what follows is fetched and
+// decrypted ahead, up to 1.5 MiB of it.
 func (r *Recording) Read(p []byte) (int, error) {
 	n, err := r.reader.Read(p)
 	return n, r.checked(err)
@@ -332,6 +329,5 @@ func (r *Recording) WriteTo(w io.Writer) (int64, error) {
 
 // Close ends the recording and stops its network traffic. Closing twice is not an error.
 func (r *Recording) Close() error {
-	r.cancel()
 	return r.reader.Close()
 }

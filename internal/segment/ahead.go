@@ -13,7 +13,7 @@ const (
 	batchSegments = 4
 	// window is how many batches are in memory at a time when reading is done ahead: 1.5 MiB.
 	window = 6
-	// trial is how many segments are read before it is decided whether to read ahead.
+	// trial is how many segments are read before reading ahead is thought of.
 	trial = 16
 )
 
