@@ -301,7 +301,7 @@ func (r *Recording) Info() Info { return r.info }
 func (r *Recording) Size() int64 { return r.info.Size }
 
 // Read implements io.Reader. Where decrypting is what takes the time, what follows is fetched and
-// decrypted ahead, up to 1.5 MiB of it.
+// decrypted ahead, up to 1 MiB of it.
 func (r *Recording) Read(p []byte) (int, error) {
 	n, err := r.reader.Read(p)
 	return n, r.checked(err)

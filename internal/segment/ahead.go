@@ -8,109 +8,99 @@ import (
 )
 
 const (
-	// batchSegments is how many segments are fetched and decrypted in one go when it is done ahead:
-	// enough that handing them over costs nothing to speak of.
-	batchSegments = 4
-	// window is how many batches are in memory at a time when reading is done ahead: 1.5 MiB.
-	window = 6
-	// trial is how many segments are read before reading ahead is thought of.
+	// maxCores is how many cores decrypt at a time.
+	maxCores = 4
+	// corePlaces is how many segments each of them has room for. Fewer have it wait for the others; with
+	// more, they no longer fit into its cache.
+	corePlaces = 4
+	// window is how many segments may be in memory at a time: 1 MiB.
+	window = maxCores * corePlaces
+	// trial is how many segments are read before other cores are thought of.
 	trial = 16
 )
 
 // ahead reads consecutive segments, from first on. It begins with one at a time, on the goroutine that asks
-// for them: as long as the source is slower than one core decrypts, that is as fast as can be, because the
+// for them: as long as the source is no faster than one core decrypts, that is as fast as can be, because the
 // source delivers into the system's buffers meanwhile and the data stays in one core's cache. Where
-// decrypting proves to be what takes the time, batches are fetched and decrypted on other cores before
-// they are asked for.
+// decrypting proves to be what takes the time, other cores help: each of them, and the one that asks as
+// well, fetches a segment when it is its turn, and decrypts it while others have theirs.
 type ahead struct {
 	stream *stream
 	cancel context.CancelFunc
-	first  int64 // the segment to fetch next
-	size   int64 // how many to fetch
+	place  *place // that the current segment is in
+	next   int64  // the segment that comes after it
 
 	// The trial.
 	trials               int
 	fetching, decrypting time.Duration
 
-	// Once it is done ahead.
-	running sync.WaitGroup
-	free    chan *batch // to be filled; nil stands for one that was not needed yet
-	work    chan *batch // filled, for whichever core is free
-	queue   chan *batch // the same batches, in order; nil as long as it is not done ahead
+	turn  sync.Mutex // guards what follows, and stream
+	first int64      // the segment to fetch next
+	ended bool       // with an error, which the last place has
 
-	next    int64  // the segment that comes next
-	current *batch // that it comes from, or nil
+	// Once others help.
+	helpers sync.WaitGroup
+	own     chan *place // free ones, of the goroutine that asks
+	queue   chan *place // what was fetched, in order; nil as long as nobody helps
+	head    *place      // the first of it, or nil
 }
 
-// batch is a run of consecutive segments. If there is an error, it came after them.
-type batch struct {
-	buffer    [batchSegments * Size]byte
-	first     int64
-	segments  [batchSegments][]byte // ciphertext, and once it is opened plaintext
-	count     int
-	err       error
-	decrypted chan struct{} // closed when it is
+// place has room for one segment.
+type place struct {
+	buffer  [Size]byte
+	index   int64  // of the segment
+	segment []byte // its ciphertext, and once it is opened its plaintext
+	err     error  // why there is none
+	opened  chan struct{}
+	free    chan *place // where it goes when it was read, so that it stays in one core's cache
 }
 
 // startAhead reads segments from first up to, and not including, end.
 func (r *Reader) startAhead(first, end int64) *ahead {
 	ctx, cancel := context.WithCancel(r.ctx)
 	return &ahead{
-		stream: &stream{reader: r, ctx: ctx, end: end}, cancel: cancel, first: first, next: first,
-		size: 1,
+		stream: &stream{reader: r, ctx: ctx, end: end}, cancel: cancel, place: new(place), first: first, next: first,
 	}
 }
 
 // stop ends the fetching at once. What was taken becomes invalid.
 func (a *ahead) stop() {
 	a.cancel()
-	a.running.Wait()
+	a.helpers.Wait()
 	a.stream.close()
 }
 
 // take returns the plaintext of the next segment, which is valid until the next call. It returns nil
-// when there is none left, or when the context has ended.
+// when there is none left.
 func (a *ahead) take() ([]byte, error) {
-	for {
-		if b := a.current; b != nil {
-			if n := a.next - b.first; n < int64(b.count) {
-				a.next++
-				return b.segments[n], nil
-			}
-			if b.err != nil {
-				a.stream.reader.noteDamage(b.err) // now that it is its turn
-				return nil, b.err
-			}
+	if a.queue == nil && a.trials == trial && a.needsHelp() {
+		a.getHelp()
+	}
+	if a.queue == nil {
+		if a.first == a.stream.end {
+			return nil, nil
 		}
-		if !a.advance() {
+		a.readAlone()
+	} else {
+		a.place.free <- a.place
+		if !a.readTogether() {
 			return nil, nil
 		}
 	}
+	a.next++
+	if err := a.place.err; err != nil {
+		a.stream.reader.noteDamage(err) // now that it is its turn
+		return nil, err
+	}
+	return a.place.segment, nil
 }
 
-// advance makes the next batch the current one, and tells whether there is one.
-func (a *ahead) advance() bool {
-	if a.queue == nil && a.trials == trial && a.decrypting > a.fetching && runtime.GOMAXPROCS(0) > 1 {
-		a.spread()
-	}
-	if a.queue != nil {
-		a.free <- a.current
-		a.current = <-a.queue
-		if a.current != nil {
-			<-a.current.decrypted
-		}
-		return a.current != nil
-	}
-	if a.first == a.stream.end || a.stream.ctx.Err() != nil {
-		return false
-	}
-	if a.current == nil {
-		a.current = new(batch)
-	}
+// readAlone fetches and decrypts the next segment in place of the current one.
+func (a *ahead) readAlone() {
 	start := time.Now()
-	a.fill(a.current)
+	a.fetch(a.place)
 	fetched := time.Now()
-	a.current.decrypt(a.stream.reader.decrypter)
+	a.place.open(a.stream.reader.decrypter)
 	if a.trials < trial {
 		a.trials++
 	}
@@ -118,73 +108,106 @@ func (a *ahead) advance() bool {
 		a.fetching += fetched.Sub(start)
 		a.decrypting += time.Since(fetched)
 	}
-	return true
 }
 
-// fill fetches the next batch, with one read, so that the system is asked as rarely as can be.
-func (a *ahead) fill(b *batch) {
-	d := a.stream.reader.decrypter
-	count := min(a.size, a.stream.end-a.first)
-	start := ciphertextStart(a.first)
-	read, err := a.stream.read(b.buffer[:d.ciphertextEnd(a.first+count-1)-start], a.first, count)
-	b.first, b.count, b.err, b.decrypted = a.first, int(read), err, make(chan struct{})
-	for n := range read {
-		b.segments[n] = b.buffer[ciphertextStart(a.first+n)-start : d.ciphertextEnd(a.first+n)-start]
-	}
-	a.first += read
+// needsHelp tells whether decrypting is what takes the time, by a wide margin: what comes from a network
+// is shared with the system, which has work to do on other cores.
+func (a *ahead) needsHelp() bool {
+	return 2*a.decrypting > 3*a.fetching && runtime.GOMAXPROCS(0) > 1
 }
 
-// decrypt opens the segments in place. One that fails ends the batch.
-func (b *batch) decrypt(d *Decrypter) {
-	for n := range b.count {
-		plain, err := d.open(b.segments[n], b.first+int64(n))
-		if err != nil {
-			b.count, b.err = n, err
-			break
-		}
-		b.segments[n] = plain
+// getHelp has other cores fetch and decrypt.
+func (a *ahead) getHelp() {
+	cores := min(runtime.GOMAXPROCS(0), maxCores)
+	a.queue = make(chan *place, cores*corePlaces)
+	a.own = make(chan *place, corePlaces)
+	a.place.opened, a.place.free = make(chan struct{}, 1), a.own
+	for range corePlaces - 1 {
+		a.own <- newPlace(a.own)
 	}
-	close(b.decrypted)
-}
-
-// spread has the rest fetched and decrypted ahead. The current batch joins the others.
-func (a *ahead) spread() {
-	a.free, a.work, a.queue = make(chan *batch, window), make(chan *batch, window), make(chan *batch, window)
-	for range window - 1 {
-		a.free <- nil
-	}
-	a.size = batchSegments
-	a.running.Go(a.fetchAll)
-	for range min(runtime.GOMAXPROCS(0), 4) {
-		a.running.Go(func() {
-			for b := range a.work {
-				b.decrypt(a.stream.reader.decrypter)
-			}
-		})
+	for range cores - 1 {
+		a.helpers.Go(a.help)
 	}
 }
 
-// fetchAll fetches batches as there is room for them.
-func (a *ahead) fetchAll() {
-	defer close(a.queue)
-	defer close(a.work)
-	for a.first < a.stream.end {
-		var b *batch
+func newPlace(free chan *place) *place { return &place{opened: make(chan struct{}, 1), free: free} }
+
+// help fetches and decrypts as there is room.
+func (a *ahead) help() {
+	free := make(chan *place, corePlaces)
+	for range corePlaces {
+		free <- newPlace(free)
+	}
+	for {
 		select {
 		case <-a.stream.ctx.Done():
 			return
-		case b = <-a.free:
+		case p := <-free:
+			a.turn.Lock()
+			if !a.work(p) {
+				return
+			}
 		}
-		if b == nil {
-			b = new(batch)
+	}
+}
+
+// readTogether makes the next segment the current one, and tells whether there is one. Rather than wait
+// for a helper it does the work that comes next.
+func (a *ahead) readTogether() bool {
+	for {
+		if a.head == nil {
+			select {
+			case a.head = <-a.queue:
+			default:
+				// Nobody has anything, and so all places of this core are free.
+				a.turn.Lock()
+				if !a.work(<-a.own) && len(a.queue) == 0 {
+					return false
+				}
+				continue
+			}
 		}
-		a.fill(b)
-		failed := b.err != nil // a worker may set it, too
-		// Neither blocks: no more batches are about than there is room for.
-		a.work <- b
-		a.queue <- b
-		if failed {
-			return
+		select {
+		case <-a.head.opened:
+		default:
+			if len(a.own) > 0 && a.turn.TryLock() && a.work(<-a.own) {
+				continue
+			}
+			<-a.head.opened
 		}
+		a.place, a.head = a.head, nil
+		return true
+	}
+}
+
+// work fetches the next segment and decrypts it, and tells whether there was one. In between it gives up the
+// turn, which its caller has taken.
+func (a *ahead) work(p *place) bool {
+	if a.ended || a.first == a.stream.end {
+		a.turn.Unlock()
+		p.free <- p
+		return false
+	}
+	a.fetch(p)
+	a.ended = p.err != nil
+	a.queue <- p // which never blocks: there is room for all places
+	a.turn.Unlock()
+	p.open(a.stream.reader.decrypter)
+	p.opened <- struct{}{}
+	return true
+}
+
+// fetch reads the next segment's ciphertext.
+func (a *ahead) fetch(p *place) {
+	p.index = a.first
+	p.segment = p.buffer[:a.stream.reader.decrypter.ciphertextLen(p.index)]
+	p.err = a.stream.read(p.segment, p.index)
+	a.first++
+}
+
+// open decrypts the segment in place.
+func (p *place) open(d *Decrypter) {
+	if p.err == nil {
+		p.segment, p.err = d.open(p.segment, p.index)
 	}
 }

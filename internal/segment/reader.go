@@ -21,7 +21,7 @@ type Source func(ctx context.Context, offset, length int64) (io.ReadCloser, erro
 // source is asked again, from the segment where it stopped, up to three times in a row.
 //
 // Reading on from the position takes one segment of memory where the source is what it waits for, and is done
-// ahead, on up to four cores in 1.5 MiB, where decrypting is. Random reads fetch what they need with
+// ahead, on up to four cores in up to 1 MiB, where decrypting is. Random reads fetch what they need with
 // one request and keep up to 512 KiB of it.
 type Reader struct {
 	ctx       context.Context
@@ -196,7 +196,7 @@ func (r *Reader) rest() ([]byte, error) {
 
 // advance makes segment i the current one. What has been fetched ahead is used if it is not far off.
 func (r *Reader) advance(i int64) error {
-	if a := r.ahead; a != nil && (i < a.next || i >= a.next+window*batchSegments) {
+	if a := r.ahead; a != nil && (i < a.next || i >= a.next+window) {
 		r.stop()
 	}
 	for {
@@ -292,7 +292,7 @@ func (r *Reader) ReadAt(p []byte, offset int64) (n int, err error) {
 func (r *Reader) readOne(s *stream, p []byte, i, offset int64) (int, error) {
 	buffer := r.buffers.Get().(*[Size]byte)
 	segment := buffer[:r.decrypter.ciphertextLen(i)]
-	_, err := s.read(segment, i, 1)
+	err := s.read(segment, i)
 	var plain []byte
 	if err == nil {
 		plain, err = r.decrypter.open(segment, i)

@@ -25,36 +25,26 @@ const (
 	dropWait = 50 * time.Millisecond
 )
 
-// read reads count segments, from segment first on, into buffer, which has their length. It returns how many
-// it has read, which is fewer only with an error.
-func (s *stream) read(buffer []byte, first, count int64) (int64, error) {
-	d := s.reader.decrypter
-	for read, drops := int64(0), 0; ; drops++ {
-		n, err := s.try(buffer, first+read)
+// read reads segment i into buffer, which has its length.
+func (s *stream) read(buffer []byte, i int64) error {
+	for drops := 0; ; drops++ {
+		err := s.try(buffer, i)
 		if err == nil {
-			s.at = first + count
-			return count, nil
+			s.at = i + 1
+			return nil
 		}
 		s.close()
-		whole := read
-		for whole < count && d.ciphertextEnd(first+whole)-ciphertextStart(first+read) <= int64(n) {
-			whole++
-		}
-		buffer = buffer[ciphertextStart(first+whole)-ciphertextStart(first+read):]
-		if whole > read {
-			read, drops = whole, 0
-		}
 		clear(buffer)
 		if ctxErr := s.ctx.Err(); ctxErr != nil {
-			return read, ctxErr
+			return ctxErr
 		}
 		var dropped *droppedError
 		if !errors.As(err, &dropped) || drops == maxDrops {
-			return read, err
+			return err
 		}
 		select {
 		case <-s.ctx.Done():
-			return read, s.ctx.Err()
+			return s.ctx.Err()
 		case <-time.After(dropWait << drops):
 		}
 	}
@@ -70,25 +60,25 @@ func (e *droppedError) Error() string { return fmt.Sprintf("reading segment %d: 
 
 func (e *droppedError) Unwrap() error { return e.err }
 
-// try fills buffer from segment i on, and returns how many bytes it got.
-func (s *stream) try(buffer []byte, i int64) (int, error) {
+// try fills buffer with segment i.
+func (s *stream) try(buffer []byte, i int64) error {
 	if s.body == nil || s.at != i {
 		s.close()
 		start := ciphertextStart(i)
 		body, err := s.reader.source(s.ctx, start, s.reader.decrypter.ciphertextEnd(s.end-1)-start)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		s.body, s.at = body, i
 	}
-	n, err := io.ReadFull(s.body, buffer)
+	_, err := io.ReadFull(s.body, buffer)
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		err = &droppedError{i, err}
+		return &droppedError{i, err}
 	}
-	return n, err
+	return nil
 }
 
 func (s *stream) close() {
