@@ -143,7 +143,7 @@ func (a *ahead) help() {
 		case <-a.stream.ctx.Done():
 			return
 		case p := <-free:
-			a.turn.Lock()
+			a.takeTurn()
 			if !a.work(p) {
 				return
 			}
@@ -160,7 +160,7 @@ func (a *ahead) readTogether() bool {
 			case a.head = <-a.queue:
 			default:
 				// Nobody has anything, and so all places of this core are free.
-				a.turn.Lock()
+				a.takeTurn()
 				if !a.work(<-a.own) && len(a.queue) == 0 {
 					return false
 				}
@@ -178,6 +178,18 @@ func (a *ahead) readTogether() bool {
 		a.place, a.head = a.head, nil
 		return true
 	}
+}
+
+// takeTurn waits for the turn. From a source that is worth helping, another one's takes so little that it
+// is over before this goroutine would have been put to sleep, and have lost its core.
+func (a *ahead) takeTurn() {
+	for range 32 {
+		if a.turn.TryLock() {
+			return
+		}
+		runtime.Gosched()
+	}
+	a.turn.Lock()
 }
 
 // work fetches the next segment and decrypts it, and tells whether there was one. In between it gives up the
