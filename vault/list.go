@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strings"
 	"time"
 
+	"github.com/recvault/recvault/internal/layout"
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/scope"
 )
 
 // Entry is what a listing shows of a recording: what anybody sees who can list the store.
@@ -44,44 +45,26 @@ func (v *Vault) ListByKeyID(ctx context.Context, keyID keys.KeyID) iter.Seq2[Ent
 			yield(Entry{}, fmt.Errorf("list recordings: %w: it is the zero KeyID", keys.ErrInvalidKeyID))
 			return
 		}
-		// A recording's envelope comes just before its media.
-		var pending *Entry
-		for object, err := range v.store.List(ctx, v.patientPrefix(keyID)) {
+		for item, err := range v.layout.Walk(ctx, v.store, scope.Of(keyID)) {
 			if err != nil {
 				yield(Entry{}, fmt.Errorf("list recordings: %w", err))
 				return
 			}
-			id, part, ok := v.parseObjectName(keyID, object.Name)
-			switch {
-			case ok && part == envelopePart:
-				if pending != nil && !yield(*pending, nil) {
-					return
-				}
-				pending = &Entry{ID: id, Size: -1, Written: object.Modified}
-			case ok && part == mediaPart && pending != nil && pending.ID == id:
-				if size, err := segment.PlaintextSize(object.Size); err == nil {
-					pending.Size = size
-				}
+			if item.Envelope != nil && !yield(entry(item), nil) {
+				return
 			}
-		}
-		if pending != nil {
-			yield(*pending, nil)
 		}
 	}
 }
 
-// parseObjectName takes apart what objectName put together, and refuses anything else.
-func (v *Vault) parseObjectName(keyID keys.KeyID, name string) (id ID, part string, ok bool) {
-	rest, ok := strings.CutPrefix(name, v.patientPrefix(keyID))
-	if !ok {
-		return ID{}, "", false
+func entry(item layout.Item) Entry {
+	e := Entry{ID: item.ID, Size: -1, Written: item.Envelope.Modified}
+	if item.Media != nil {
+		if size, err := segment.PlaintextSize(item.Media.Size); err == nil {
+			e.Size = size
+		}
 	}
-	rec, part, ok := strings.Cut(rest, "/")
-	if !ok || (part != envelopePart && part != mediaPart) {
-		return ID{}, "", false
-	}
-	id, err := ParseID(keyID.String() + "." + rec)
-	return id, part, err == nil
+	return e
 }
 
 // Delete removes a patient's recording from the store. Copies in backups and older versions of its
@@ -109,8 +92,8 @@ func (v *Vault) delete(ctx context.Context, patient keys.Patient, id ID) error {
 		return fmt.Errorf("%w among this patient's", ErrNotFound)
 	}
 	// The envelope first: without it there is no recording, whatever happens next.
-	for _, part := range []string{envelopePart, mediaPart} {
-		if err := v.store.Delete(ctx, v.objectName(id, part)); err != nil && !errors.Is(err, storage.ErrNotFound) {
+	for _, name := range []string{v.layout.Envelope(id), v.layout.Media(id)} {
+		if err := v.store.Delete(ctx, name); err != nil && !errors.Is(err, storage.ErrNotFound) {
 			return err
 		}
 	}

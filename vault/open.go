@@ -157,7 +157,7 @@ func (v *Vault) envelope(ctx context.Context, grant keys.Grant, id ID) (envelope
 // readEnvelope returns the stored text of an envelope, with the errors of the store. Of a text that is
 // too long for an envelope it returns the beginning, which is too long as well.
 func (v *Vault) readEnvelope(ctx context.Context, id ID) ([]byte, error) {
-	text, _, err := v.fetch(ctx, v.objectName(id, envelopePart), 0, envelope.MaxSize+1)
+	text, _, err := v.fetch(ctx, v.layout.Envelope(id), 0, envelope.MaxSize+1)
 	return text, err
 }
 
@@ -219,13 +219,13 @@ type part struct {
 // fetchPart fetches the segment that holds the plaintext byte at offset.
 func (v *Vault) fetchPart(ctx context.Context, id ID, offset int64) part {
 	start, length := segment.Span(offset)
-	ciphertext, size, err := v.fetch(ctx, v.objectName(id, mediaPart), start, length)
+	ciphertext, size, err := v.fetch(ctx, v.layout.Media(id), start, length)
 	return part{start, ciphertext, size, err}
 }
 
 // mediaSource reads a recording's media, as long as it has the size that was sealed.
 func (v *Vault) mediaSource(id ID, size int64) segment.Source {
-	name := v.objectName(id, mediaPart)
+	name := v.layout.Media(id)
 	return func(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
 		object, err := v.store.Get(ctx, name, offset, length)
 		if err != nil {
@@ -244,7 +244,7 @@ func (v *Vault) mediaError(ctx context.Context, id ID, err error) error {
 	if !errors.Is(err, storage.ErrNotFound) {
 		return err
 	}
-	if _, err := v.store.Stat(ctx, v.objectName(id, envelopePart)); errors.Is(err, storage.ErrNotFound) {
+	if _, err := v.store.Stat(ctx, v.layout.Envelope(id)); errors.Is(err, storage.ErrNotFound) {
 		return ErrNotFound
 	}
 	return fmt.Errorf("%w: its media is missing", ErrDamaged)

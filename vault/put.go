@@ -16,13 +16,8 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-const (
-	// commitTimeout bounds the writing of an envelope, which a cancellation does not interrupt: its
-	// outcome must be known.
-	commitTimeout = 30 * time.Second
-	// cleanupTimeout bounds the removal of media that no envelope will ever name.
-	cleanupTimeout = 5 * time.Second
-)
+// cleanupTimeout bounds the removal of media that no envelope will ever name.
+const cleanupTimeout = 5 * time.Second
 
 // UncertainError tells that the store did not answer when a recording was committed, so that it may
 // exist or not. If it exists it is whole. Open or Stat tells later; Delete removes it. Its media, if it
@@ -146,7 +141,7 @@ func (u *upload) run(ctx context.Context, r io.Reader, size int64) error {
 	if size >= 0 {
 		size = segment.CiphertextSize(size)
 	}
-	media := u.vault.objectName(u.id, mediaPart)
+	media := u.vault.layout.Media(u.id)
 	if _, err = u.vault.store.Put(ctx, media, encrypter, size, storage.Condition{}); err == nil {
 		err = u.commit(ctx, encrypter)
 	}
@@ -161,23 +156,63 @@ func (u *upload) run(ctx context.Context, r io.Reader, size int64) error {
 }
 
 // commit writes the envelope: from then on the recording exists.
+//
+// What a retirement relies on is that no envelope appears later than the freshness window and the commit
+// timeout together allow. A machine that was suspended in the middle breaks that, and no timer tells, so
+// such an envelope is at once replaced by one that is fresh.
 func (u *upload) commit(ctx context.Context, encrypter *segment.Encrypter) error {
-	if u.vault.now().Round(0).Sub(u.wrappedAt) > u.vault.freshness {
+	if u.age() > u.vault.freshness {
 		if err := u.wrap(ctx); err != nil {
 			return err
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// From here on a cancellation does not interrupt: the outcome must be known.
+	ctx = context.WithoutCancel(ctx)
+	if err := u.write(ctx, encrypter, storage.IfAbsent()); err != nil {
+		return err
+	}
+	for u.age() > u.vault.freshness+u.vault.commitTimeout {
+		if err := u.renew(ctx, encrypter); err != nil {
+			return &UncertainError{u.id, err}
+		}
+	}
+	return nil
+}
+
+// age is how old the wrapped key is, by the wall clock: the other one stands still while a machine is suspended.
+func (u *upload) age() time.Duration { return u.vault.now().Round(0).Sub(u.wrappedAt) }
+
+// renew replaces the envelope by one whose wrap is fresh, unless a rotator has done so.
+func (u *upload) renew(ctx context.Context, encrypter *segment.Encrypter) error {
+	ctx, cancel := context.WithTimeout(ctx, u.vault.commitTimeout)
+	defer cancel()
+	info, err := u.vault.store.Stat(ctx, u.vault.layout.Envelope(u.id))
+	if err != nil {
+		return err
+	}
+	if err := u.wrap(ctx); err != nil {
+		return err
+	}
+	err = u.write(ctx, encrypter, storage.IfMatch(info.ETag))
+	if errors.Is(err, storage.ErrChanged) {
+		return nil
+	}
+	return err
+}
+
+// write puts the envelope, and finds out what became of it if the answer is an error.
+func (u *upload) write(ctx context.Context, encrypter *segment.Encrypter, condition storage.Condition) error {
 	sealed, err := u.seal(encrypter.Header(), encrypter.Size())
 	if err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
-	defer cancel()
 	text := sealed.Encode()
-	_, err = u.vault.store.Put(ctx, u.vault.objectName(u.id, envelopePart), bytes.NewReader(text), int64(len(text)), storage.IfAbsent())
+	putCtx, cancel := context.WithTimeout(ctx, u.vault.commitTimeout)
+	defer cancel()
+	_, err = u.vault.store.Put(putCtx, u.vault.layout.Envelope(u.id), bytes.NewReader(text), int64(len(text)), condition)
 	if err != nil {
 		return u.resolve(ctx, text, err)
 	}

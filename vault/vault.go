@@ -27,9 +27,9 @@ package vault
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
+	"github.com/recvault/recvault/internal/layout"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 )
@@ -71,15 +71,23 @@ type Keyring interface {
 type Vault struct {
 	keyring   Keyring
 	store     storage.Store
-	prefix    string
+	layout    layout.Layout
 	freshness time.Duration
 	keyCache  *keyCache
 	events    *events
 	now       func() time.Time
+
+	commitTimeout time.Duration
 }
 
-// DefaultFreshness is how old a recording's wrapped key may be when the recording is committed.
-const DefaultFreshness = 5 * time.Minute
+const (
+	// DefaultFreshness is how old a recording's wrapped key may be when its commit begins.
+	DefaultFreshness = 5 * time.Minute
+	// DefaultCommitTimeout is how long a recording's commit may take.
+	DefaultCommitTimeout = 30 * time.Second
+	// MaxCommitTimeout is the longest that may be configured.
+	MaxCommitTimeout = 10 * time.Minute
+)
 
 // New makes a Vault of a keyring and a store. It touches neither.
 func New(keyring Keyring, store storage.Store, options ...Option) (*Vault, error) {
@@ -93,6 +101,8 @@ func New(keyring Keyring, store storage.Store, options ...Option) (*Vault, error
 		keyCache:  newKeyCache(DefaultKeyCacheTTL, DefaultKeyCacheSize),
 		events:    new(events),
 		now:       time.Now,
+
+		commitTimeout: DefaultCommitTimeout,
 	}
 	for _, option := range options {
 		if err := option(v); err != nil {
@@ -117,20 +127,21 @@ type Option func(*Vault) error
 // WithPrefix puts all objects under a prefix of their names, such as "consultations/". It must end
 // in "/" and otherwise pass [storage.ValidateName], with at most 512 bytes.
 func WithPrefix(prefix string) Option {
-	return func(v *Vault) error {
-		name, ok := strings.CutSuffix(prefix, "/")
-		if !ok || len(prefix) > 512 {
-			return fmt.Errorf("%w: a prefix must end in \"/\" and have at most 512 bytes", storage.ErrInvalidName)
+	return func(v *Vault) (err error) {
+		if prefix == "" {
+			return fmt.Errorf("%w: a prefix must not be empty", storage.ErrInvalidName)
 		}
-		v.prefix = prefix
-		return storage.ValidateName(name)
+		v.layout, err = layout.New(prefix)
+		return err
 	}
 }
 
-// WithFreshness sets how old a recording's wrapped key may be when the recording is committed. An
-// upload that takes longer wraps its key again just before, under what is the newest version of the
-// envelope key then. The default is [DefaultFreshness]; it must be positive, and shorter than the
-// time that a retirement of old key versions waits.
+// WithFreshness sets how old a recording's wrapped key may be when its commit begins. An upload that takes
+// longer wraps its key again just before, under what is the newest version of the envelope key then. The
+// default is [DefaultFreshness]; it must be positive.
+//
+// A retirement of old key versions must wait longer than the freshness window and the commit timeout of
+// every writer together: package vault/rotation takes both, and refuses a shorter grace period.
 func WithFreshness(d time.Duration) Option {
 	return func(v *Vault) error {
 		if d <= 0 {
@@ -141,17 +152,16 @@ func WithFreshness(d time.Duration) Option {
 	}
 }
 
-// The names of a recording's objects. A patient's recordings share a prefix, and a KeyID is uniform,
-// so listings can be cut evenly.
-const (
-	mediaPart    = "media"
-	envelopePart = "envelope"
-)
-
-func (v *Vault) patientPrefix(keyID keys.KeyID) string {
-	return v.prefix + "r1/" + keyID.String() + "/"
-}
-
-func (v *Vault) objectName(id ID, part string) string {
-	return v.patientPrefix(id.KeyID()) + id.Rec() + "/" + part
+// WithCommitTimeout sets how long a recording's commit may take: the writing of its envelope, after which
+// the recording exists. Cancelling a Put does not interrupt it, because its outcome must be known. The default
+// is [DefaultCommitTimeout]; it must be positive and at most [MaxCommitTimeout]. See [WithFreshness] for
+// what else depends on it.
+func WithCommitTimeout(d time.Duration) Option {
+	return func(v *Vault) error {
+		if d <= 0 || d > MaxCommitTimeout {
+			return fmt.Errorf("a commit timeout of %v is not between 0 and %v", d, MaxCommitTimeout)
+		}
+		v.commitTimeout = d
+		return nil
+	}
 }
