@@ -32,8 +32,12 @@ var (
 	ErrIntegrity = errors.New("wrapped key failed authentication")
 
 	// ErrRetired: the recording key was wrapped under a version of the envelope key that was retired.
-	// Lowering the envelope key's minimum version brings it back.
+	// [Retirer.Reinstate] brings it back, unless it was trimmed since.
 	ErrRetired = errors.New("key version is retired")
+
+	// ErrInvalidVersion: there is no such version of the envelope key, or it is not one that this can
+	// be done to: trimming what was not retired, reinstating what was trimmed.
+	ErrInvalidVersion = errors.New("invalid key version")
 
 	// ErrInvalidPatient: the patient identifier is empty, longer than [MaxPatientLen] or not UTF-8.
 	ErrInvalidPatient = errors.New("invalid patient identifier")

@@ -15,6 +15,7 @@ package keys
 
 import (
 	"context"
+	"time"
 )
 
 // Enroller gives patients their envelope key.
@@ -107,6 +108,43 @@ type Rotator interface {
 	Rewrap(ctx context.Context, id KeyID, items []RewrapItem) ([]RewrapResult, error)
 }
 
+// Retirer ends the use of old versions of envelope keys, and can bring them back. Raising and
+// lowering are two methods, so that a job with an outdated view cannot undo a retirement unawares.
+type Retirer interface {
+	// Versions is as in [Rotator].
+	Versions(ctx context.Context, id KeyID) (Versions, error)
+
+	// Retire sees to it that no version below oldest unwraps or can be wrapped anew: both then give
+	// [ErrRetired]. Where older ones are retired already it changes nothing; it never brings a
+	// version back. Wrapping goes on with the newest version, which cannot be retired. Whatever must
+	// stay readable has to be wrapped anew before.
+	//
+	// Errors: [ErrInvalidVersion] when oldest is below 1 or above the newest version;
+	// [ErrNotEnrolled], [ErrErased], [ErrDenied], [ErrUnavailable].
+	Retire(ctx context.Context, id KeyID, oldest int) error
+
+	// Reinstate takes retirements back: the versions from oldest on unwrap again. Those that unwrap
+	// already are left as they are; it never retires a version.
+	//
+	// Errors: [ErrInvalidVersion] when oldest is below 1, above the newest version, or was trimmed;
+	// [ErrNotEnrolled], [ErrErased], [ErrDenied], [ErrUnavailable].
+	Reinstate(ctx context.Context, id KeyID, oldest int) error
+}
+
+// Trimmer destroys retired versions of envelope keys.
+type Trimmer interface {
+	// Versions is as in [Rotator].
+	Versions(ctx context.Context, id KeyID) (Versions, error)
+
+	// Trim destroys the versions below oldest, and with them whatever is still wrapped under them,
+	// for good. They must have been retired. Where they are destroyed already it changes nothing.
+	// Backups of the keyring keep them until they expire.
+	//
+	// Errors: [ErrInvalidVersion] when oldest is below 1, or above the oldest version that unwraps;
+	// [ErrNotEnrolled], [ErrErased], [ErrDenied], [ErrUnavailable].
+	Trim(ctx context.Context, id KeyID, oldest int) error
+}
+
 // Eraser destroys envelope keys.
 type Eraser interface {
 	// Erase destroys every version of an envelope key, and with it whatever was wrapped under it,
@@ -117,10 +155,15 @@ type Eraser interface {
 	Erase(ctx context.Context, id KeyID) error
 }
 
-// Versions are the versions of an envelope key, counted from 1.
+// Versions are the versions of an envelope key, counted from 1:
+// 1 <= MinAvailable <= MinDecryption <= Latest.
 type Versions struct {
 	Latest        int // the version that wraps
-	MinDecryption int // the oldest version that still unwraps
+	MinDecryption int // the oldest version that still unwraps; older ones are retired
+	MinAvailable  int // the oldest version that exists; older ones were trimmed
+
+	// Rotated is when Latest was made, by the keyring's clock, to the second or better.
+	Rotated time.Time
 }
 
 // RewrapItem is one recording key to wrap anew.

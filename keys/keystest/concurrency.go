@@ -15,6 +15,8 @@ import (
 func cancelled(f *fixture) {
 	patient, id := f.enrolled()
 	stranger := f.newPatient()
+	f.rotated(id, 3)
+	require.NoError(f, f.Retire(f.Context(), id, 3))
 	grant, rec := f.newGrant(patient), f.newRecording(id)
 	ctx, cancel := context.WithCancel(f.Context())
 	cancel()
@@ -38,15 +40,16 @@ func cancelled(f *fixture) {
 			_, err := f.Rewrap(ctx, id, []keys.RewrapItem{{Binding: rec.binding, Wrapped: rec.wrapped}})
 			return err
 		},
-		"Erase": func() error { return f.Erase(ctx, id) },
+		"Retire":    func() error { return f.Retire(ctx, id, 4) },
+		"Reinstate": func() error { return f.Reinstate(ctx, id, 1) },
+		"Trim":      func() error { return f.Trim(ctx, id, 2) },
+		"Erase":     func() error { return f.Erase(ctx, id) },
 	} {
 		assert.ErrorIs(f, call(), context.Canceled, name)
 	}
 
 	f.opens(grant, rec)
-	versions, err := f.Versions(f.Context(), id)
-	require.NoError(f, err)
-	assert.Equal(f, keys.Versions{Latest: 1, MinDecryption: 1}, versions)
+	f.hasVersions(id, 4, 3, 1)
 	strangerID, err := f.KeyID(f.Context(), stranger)
 	require.NoError(f, err)
 	_, err = f.Versions(f.Context(), strangerID)
@@ -83,9 +86,7 @@ func concurrentUse(f *fixture) {
 	}
 	group.Wait()
 
-	versions, err := f.Versions(f.Context(), id)
-	require.NoError(f, err)
-	assert.Equal(f, keys.Versions{Latest: 1 + rotations, MinDecryption: 1}, versions, "a rotation was lost")
+	f.hasVersions(id, 1+rotations, 1, 1) // no rotation was lost
 }
 
 func concurrentEnrolment(f *fixture) {

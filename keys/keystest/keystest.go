@@ -22,6 +22,8 @@ type Keyring interface {
 	keys.Granter
 	keys.Revoker
 	keys.Rotator
+	keys.Retirer
+	keys.Trimmer
 	keys.Eraser
 }
 
@@ -70,12 +72,21 @@ func Run(t *testing.T, open func(t *testing.T) Keyring) {
 		{"rewrapping nothing gives nothing", rewrapNothing},
 		{"rewrapping takes any number of items", rewrapMany},
 
+		{"a retired version does not unwrap, and can be reinstated", retirement},
+		{"retiring never reinstates, and reinstating never retires", retiringOneWay},
+		{"the newest version is never retired", retireNewest},
+		{"a trimmed version is gone for good", trimming},
+		{"a version is trimmed only when it is retired", trimUnretired},
+		{"versions that are not are refused", invalidVersions},
+		{"a rotation is dated", rotationTime},
+
 		{"what was erased stays erased", erasure},
 		{"erasing one patient leaves the others", erasureOfOne},
 		{"an erased patient who is enrolled anew has a new key", enrolAfterErasure},
 
 		{"a cancelled call does nothing", cancelled},
 		{"a keyring is safe for concurrent use", concurrentUse},
+		{"retiring and trimming beside other use lose nothing", concurrentRetirement},
 		{"concurrent enrolment makes one key", concurrentEnrolment},
 		{"concurrent uses of a grant are counted", concurrentUses},
 	} {
@@ -151,6 +162,24 @@ func (f *fixture) newGrantWith(patient keys.Patient, options keys.GrantOptions) 
 	grant, err := f.Issue(f.Context(), patient, options)
 	require.NoError(f, err)
 	return grant
+}
+
+// rotated rotates an envelope key a number of times.
+func (f *fixture) rotated(id keys.KeyID, times int) {
+	f.Helper()
+	for range times {
+		require.NoError(f, f.Rotate(f.Context(), id))
+	}
+}
+
+// hasVersions holds an envelope key to its versions. When the last was made is another matter.
+func (f *fixture) hasVersions(id keys.KeyID, latest, minDecryption, minAvailable int) {
+	f.Helper()
+	versions, err := f.Versions(f.Context(), id)
+	require.NoError(f, err)
+	assert.False(f, versions.Rotated.IsZero())
+	versions.Rotated = time.Time{}
+	assert.Equal(f, keys.Versions{Latest: latest, MinDecryption: minDecryption, MinAvailable: minAvailable}, versions)
 }
 
 // unwrap returns only the error of an Unwrap, and fails if it gave another key, or a key beside an

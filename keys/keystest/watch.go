@@ -137,6 +137,18 @@ func (k *watched) Rewrap(ctx context.Context, id keys.KeyID, items []keys.Rewrap
 	return results, k.watch.note(err)
 }
 
+func (k *watched) Retire(ctx context.Context, id keys.KeyID, oldest int) error {
+	return k.watch.note(k.keyring.Retire(ctx, id, oldest))
+}
+
+func (k *watched) Reinstate(ctx context.Context, id keys.KeyID, oldest int) error {
+	return k.watch.note(k.keyring.Reinstate(ctx, id, oldest))
+}
+
+func (k *watched) Trim(ctx context.Context, id keys.KeyID, oldest int) error {
+	return k.watch.note(k.keyring.Trim(ctx, id, oldest))
+}
+
 func (k *watched) Erase(ctx context.Context, id keys.KeyID) error {
 	return k.watch.note(k.keyring.Erase(ctx, id))
 }

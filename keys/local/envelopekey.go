@@ -2,11 +2,14 @@ package local
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/keyset"
+	tinkpb "github.com/tink-crypto/tink-go/v2/proto/tink_go_proto"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/recvault/recvault/keys"
@@ -21,10 +24,19 @@ func patientFile(id keys.KeyID) string { return patientsDir + "/" + id.String() 
 const erasedMark = `{"erased":true}`
 
 // envelopeKey is a patient's key: a Tink keyset with one AES-256-GCM key for each version, in order,
-// the newest of which is the primary.
+// the newest of which is the primary. Retired versions are disabled, trimmed ones are gone.
 type envelopeKey struct {
-	handle *keyset.Handle
-	aead   tink.AEAD
+	first   int       // the version of the keyset's first key
+	rotated time.Time // when its last key was made
+	handle  *keyset.Handle
+	aead    tink.AEAD
+}
+
+// envelopeKeyFile is how an envelope key is kept.
+type envelopeKeyFile struct {
+	First   int             `json:"first"`
+	Rotated time.Time       `json:"rotated"`
+	Keyset  json.RawMessage `json:"keyset"`
 }
 
 // envelopeKey reads a patient's key. It is read for each use, because another process may have
@@ -50,7 +62,11 @@ func (k *Keyring) readEnvelopeKey(id keys.KeyID) (*envelopeKey, error) {
 	case string(data) == erasedMark:
 		return nil, keys.ErrErased
 	}
-	handle, err := k.openKeyset(name, data)
+	var file envelopeKeyFile
+	if err := json.Unmarshal(data, &file); err != nil {
+		return nil, damaged(name)
+	}
+	handle, err := k.openKeyset(name, file.Keyset, versionsPlace(name, file.First, file.Rotated))
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +74,25 @@ func (k *Keyring) readEnvelopeKey(id keys.KeyID) (*envelopeKey, error) {
 	if err != nil {
 		return nil, damaged(name)
 	}
-	return &envelopeKey{handle, primitive}, nil
+	return &envelopeKey{file.First, file.Rotated, handle, primitive}, nil
+}
+
+func (k *Keyring) writeEnvelopeKey(id keys.KeyID, first int, rotated time.Time, handle *keyset.Handle) error {
+	name := patientFile(id)
+	sealed, err := k.sealKeyset(handle, versionsPlace(name, first, rotated))
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(envelopeKeyFile{first, rotated, sealed})
+	if err != nil {
+		return unavailable(err)
+	}
+	return k.dir.write(name, data)
+}
+
+// versionsPlace ties an envelope key's keyset to its file and to what stands beside it there.
+func versionsPlace(name string, first int, rotated time.Time) []byte {
+	return fmt.Appendf(place(name), "/v%d/%s", first, rotated.Format(time.RFC3339Nano))
 }
 
 func (k *Keyring) makeEnvelopeKey(id keys.KeyID) error {
@@ -66,7 +100,7 @@ func (k *Keyring) makeEnvelopeKey(id keys.KeyID) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	return k.writeKeyset(patientFile(id), handle)
+	return k.writeEnvelopeKey(id, 1, time.Now().UTC(), handle)
 }
 
 func (k *Keyring) addVersion(id keys.KeyID, current *envelopeKey) error {
@@ -82,7 +116,28 @@ func (k *Keyring) addVersion(id keys.KeyID, current *envelopeKey) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	return k.writeKeyset(patientFile(id), handle)
+	return k.writeEnvelopeKey(id, current.first, time.Now().UTC(), handle)
+}
+
+// change makes a change to each of the keys of the versions from one up to, and without, another.
+func (k *Keyring) change(id keys.KeyID, current *envelopeKey, from, to int, change func(*keyset.Manager, uint32) error) error {
+	manager := keyset.NewManagerFromHandle(current.handle)
+	for version := from; version < to; version++ {
+		entry, err := current.handle.Entry(version - current.first)
+		if err != nil {
+			return unavailable(err)
+		}
+		if err := change(manager, entry.KeyID()); err != nil {
+			return unavailable(err)
+		}
+	}
+	handle, err := manager.Handle()
+	if err != nil {
+		return unavailable(err)
+	}
+	// What is left of the keyset starts later if keys at its start were deleted.
+	first := current.first + current.handle.Len() - handle.Len()
+	return k.writeEnvelopeKey(id, first, current.rotated, handle)
 }
 
 func (k *Keyring) eraseEnvelopeKey(id keys.KeyID) error {
@@ -90,7 +145,19 @@ func (k *Keyring) eraseEnvelopeKey(id keys.KeyID) error {
 }
 
 // latest returns the version that wraps.
-func (e *envelopeKey) latest() int { return e.handle.Len() }
+func (e *envelopeKey) latest() int { return e.first + e.handle.Len() - 1 }
+
+// oldest returns the oldest version that is not retired.
+func (e *envelopeKey) oldest() int {
+	version := e.first
+	for _, key := range e.handle.KeysetInfo().GetKeyInfo() {
+		if key.GetStatus() == tinkpb.KeyStatusType_ENABLED {
+			break // the primary always is
+		}
+		version++
+	}
+	return version
+}
 
 // keyringName starts the wrapped keys of this package.
 const keyringName = "local"
@@ -111,6 +178,9 @@ func (e *envelopeKey) unwrap(binding keys.Binding, wrapped keys.WrappedKey) (*ke
 	}
 	if keyring != keyringName {
 		return nil, fmt.Errorf("%w: another keyring wrapped it", keys.ErrIntegrity)
+	}
+	if version < e.oldest() {
+		return nil, keys.ErrRetired
 	}
 	secret, err := e.aead.Decrypt(ciphertext, associatedData(version, binding))
 	if err != nil {

@@ -53,13 +53,17 @@ func (k *Keyring) loadKeyset(name string, template *tinkpb.KeyTemplate, mayMake 
 	data, err := k.dir.read(name)
 	switch {
 	case err == nil:
-		return k.openKeyset(name, data)
+		return k.openKeyset(name, data, place(name))
 	case isNotExist(err) && mayMake:
 		handle, err := keyset.NewHandle(template)
 		if err != nil {
 			return nil, unavailable(err)
 		}
-		return handle, k.writeKeyset(name, handle)
+		sealed, err := k.sealKeyset(handle, place(name))
+		if err != nil {
+			return nil, err
+		}
+		return handle, k.dir.write(name, sealed)
 	case isNotExist(err):
 		return nil, damaged(name)
 	default:
@@ -67,20 +71,20 @@ func (k *Keyring) loadKeyset(name string, template *tinkpb.KeyTemplate, mayMake 
 	}
 }
 
-func (k *Keyring) openKeyset(name string, data []byte) (*keyset.Handle, error) {
-	handle, err := keyset.ReadWithAssociatedData(keyset.NewJSONReader(bytes.NewReader(data)), k.root, place(name))
+func (k *Keyring) openKeyset(name string, sealed, associatedData []byte) (*keyset.Handle, error) {
+	handle, err := keyset.ReadWithAssociatedData(keyset.NewJSONReader(bytes.NewReader(sealed)), k.root, associatedData)
 	if err != nil {
 		return nil, damaged(name)
 	}
 	return handle, nil
 }
 
-func (k *Keyring) writeKeyset(name string, handle *keyset.Handle) error {
+func (k *Keyring) sealKeyset(handle *keyset.Handle, associatedData []byte) ([]byte, error) {
 	var sealed bytes.Buffer
-	if err := handle.WriteWithAssociatedData(keyset.NewJSONWriter(&sealed), k.root, place(name)); err != nil {
-		return unavailable(err)
+	if err := handle.WriteWithAssociatedData(keyset.NewJSONWriter(&sealed), k.root, associatedData); err != nil {
+		return nil, unavailable(err)
 	}
-	return k.dir.write(name, sealed.Bytes())
+	return sealed.Bytes(), nil
 }
 
 // place is the associated data that ties a keyset to its file.

@@ -15,7 +15,7 @@
 //     files back, and can destroy keys. The Root does not prevent that.
 //   - There is no audit log. Who used which grant, or tried to, is recorded nowhere.
 //   - Keys are in this process's memory while they are used, and may reach swap or a core dump.
-//   - An erased or rotated key's file is replaced. What the file system, the disk and backups keep of
+//   - An erased, rotated or trimmed key's file is replaced. What the file system, the disk and backups keep of
 //     the old one is out of this package's reach.
 //   - Grants end by the host's clock. Setting it back makes them last longer.
 //
@@ -28,8 +28,9 @@
 //	grants/<accessor>.json  a grant that is still good, and how often it was used
 //	tmp/, lock              files while they are written, and the lock of those who write
 //
-// Every file that holds a key is a Tink keyset, encrypted under the root key with its place in the
-// directory as associated data, so that none passes for another. Files are replaced whole and are
+// Every key is in a Tink keyset, encrypted under the root key with its place in the directory as
+// associated data, so that none passes for another. A patient's keyset has the number of its first
+// version and the time of its last one beside it, in clear and as associated data too. Files are replaced whole and are
 // durable before a call returns; several processes may use the directory at once, and each sees
 // at once what another changed. The directory must be on a file system with flock(2).
 package local
@@ -42,6 +43,7 @@ import (
 	"time"
 
 	"github.com/tink-crypto/tink-go/v2/jwt"
+	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/prf"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
@@ -83,6 +85,8 @@ var (
 	_ keys.Granter   = (*Keyring)(nil)
 	_ keys.Revoker   = (*Keyring)(nil)
 	_ keys.Rotator   = (*Keyring)(nil)
+	_ keys.Retirer   = (*Keyring)(nil)
+	_ keys.Trimmer   = (*Keyring)(nil)
 	_ keys.Eraser    = (*Keyring)(nil)
 )
 
@@ -199,13 +203,18 @@ func (k *Keyring) Rotate(ctx context.Context, id keys.KeyID) error {
 	return nil
 }
 
-// Versions implements [keys.Rotator]. Every version unwraps until the patient is erased.
+// Versions implements [keys.Rotator], [keys.Retirer] and [keys.Trimmer].
 func (k *Keyring) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
 	envelopeKey, err := k.envelopeKey(ctx, id)
 	if err != nil {
 		return keys.Versions{}, fmt.Errorf("versions: %w", err)
 	}
-	return keys.Versions{Latest: envelopeKey.latest(), MinDecryption: 1}, nil
+	return keys.Versions{
+		Latest:        envelopeKey.latest(),
+		MinDecryption: envelopeKey.oldest(),
+		MinAvailable:  envelopeKey.first,
+		Rotated:       envelopeKey.rotated,
+	}, nil
 }
 
 // Rewrap implements [keys.Rotator].
@@ -226,6 +235,66 @@ func (k *Keyring) Rewrap(ctx context.Context, id keys.KeyID, items []keys.Rewrap
 		results[i] = keys.RewrapResult{Wrapped: wrapped, Err: err}
 	}
 	return results, nil
+}
+
+// Retire implements [keys.Retirer].
+func (k *Keyring) Retire(ctx context.Context, id keys.KeyID, oldest int) error {
+	err := k.dir.exclusively(ctx, func() error {
+		current, err := k.readEnvelopeKey(id)
+		switch {
+		case err != nil:
+			return err
+		case oldest < 1 || oldest > current.latest():
+			return keys.ErrInvalidVersion
+		case oldest <= current.oldest():
+			return k.dir.sync(patientsDir) // whoever retired it may have been killed before this
+		}
+		return k.change(id, current, current.oldest(), oldest, (*keyset.Manager).Disable)
+	})
+	if err != nil {
+		return fmt.Errorf("retire: %w", err)
+	}
+	return nil
+}
+
+// Reinstate implements [keys.Retirer].
+func (k *Keyring) Reinstate(ctx context.Context, id keys.KeyID, oldest int) error {
+	err := k.dir.exclusively(ctx, func() error {
+		current, err := k.readEnvelopeKey(id)
+		switch {
+		case err != nil:
+			return err
+		case oldest < current.first || oldest > current.latest():
+			return keys.ErrInvalidVersion
+		case oldest >= current.oldest():
+			return k.dir.sync(patientsDir)
+		}
+		return k.change(id, current, oldest, current.oldest(), (*keyset.Manager).Enable)
+	})
+	if err != nil {
+		return fmt.Errorf("reinstate: %w", err)
+	}
+	return nil
+}
+
+// Trim implements [keys.Trimmer].
+func (k *Keyring) Trim(ctx context.Context, id keys.KeyID, oldest int) error {
+	err := k.dir.exclusively(ctx, func() error {
+		current, err := k.readEnvelopeKey(id)
+		switch {
+		case err != nil:
+			return err
+		case oldest < 1 || oldest > current.oldest():
+			return keys.ErrInvalidVersion
+		case oldest <= current.first:
+			return k.dir.sync(patientsDir)
+		}
+		return k.change(id, current, current.first, oldest, (*keyset.Manager).Delete)
+	})
+	if err != nil {
+		return fmt.Errorf("trim: %w", err)
+	}
+	return nil
 }
 
 // Erase implements [keys.Eraser].

@@ -127,7 +127,8 @@ func TestReopenedKeyringKeepsEverything(t *testing.T) {
 			assert.Equal(t, alice, id)
 			versions, err := keyring.Versions(t.Context(), alice)
 			require.NoError(t, err)
-			assert.Equal(t, keys.Versions{Latest: 2, MinDecryption: 1}, versions)
+			assert.False(t, versions.Rotated.IsZero())
+			assert.Equal(t, keys.Versions{Latest: 2, MinDecryption: 1, MinAvailable: 1, Rotated: versions.Rotated}, versions)
 			assert.NoError(t, unwrap(keyring, unlimited, first))
 			assert.NoError(t, unwrap(keyring, unlimited, second))
 			assert.NoError(t, unwrap(keyring, limited, first))
@@ -151,6 +152,35 @@ func TestEachVersionIsAKeyOfItsOwn(t *testing.T) {
 		assert.False(t, seen[string(ciphertext[:5])], "two versions share a key")
 		seen[string(ciphertext[:5])] = true
 		require.NoError(t, keyring.Rotate(t.Context(), id))
+	}
+}
+
+func TestTrimmedVersionIsGoneFromTheDirectory(t *testing.T) {
+	root := &spyRoot{AEAD: newRoot(t), t: t}
+	dir := newDir(t)
+	keyring := open(t, dir, local.Options{Root: root})
+	id := enrol(t, keyring, "alice")
+	require.NoError(t, keyring.Rotate(t.Context(), id))
+	root.material = nil
+	require.NoError(t, keyring.Rotate(t.Context(), id))
+	versions := root.material
+	require.Len(t, versions, 3)
+	require.NoError(t, keyring.Retire(t.Context(), id, 3))
+	root.material = nil
+	require.NoError(t, keyring.Trim(t.Context(), id, 2))
+	assert.Equal(t, versions[1:], root.material)
+
+	file := filepath.Join(dir, "patients", id.String()+".json")
+	trimmed, err := os.ReadFile(file)
+	require.NoError(t, err)
+	for what, lie := range map[string][2]string{
+		"first version": {`"first":2`, `"first":1`},
+		"time":          {`"rotated":"2`, `"rotated":"3`},
+	} {
+		require.Contains(t, string(trimmed), lie[0])
+		require.NoError(t, os.WriteFile(file, []byte(strings.Replace(string(trimmed), lie[0], lie[1], 1)), 0o600))
+		_, err := keyring.Versions(t.Context(), id)
+		assert.ErrorIs(t, err, local.ErrDamaged, what)
 	}
 }
 

@@ -156,7 +156,7 @@ func TestProcessesThatRotateLoseNoVersion(t *testing.T) {
 	runAll(t, cmds...)
 	versions, err := keyring.Versions(t.Context(), id)
 	require.NoError(t, err)
-	assert.Equal(t, keys.Versions{Latest: 1 + processes*rounds, MinDecryption: 1}, versions)
+	assert.Equal(t, keys.Versions{Latest: 1 + processes*rounds, MinDecryption: 1, MinAvailable: 1, Rotated: versions.Rotated}, versions)
 	assert.NoError(t, unwrap(keyring, issue(t, keyring, "alice", 0), rec))
 }
 
@@ -266,6 +266,17 @@ func churnChild(dir string, args []string) error {
 			return err
 		}
 		fmt.Println("revoked", string(patient), grant.Reveal())
+		if i%2 == 1 {
+			fmt.Println("retiring", string(patient))
+			if err := keyring.Retire(ctx, id, 2); err != nil {
+				return err
+			}
+			fmt.Println("retired", string(patient))
+			if err := keyring.Trim(ctx, id, 2); err != nil {
+				return err
+			}
+			fmt.Println("trimmed", string(patient))
+		}
 		if i%2 == 0 {
 			fmt.Println("erasing", string(patient))
 			if err := keyring.Erase(ctx, id); err != nil {
@@ -332,17 +343,33 @@ func TestKilledProcessLosesNothingThatItAcknowledged(t *testing.T) {
 func checkFacts(t *testing.T, keyring *local.Keyring, patient keys.Patient, lines []string) {
 	t.Helper()
 	erasing := strings.Contains(strings.Join(lines, "\n"), "erasing")
+	retiring := strings.Contains(strings.Join(lines, "\n"), "retiring") // version 1
 	grant := issue(t, keyring, patient, 0)
 	for _, line := range lines {
 		fields := strings.Fields(line)
 		switch fields[0] {
 		case "wrapped":
-			err := unwrap(keyring, grant, parseRecording(t, fields[2:]))
-			if !erasing {
-				assert.NoError(t, err, "a wrapped key was lost")
-			} else if err != nil {
+			rec := parseRecording(t, fields[2:])
+			version, err := rec.wrapped.Version()
+			require.NoError(t, err)
+			err = unwrap(keyring, grant, rec)
+			switch {
+			case err == nil:
+			case erasing:
 				assert.ErrorIs(t, err, keys.ErrErased)
+			case retiring && version == 1:
+				assert.ErrorIs(t, err, keys.ErrRetired)
+			default:
+				assert.NoError(t, err, "a wrapped key was lost")
 			}
+		case "retired":
+			versions, err := keyring.Versions(t.Context(), grant.KeyID())
+			require.NoError(t, err)
+			assert.Equal(t, 2, versions.MinDecryption, "a retirement was lost")
+		case "trimmed":
+			versions, err := keyring.Versions(t.Context(), grant.KeyID())
+			require.NoError(t, err)
+			assert.Equal(t, 2, versions.MinAvailable, "a trim was lost")
 		case "revoked":
 			revoked, err := keys.ParseGrant(fields[2])
 			require.NoError(t, err)

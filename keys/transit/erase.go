@@ -2,6 +2,7 @@ package transit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/recvault/recvault/keys"
@@ -27,17 +28,15 @@ func (k *Keyring) erase(ctx context.Context, id keys.KeyID) error {
 	token := k.client.Token()
 	_, err := k.vault.write(ctx, token, k.envelopeKeyPath(id)+"/config", map[string]any{"deletion_allowed": true})
 	if missing(err) {
-		// An eraser cannot read keys, but it learns from this whether the mark is there.
-		_, err = k.vault.write(ctx, token, k.erasedMarkPath(id)+"/config", map[string]any{"deletion_allowed": false})
-		if missing(err) {
-			return keys.ErrNotEnrolled
+		if err := k.noEnvelopeKey(ctx, token, id); !errors.Is(err, keys.ErrErased) {
+			return err
 		}
-		return err
+		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if _, err := k.vault.write(ctx, token, k.erasedMarkPath(id), map[string]any{"type": "hmac", "key_size": hmacKeySize}); err != nil {
+	if _, err := k.vault.write(ctx, token, k.erasedMarkPath(id), map[string]any{"type": markType, "key_size": hmacKeySize}); err != nil {
 		return err
 	}
 	err = k.vault.delete(ctx, token, k.envelopeKeyPath(id))

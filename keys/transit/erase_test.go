@@ -88,30 +88,3 @@ func TestEnrolRefusesAnUnsafeKey(t *testing.T) {
 		assert.ErrorIs(t, err, transit.ErrUnsafeKey, name)
 	}
 }
-
-func TestARetiredVersionIsToldFromDamage(t *testing.T) {
-	f := newFixture(t)
-	k := f.apart()
-	patient, id := f.enrol(k)
-	rec := f.record(k, id)
-	grant := f.grant(k, patient)
-	require.NoError(t, k.Rotate(t.Context(), id))
-	config := f.options.Mount + "/keys/" + id.String() + "-kek/config"
-	retirer := f.server.Client(f.token("retirer"))
-
-	_, err := retirer.Logical().WriteWithContext(t.Context(), config, data{"min_decryption_version": 2})
-	require.NoError(t, err)
-	_, err = k.Unwrap(t.Context(), grant, rec.binding, rec.wrapped)
-	assert.ErrorIs(t, err, keys.ErrRetired)
-	assert.NotErrorIs(t, err, keys.ErrIntegrity)
-	results, err := k.Rewrap(t.Context(), id, []keys.RewrapItem{{Binding: rec.binding, Wrapped: rec.wrapped}})
-	require.NoError(t, err)
-	assert.ErrorIs(t, results[0].Err, keys.ErrRetired)
-	versions, err := k.Versions(t.Context(), id)
-	require.NoError(t, err)
-	assert.Equal(t, keys.Versions{Latest: 2, MinDecryption: 2}, versions)
-
-	_, err = retirer.Logical().WriteWithContext(t.Context(), config, data{"min_decryption_version": 1})
-	require.NoError(t, err)
-	f.opens(k, grant, rec) // retirement can be taken back
-}

@@ -2,9 +2,11 @@ package transit_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -97,6 +99,42 @@ func ExampleKeyring_Unwrap() {
 	defer key.Wipe()
 }
 
+// A reviewer reads what Setup will do without a Vault.
+func ExampleSetupCalls() {
+	calls, err := transit.SetupCalls(transit.SetupOptions{Mount: "clinic/recordings"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, call := range calls {
+		body := ""
+		if !strings.HasPrefix(call.Path, "sys/policies/") && call.Body != nil {
+			data, err := json.Marshal(call.Body)
+			if err != nil {
+				log.Fatal(err)
+			}
+			body = " " + string(data)
+		}
+		fmt.Println(call.Method, call.Path+body)
+	}
+	// Output:
+	// POST sys/mounts/clinic/recordings {"description":"recvault: envelope keys","type":"transit"}
+	// POST sys/mounts/clinic/recordings/tune {"audit_non_hmac_request_keys":["context"]}
+	// POST clinic/recordings/config/keys {"disable_upsert":true}
+	// POST clinic/recordings/keys/pseudonym {"key_size":32,"type":"hmac"}
+	// GET sys/auth
+	// POST sys/policies/acl/recvault-enroller
+	// POST sys/policies/acl/recvault-writer
+	// POST sys/policies/acl/recvault-granter
+	// POST sys/policies/acl/recvault-revoker
+	// POST sys/policies/acl/recvault-grant
+	// POST sys/policies/acl/recvault-rotator
+	// POST sys/policies/acl/recvault-retirer
+	// POST sys/policies/acl/recvault-trimmer
+	// POST sys/policies/acl/recvault-eraser
+	// POST sys/policies/acl/recvault-auditor
+	// POST auth/token/roles/recvault-grant {"allowed_entity_aliases":["*"],"allowed_policies":["recvault-grant"],"allowed_policies_glob":[],"orphan":true,"renewable":false,"token_explicit_max_ttl":14400,"token_no_default_policy":true,"token_period":0,"token_type":"service"}
+}
+
 // A reviewer reads the policies without a Vault.
 func ExamplePolicies() {
 	policies, err := transit.Policies(transit.Options{Mount: "clinic/recordings"}, "auth_token_1a2b3c4d")
@@ -116,6 +154,7 @@ func ExamplePolicies() {
 	// recvault-grant
 	// recvault-rotator
 	// recvault-retirer
+	// recvault-trimmer
 	// recvault-eraser
 	// recvault-auditor
 	// # Held by what ends grants that it does not hold: a lost device, a changed care relationship. It is

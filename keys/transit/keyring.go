@@ -62,7 +62,8 @@ type Options struct {
 
 	// Timeout is how long one request to Vault may take, all its retries included. A call makes one
 	// request, or up to four where it must find out why a key is missing; Rewrap makes one for every
-	// 256 items. Default 10 s.
+	// 256 items; Retire, Reinstate and Trim make two, or up to seven if others change the versions
+	// meanwhile. Default 10 s.
 	Timeout time.Duration
 
 	// MaxRetries is how often a request is sent again after a failure that may pass: no connection,
@@ -129,6 +130,8 @@ var _ interface {
 	keys.Granter
 	keys.Revoker
 	keys.Rotator
+	keys.Retirer
+	keys.Trimmer
 	keys.Eraser
 } = (*Keyring)(nil)
 
@@ -209,7 +212,7 @@ func (k *Keyring) wrap(ctx context.Context, binding keys.Binding, key *keys.Reco
 	if errors.Is(err, keys.ErrDenied) {
 		// To Vault, encrypting with a key that does not exist is an attempt to make it, which a writer
 		// may not do.
-		_, readErr := k.vault.read(ctx, k.client.Token(), k.envelopeKeyPath(id))
+		_, readErr := k.readKey(ctx, k.client.Token(), k.envelopeKeyPath(id))
 		switch {
 		case readErr == nil:
 			secret, err = encrypt() // it may have been enrolled meanwhile; if not, the refusal stands
@@ -283,7 +286,7 @@ func (k *Keyring) unwrap(ctx context.Context, grant keys.Grant, binding keys.Bin
 
 // noEnvelopeKey tells why there is no envelope key: the patient was erased, or never enrolled.
 func (k *Keyring) noEnvelopeKey(ctx context.Context, token string, id keys.KeyID) error {
-	_, err := k.vault.read(ctx, token, k.erasedMarkPath(id))
+	_, err := k.readKey(ctx, token, k.erasedMarkPath(id))
 	switch {
 	case err == nil:
 		return keys.ErrErased

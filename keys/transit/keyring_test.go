@@ -217,8 +217,9 @@ func TestEachRoleIsDeniedTheOthersCalls(t *testing.T) {
 		"granter":  {"KeyID", "Issue"},
 		"revoker":  {"Revoke"},
 		"rotator":  {"Rotate", "Versions", "Rewrap"},
-		"retirer":  {"Versions"},
-		"eraser":   {"KeyID", "Erase"},
+		"retirer":  {"Versions", "Retire", "Reinstate"},
+		"trimmer":  {"Versions", "Trim"},
+		"eraser":   {"KeyID", "Erase", "Versions", "Rewrap"},
 		"auditor":  {"Versions"},
 		"":         {},
 	}
@@ -227,6 +228,14 @@ func TestEachRoleIsDeniedTheOthersCalls(t *testing.T) {
 		one := f.keyring(role)
 		_, id := f.enrol(k)
 		_, erasable := f.enrol(k)
+		_, retirable := f.enrol(k)
+		_, retired := f.enrol(k)
+		_, trimmable := f.enrol(k)
+		for _, id := range []keys.KeyID{retirable, retired, trimmable} {
+			require.NoError(t, k.Rotate(t.Context(), id))
+		}
+		require.NoError(t, k.Retire(t.Context(), retired, 2))
+		require.NoError(t, k.Retire(t.Context(), trimmable, 2))
 		rec := f.record(k, id)
 		for name, call := range map[string]func() error{
 			"Enrol":    func() error { _, err := one.Enrol(t.Context(), newPatient()); return err },
@@ -240,7 +249,10 @@ func TestEachRoleIsDeniedTheOthersCalls(t *testing.T) {
 				_, err := one.Rewrap(t.Context(), id, []keys.RewrapItem{{Binding: rec.binding, Wrapped: rec.wrapped}})
 				return err
 			},
-			"Erase": func() error { return one.Erase(t.Context(), erasable) },
+			"Retire":    func() error { return one.Retire(t.Context(), retirable, 2) },
+			"Reinstate": func() error { return one.Reinstate(t.Context(), retired, 1) },
+			"Trim":      func() error { return one.Trim(t.Context(), trimmable, 2) },
+			"Erase":     func() error { return one.Erase(t.Context(), erasable) },
 		} {
 			if err := call(); slices.Contains(calls, name) {
 				assert.NoError(t, err, "%s: %s", role, name)

@@ -1,6 +1,7 @@
 package transit_test
 
 import (
+	"context"
 	"crypto/rand"
 	"flag"
 	"testing"
@@ -96,7 +97,14 @@ type apart struct {
 	keys.Granter
 	keys.Revoker
 	keys.Rotator
+	keys.Retirer
+	keys.Trimmer
 	keys.Eraser
+}
+
+// Versions asks the rotator, as one of three who may tell.
+func (a apart) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
+	return a.Rotator.Versions(ctx, id)
 }
 
 func (f *fixture) apart() apart {
@@ -108,6 +116,8 @@ func (f *fixture) apart() apart {
 		Granter:   f.keyring("granter"),
 		Revoker:   f.keyring("revoker"),
 		Rotator:   f.keyring("rotator"),
+		Retirer:   f.keyring("retirer"),
+		Trimmer:   f.keyring("trimmer"),
 		Eraser:    f.keyring("eraser"),
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -51,10 +52,14 @@ func backoff(least, most time.Duration, attempt int, _ *http.Response) time.Dura
 }
 
 func (r *requester) read(ctx context.Context, token, path string) (*api.Secret, error) {
+	return r.readWith(ctx, token, path, nil)
+}
+
+func (r *requester) readWith(ctx context.Context, token, path string, parameters url.Values) (*api.Secret, error) {
 	limited, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	// The raw call, because the other one takes a missing mount for a missing key.
-	response, err := r.as(token).ReadRawWithContext(limited, path)
+	response, err := r.as(token).ReadRawWithDataWithContext(limited, path, parameters)
 	if response != nil {
 		defer response.Body.Close()
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -27,7 +28,7 @@ import (
 // matrixRoles are the columns. A "grant" is one issued for the patient that operations call "the
 // patient". "root" is the control: it shows that a probe does what its name says.
 var matrixRoles = []string{
-	"setup", "enroller", "writer", "granter", "revoker", "grant", "rotator", "retirer", "eraser", "auditor", "root",
+	"setup", "enroller", "writer", "granter", "revoker", "grant", "rotator", "retirer", "trimmer", "eraser", "auditor", "root",
 }
 
 const (
@@ -113,6 +114,7 @@ byte for byte. After a change that is meant, write it anew:
 - denied: Vault refused it to the token (403).
 - refused (400, 404 or 405): the token may, but Vault does not do it for anybody, or not under these
   settings.
+- Keys are read with the parameter type=hmac, which the eraser's policy requires and the others ignore.
 - issued, cannot open it: a grant was issued, and Vault refused it the recording key it was tried on.
 - issued, ...: a grant was issued, and what was asked for in excess was not given.
 
@@ -138,7 +140,12 @@ var nobodys = []string{
 	"allow the deletion of the pseudonym key",
 	"rotate the pseudonym key",
 	"delete the pseudonym key",
-	"trim old versions of an envelope key",
+	"trim the pseudonym key",
+	"retire, and make an envelope key exportable",
+	"retire, and let an envelope key be backed up in clear",
+	"retire, and have an envelope key rotate by itself",
+	"retire, and allow the deletion of an envelope key",
+	"set the minimum version for encryption alone",
 	"export an envelope key",
 	"export the HMAC part of an envelope key",
 	"back up an envelope key",
@@ -281,6 +288,15 @@ func (c *cell) read(path string) (string, error) {
 	return allowed, err
 }
 
+// readKey reads a key with the parameter that the eraser's policy requires.
+func (c *cell) readKey(path string) (string, error) {
+	response, err := c.client.Logical().ReadRawWithDataWithContext(c.ctx, path, map[string][]string{"type": {"hmac"}})
+	if response != nil {
+		response.Body.Close()
+	}
+	return allowed, err
+}
+
 func (c *cell) list(path string) (string, error) {
 	secret, err := c.client.Logical().ListWithContext(c.ctx, path)
 	if err == nil && secret == nil {
@@ -391,6 +407,23 @@ func wildcard(name string, alias func(keys.KeyID) string) operation {
 	}}
 }
 
+// rotateAndRetire leaves the patient's envelope key with two versions, the first of which is retired.
+func (c *cell) rotateAndRetire() {
+	c.t.Helper()
+	path := c.mount() + "/keys/" + kek(c.patient())
+	c.prepare(path+"/rotate", nil)
+	c.prepare(path+"/config", data{"min_decryption_version": 2, "min_encryption_version": 2})
+}
+
+// retireAnd tries another setting together with those of a retirement.
+func retireAnd(name string, also data) operation {
+	return operation{"retire, and " + name, func(c *cell) (string, error) {
+		d := data{"min_decryption_version": 1, "min_encryption_version": 1}
+		maps.Copy(d, also)
+		return c.write(c.mount()+"/keys/"+kek(c.patient())+"/config", d)
+	}}
+}
+
 type matrixSection struct {
 	name       string
 	operations []operation
@@ -465,17 +498,17 @@ var matrixSections = []matrixSection{
 	{"Envelope keys", []operation{
 		{"list keys", func(c *cell) (string, error) { return c.list(c.mount() + "/keys") }},
 		{"read an envelope key's versions and settings", func(c *cell) (string, error) {
-			return c.read(c.mount() + "/keys/" + kek(c.patient()))
+			return c.readKey(c.mount() + "/keys/" + kek(c.patient()))
 		}},
 		{"read the patient's mark of an erasure", func(c *cell) (string, error) {
 			path := c.mount() + "/keys/" + c.patient().binding.KeyID().String() + "-erased"
 			c.prepare(path, data{"type": "hmac", "key_size": 32})
-			return c.read(path)
+			return c.readKey(path)
 		}},
 		{"read another patient's mark of an erasure", func(c *cell) (string, error) {
 			path := c.mount() + "/keys/" + c.other().binding.KeyID().String() + "-erased"
 			c.prepare(path, data{"type": "hmac", "key_size": 32})
-			return c.read(path)
+			return c.readKey(path)
 		}},
 		{"rotate an envelope key", func(c *cell) (string, error) {
 			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/rotate", nil)
@@ -487,13 +520,32 @@ var matrixSections = []matrixSection{
 			c.prepare(c.mount()+"/keys/"+kek(c.patient())+"/rotate", nil)
 			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/config", data{"min_decryption_version": 2, "min_encryption_version": 2})
 		}},
+		{"reinstate retired versions of an envelope key", func(c *cell) (string, error) {
+			c.rotateAndRetire()
+			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/config", data{"min_decryption_version": 1})
+		}},
+		retireAnd("make an envelope key exportable", data{"exportable": true}),
+		retireAnd("let an envelope key be backed up in clear", data{"allow_plaintext_backup": true}),
+		retireAnd("have an envelope key rotate by itself", data{"auto_rotate_period": "1h"}),
+		retireAnd("allow the deletion of an envelope key", data{"deletion_allowed": true}),
+		{"set the minimum version for encryption alone", func(c *cell) (string, error) {
+			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/config", data{"min_encryption_version": 1})
+		}},
 		{"change the versions of the pseudonym key", func(c *cell) (string, error) {
 			return c.write(c.mount()+"/keys/pseudonym/config", data{"min_decryption_version": 1, "min_encryption_version": 1})
 		}},
 		{"trim old versions of an envelope key", func(c *cell) (string, error) {
-			c.prepare(c.mount()+"/keys/"+kek(c.patient())+"/rotate", nil)
-			c.prepare(c.mount()+"/keys/"+kek(c.patient())+"/config", data{"min_decryption_version": 2, "min_encryption_version": 2})
+			c.rotateAndRetire()
 			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/trim", data{"min_available_version": 2})
+		}},
+		{"trim a version of an envelope key that still unwraps", func(c *cell) (string, error) {
+			c.rotateAndRetire()
+			c.prepare(c.mount()+"/keys/"+kek(c.patient())+"/config", data{"min_decryption_version": 1})
+			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/trim", data{"min_available_version": 2})
+		}},
+		{"trim the pseudonym key", func(c *cell) (string, error) {
+			c.prepare(c.mount()+"/keys/pseudonym/config", data{"min_encryption_version": 1})
+			return c.write(c.mount()+"/keys/pseudonym/trim", data{"min_available_version": 1})
 		}},
 		{"make an envelope key exportable", func(c *cell) (string, error) {
 			return c.write(c.mount()+"/keys/"+kek(c.patient())+"/config", data{"exportable": true})

@@ -23,28 +23,6 @@ func (k *Keyring) Rotate(ctx context.Context, id keys.KeyID) error {
 	return nil
 }
 
-// Versions implements [keys.Rotator], for every role that may read keys.
-func (k *Keyring) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
-	if id.IsZero() {
-		return keys.Versions{}, fmt.Errorf("transit: key versions: %w", keys.ErrInvalidKeyID)
-	}
-	secret, err := k.vault.read(ctx, k.client.Token(), k.envelopeKeyPath(id))
-	if missing(err) {
-		err = k.noEnvelopeKey(ctx, k.client.Token(), id)
-	}
-	var key struct {
-		Latest        int `json:"latest_version"`
-		MinDecryption int `json:"min_decryption_version"`
-	}
-	if err == nil {
-		err = decode(secret, &key)
-	}
-	if err != nil {
-		return keys.Versions{}, fmt.Errorf("transit: key versions: %w", err)
-	}
-	return keys.Versions(key), nil
-}
-
 // rewrapBatch is how many items go into one request: some 64 KiB, far below the 32 MiB that Vault
 // accepts, and few enough that other requests are not kept waiting.
 const rewrapBatch = 256

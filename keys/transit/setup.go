@@ -78,23 +78,25 @@ func Setup(ctx context.Context, client *api.Client, options SetupOptions) (Repor
 	if err != nil {
 		return Report{}, err
 	}
-	for _, step := range []func(context.Context) error{
-		s.mount, s.auditTuning, s.upsert, s.cache, s.pseudonymKey, s.policies, s.tokenRole,
-	} {
-		if err := step(ctx); err != nil {
-			return s.report, fmt.Errorf("transit: set up: %w", err)
-		}
+	if err := s.run(ctx); err != nil {
+		return s.report, fmt.Errorf("transit: set up: %w", err)
 	}
 	return s.report, nil
 }
 
-// setup is one run of Setup.
+// setup is one run of Setup, or of SetupCalls, which has no Vault.
 type setup struct {
-	vault   *requester
+	vault   settings
 	token   string
 	where   Options // the mount and the prefix
 	options SetupOptions
 	report  Report
+}
+
+// settings are what Setup reads and writes: Vault's.
+type settings interface {
+	read(ctx context.Context, token, path string) (*api.Secret, error)
+	write(ctx context.Context, token, path string, data map[string]any) (*api.Secret, error)
 }
 
 // minCacheSize is the least that Transit accepts as a bound.
@@ -104,26 +106,46 @@ func newSetup(client *api.Client, options SetupOptions) (*setup, error) {
 	if client == nil {
 		return nil, errors.New("transit: no client")
 	}
-	where, err := Options{Mount: options.Mount, Prefix: options.Prefix}.withDefaults()
+	options, where, err := options.withDefaults()
 	if err != nil {
 		return nil, err
-	}
-	if options.MaxGrantTTL == 0 {
-		options.MaxGrantTTL = 4 * time.Hour
-	}
-	switch {
-	case options.MaxGrantTTL < keys.MinGrantTTL || options.MaxGrantTTL > keys.MaxGrantTTL ||
-		options.MaxGrantTTL%time.Second != 0:
-		return nil, fmt.Errorf("transit: MaxGrantTTL %v is not in whole seconds between %v and %v",
-			options.MaxGrantTTL, keys.MinGrantTTL, keys.MaxGrantTTL)
-	case options.ExpectedPatients < 0:
-		return nil, errors.New("transit: a negative number of expected patients")
 	}
 	vault, err := newRequester(client, where.Timeout, where.MaxRetries)
 	if err != nil {
 		return nil, err
 	}
 	return &setup{vault: vault, token: client.Token(), where: where, options: options}, nil
+}
+
+// withDefaults returns the options of the keyring, too.
+func (o SetupOptions) withDefaults() (SetupOptions, Options, error) {
+	where, err := Options{Mount: o.Mount, Prefix: o.Prefix}.withDefaults()
+	if err != nil {
+		return SetupOptions{}, Options{}, err
+	}
+	if o.MaxGrantTTL == 0 {
+		o.MaxGrantTTL = 4 * time.Hour
+	}
+	switch {
+	case o.MaxGrantTTL < keys.MinGrantTTL || o.MaxGrantTTL > keys.MaxGrantTTL ||
+		o.MaxGrantTTL%time.Second != 0:
+		return SetupOptions{}, Options{}, fmt.Errorf("transit: MaxGrantTTL %v is not in whole seconds between %v and %v",
+			o.MaxGrantTTL, keys.MinGrantTTL, keys.MaxGrantTTL)
+	case o.ExpectedPatients < 0:
+		return SetupOptions{}, Options{}, errors.New("transit: a negative number of expected patients")
+	}
+	return o, where, nil
+}
+
+func (s *setup) run(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{
+		s.mount, s.auditTuning, s.upsert, s.cache, s.pseudonymKey, s.policies, s.tokenRole,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // auditKey is the request parameter that the audit log shows in clear: the binding.
@@ -210,11 +232,14 @@ func (s *setup) pseudonymKey(ctx context.Context) error {
 	return s.change(ctx, "key "+pseudonymKey, key.Type, "hmac", path, map[string]any{"type": "hmac", "key_size": hmacKeySize})
 }
 
+// authPath lists the auth methods, that of tokens among them.
+const authPath = "sys/auth"
+
 func (s *setup) policies(ctx context.Context) error {
 	var mounts map[string]struct {
 		Accessor string `json:"accessor"`
 	}
-	if err := s.read(ctx, "sys/auth", &mounts); err != nil {
+	if err := s.read(ctx, authPath, &mounts); err != nil {
 		return err
 	}
 	policies, err := Policies(s.where, mounts["token/"].Accessor)

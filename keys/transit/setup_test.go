@@ -2,6 +2,8 @@ package transit_test
 
 import (
 	"context"
+	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -18,12 +20,54 @@ func TestSetupTwiceChangesNothing(t *testing.T) {
 	f := newBareFixture(t)
 	f.setup.ExpectedPatients = 5000
 	first := f.setUp()
-	assert.Len(t, first.Changes, 15, "%v", first)
+	assert.Len(t, first.Changes, 16, "%v", first)
 	assert.Contains(t, first.String(), "engine at "+f.options.Mount+": absent -> transit")
 	assert.Contains(t, first.String(), "keys in Vault's memory: 0 -> 5000")
 	second := f.setUp()
 	assert.Empty(t, second.Changes, "%v", second)
 	assert.Equal(t, "nothing to change", second.String())
+}
+
+// TestSetupCallsByHandAreTheSetup sends the calls as a reviewer would, with nothing but what the
+// answers and the comment of SetupCalls tell.
+func TestSetupCallsByHandAreTheSetup(t *testing.T) {
+	f := newBareFixture(t)
+	f.setup.ExpectedPatients = 5000
+	f.setup.MaxGrantTTL = time.Hour
+	calls, err := transit.SetupCalls(f.setup)
+	require.NoError(t, err)
+
+	reads := 0
+	accessor := transit.TokenAccessor
+	for _, call := range calls {
+		if call.Method == http.MethodGet {
+			reads++
+			require.Equal(t, "sys/auth", call.Path)
+			answer, err := f.admin.Logical().ReadWithContext(t.Context(), call.Path)
+			require.NoError(t, err)
+			accessor = answer.Data["token/"].(data)["accessor"].(string)
+			continue
+		}
+		require.Equal(t, http.MethodPost, call.Method)
+		text, err := json.Marshal(call.Body)
+		require.NoError(t, err)
+		var body data
+		require.NoError(t, json.Unmarshal(text, &body))
+		if policy, ok := body["policy"].(string); ok {
+			body["policy"] = strings.ReplaceAll(policy, transit.TokenAccessor, accessor)
+		}
+		_, err = f.admin.Logical().WriteWithContext(t.Context(), call.Path, body)
+		require.NoError(t, err, call.Path)
+	}
+	assert.Equal(t, 1, reads)
+	assert.Empty(t, f.setUp().Changes)
+
+	k := f.apart()
+	patient, id := f.enrol(k)
+	f.opens(k, f.grant(k, patient), f.record(k, id))
+
+	_, err = transit.SetupCalls(transit.SetupOptions{Mount: "a*"})
+	assert.Error(t, err)
 }
 
 func TestSetupRunsWithItsOwnPolicy(t *testing.T) {
@@ -33,7 +77,7 @@ func TestSetupRunsWithItsOwnPolicy(t *testing.T) {
 	client := f.server.Client(f.token("setup"))
 	report, err := transit.Setup(t.Context(), client, f.setup)
 	require.NoError(t, err)
-	assert.Len(t, report.Changes, 15)
+	assert.Len(t, report.Changes, 16)
 	report, err = transit.Setup(t.Context(), client, f.setup)
 	require.NoError(t, err)
 	assert.Empty(t, report.Changes, "%v", report)
@@ -65,7 +109,7 @@ func TestSetupMendsWhatWasChanged(t *testing.T) {
 		"periodic":                           {role, data{"token_period": "1h"}, "token role"},
 		"batch tokens":                       {role, data{"token_type": "default-batch"}, "token role"},
 	}
-	for _, name := range []string{"enroller", "writer", "granter", "revoker", "grant", "rotator", "retirer", "eraser", "auditor"} {
+	for _, name := range []string{"enroller", "writer", "granter", "revoker", "grant", "rotator", "retirer", "trimmer", "eraser", "auditor"} {
 		policy := f.options.Prefix + "-" + name
 		drifts["policy of the "+name] = struct {
 			path string
@@ -163,7 +207,7 @@ func TestSetupThatWasInterruptedCanBeRunAgain(t *testing.T) {
 	require.NoError(t, f.admin.Sys().PutPolicyWithContext(t.Context(), policies[0].Name, incomplete))
 	report, err := transit.Setup(t.Context(), f.server.Client(f.token("setup")), f.setup)
 	assert.ErrorIs(t, err, keys.ErrDenied)
-	assert.Len(t, report.Changes, 13, "%v", report)
+	assert.Len(t, report.Changes, 14, "%v", report)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -202,12 +246,15 @@ func TestSetupRefusesImpossibleOptions(t *testing.T) {
 func TestPoliciesHaveNothingLeftToFillIn(t *testing.T) {
 	policies, err := transit.Policies(transit.Options{}, "auth_token_1a2b")
 	require.NoError(t, err)
-	assert.Len(t, policies, 10)
+	assert.Len(t, policies, 11)
 	for _, policy := range policies {
 		assert.Equal(t, "recvault-"+policy.Role, policy.Name)
 		assert.NotContains(t, policy.HCL, "<", policy.Name)
 		assert.True(t, strings.HasPrefix(policy.HCL, "# Held by "), "%s does not say who holds it", policy.Name)
 	}
+	open, err := transit.Policies(transit.Options{}, transit.TokenAccessor)
+	require.NoError(t, err)
+	assert.Contains(t, open[5].HCL, "aliases."+transit.TokenAccessor+".name")
 	for _, accessor := range []string{"", "a b", `a"}`, "{{x}}", "*"} {
 		_, err := transit.Policies(transit.Options{}, accessor)
 		assert.Error(t, err, accessor)

@@ -1,5 +1,5 @@
 # Held by what erases patients, for good. Guard it like a backup's deletion right: it can destroy
-# every envelope key. It can use none.
+# every envelope key. It sees none.
 
 path "<mount>/hmac/pseudonym/sha2-256" {
   capabilities       = ["update"]
@@ -12,12 +12,18 @@ path "<mount>/keys/+/config" {
   allowed_parameters  = { "deletion_allowed" = [] }
 }
 
-# "update" leaves the mark of an erasure: a key of a type that cannot encrypt. There is no "read"
-# because Vault would ask it for the required parameter too.
+# "update" leaves the mark of an erasure: a key of a type that cannot encrypt. Vault asks for the
+# required parameter in reading too: `vault read <mount>/keys/... type=hmac`.
 path "<mount>/keys/+" {
-  capabilities        = ["update", "delete"]
+  capabilities        = ["read", "update", "delete"]
   required_parameters = ["type"]
   allowed_parameters  = { "type" = ["hmac"], "key_size" = [] }
+}
+
+# That a re-wrap fails is the proof of an erasure.
+path "<mount>/rewrap/+" {
+  capabilities       = ["update"]
+  allowed_parameters = { "batch_input" = [] }
 }
 
 # Without this key no patient could be found again.

@@ -64,6 +64,10 @@ path "sys/policies/acl/<prefix>-retirer" {
   capabilities = ["read", "create", "update"]
 }
 
+path "sys/policies/acl/<prefix>-trimmer" {
+  capabilities = ["read", "create", "update"]
+}
+
 path "sys/policies/acl/<prefix>-eraser" {
   capabilities = ["read", "create", "update"]
 }

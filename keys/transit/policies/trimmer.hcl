@@ -1,0 +1,16 @@
+# Held by the job that destroys retired key versions, for good. Guard it like the eraser's. Vault
+# destroys no version that still unwraps, and the retiring is another role's. It can use no key.
+
+path "<mount>/keys/+" {
+  capabilities = ["read"]
+}
+
+path "<mount>/keys/+/trim" {
+  capabilities        = ["update"]
+  required_parameters = ["min_available_version"]
+  allowed_parameters  = { "min_available_version" = [] }
+}
+
+path "<mount>/keys/pseudonym/trim" {
+  capabilities = ["deny"]
+}

@@ -1,0 +1,92 @@
+package transit_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/keys"
+)
+
+// recordAtEachVersion enrols a patient, rotates up to a version, and wraps a recording key under each.
+func (f *fixture) recordAtEachVersion(k apart, latest int) (keys.Patient, keys.KeyID, []recording) {
+	f.t.Helper()
+	patient, id := f.enrol(k)
+	recs := []recording{f.record(k, id)}
+	for len(recs) < latest {
+		require.NoError(f.t, k.Rotate(f.t.Context(), id))
+		recs = append(recs, f.record(k, id))
+	}
+	return patient, id, recs
+}
+
+func (f *fixture) hasVersions(k apart, id keys.KeyID, want keys.Versions) {
+	f.t.Helper()
+	versions, err := k.Versions(f.t.Context(), id)
+	require.NoError(f.t, err)
+	want.Rotated = versions.Rotated
+	require.Equal(f.t, want, versions)
+}
+
+// TestRetirementByOtherMeans: somebody set the one minimum and not the other, which Vault wants for a
+// trim.
+func TestRetirementByOtherMeans(t *testing.T) {
+	f := newFixture(t)
+	k := f.apart()
+	patient, id, recs := f.recordAtEachVersion(k, 4)
+	grant := f.grant(k, patient)
+	_, err := f.admin.Logical().WriteWithContext(t.Context(), f.options.Mount+"/keys/"+id.String()+"-kek/config",
+		data{"min_decryption_version": 3})
+	require.NoError(t, err)
+	f.hasVersions(k, id, keys.Versions{Latest: 4, MinDecryption: 3, MinAvailable: 1})
+	assert.ErrorIs(t, k.Trim(t.Context(), id, 2), keys.ErrInvalidVersion)
+
+	require.NoError(t, k.Retire(t.Context(), id, 2)) // below what is retired already
+	f.hasVersions(k, id, keys.Versions{Latest: 4, MinDecryption: 3, MinAvailable: 1})
+	require.NoError(t, k.Trim(t.Context(), id, 3))
+	f.hasVersions(k, id, keys.Versions{Latest: 4, MinDecryption: 3, MinAvailable: 3})
+	f.opens(k, grant, recs[2])
+	f.opens(k, grant, recs[3])
+	_, err = k.Unwrap(t.Context(), grant, recs[1].binding, recs[1].wrapped)
+	assert.ErrorIs(t, err, keys.ErrRetired)
+}
+
+// TestVersionsOutliveARestart: Vault keeps retired versions apart from the others, and has all of a
+// key in memory once it was used.
+func TestVersionsOutliveARestart(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, testserver.Dedicated())
+	k := f.apart()
+	patient, id, recs := f.recordAtEachVersion(k, 6)
+	grant := f.grant(k, patient)
+	restart := func() {
+		t.Helper()
+		before, err := k.Versions(t.Context(), id)
+		require.NoError(t, err)
+		f.server.Restart(t)
+		after, err := k.Versions(t.Context(), id)
+		require.NoError(t, err)
+		require.Equal(t, before, after)
+	}
+	restart()
+	require.NoError(t, k.Retire(t.Context(), id, 5))
+	restart()
+	require.NoError(t, k.Trim(t.Context(), id, 3))
+	restart()
+	require.ErrorIs(t, k.Reinstate(t.Context(), id, 2), keys.ErrInvalidVersion)
+	require.NoError(t, k.Reinstate(t.Context(), id, 4))
+	restart()
+	require.NoError(t, k.Reinstate(t.Context(), id, 3))
+	restart()
+	f.hasVersions(k, id, keys.Versions{Latest: 6, MinDecryption: 3, MinAvailable: 3})
+	for _, rec := range recs[2:] {
+		f.opens(k, grant, rec)
+	}
+	f.opens(k, grant, f.record(k, id))
+	for _, rec := range recs[:2] {
+		_, err := k.Unwrap(t.Context(), grant, rec.binding, rec.wrapped)
+		assert.ErrorIs(t, err, keys.ErrRetired)
+	}
+}
