@@ -219,7 +219,7 @@ func TestNoProcessCanDecryptWithItsOwnRights(t *testing.T) {
 	b := servers(t)
 	alice := b.enrol(t)
 	id := b.put(t, alice, []byte("Alice's consultation"))
-	for _, role := range []string{"enroller", "writer", "granter", "revoker", "rotator", "retirer", "eraser", "auditor"} {
+	for _, role := range []string{"enroller", "writer", "granter", "revoker", "rotator", "retirer", "trimmer", "eraser", "auditor"} {
 		secret, err := b.vault.Client(b.vault.RootToken()).Logical().WriteWithContext(t.Context(), "auth/token/create-orphan", map[string]any{
 			"policies": []string{b.vault.Prefix() + "-" + role}, "no_default_policy": true,
 		})
