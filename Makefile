@@ -15,7 +15,7 @@ TESTED = -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}'
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: servers race-tools browser-tools client-tools ## Run every test of every module on real servers, with the race detector
+test: servers race-tools browser-tools client-tools model ## Run every test of every module on real servers, with the race detector
 	@set -e; for module in $(MODULES); do \
 		tested=$$(cd $$module && $(GO) list $(TESTED) ./...); \
 		if [ -n "$$tested" ]; then \
@@ -34,6 +34,15 @@ browser: servers browser-tools ## Play recordings in a real browser, and re-enac
 
 clients: client-tools ## Play recordings with curl and ffmpeg
 	RECVAULT_SERVERS=require $(GO) test -count=1 ./internal/clients
+
+model: model-tools ## Check the model of rotation, and that the check can fail
+	docs/model/run
+
+shards: servers ## Rotate with four processes at once, two of which are killed
+	RECVAULT_SERVERS=require $(GO) test -count=1 -v -run Shards ./examples/rotation
+
+property: servers ## Interleave puts, rotations and deletions at random, with workers killed, for a minute
+	RECVAULT_SERVERS=require RECVAULT_PROPERTY=1m $(GO) test -count=1 -v -run Property ./vault/rotation
 
 lint: ## Check formatting, vet, staticcheck and go.mod in every module
 	@unformatted=$$($(GOFUMPT) -l .); \
@@ -63,9 +72,14 @@ race-tools:
 browser-tools:
 	@.ci/need chromium chromium fonts-liberation
 
+model-tools:
+	@.ci/need spin spin
+	@.ci/need gcc gcc libc6-dev
+
 client-tools:
 	@.ci/need curl curl
 	@.ci/need wget wget
 	@.ci/need ffmpeg ffmpeg
 
-.PHONY: help test test-core browser clients lint bench servers clean race-tools browser-tools client-tools
+.PHONY: help test test-core browser clients model shards property lint bench servers clean \
+	race-tools browser-tools client-tools model-tools
