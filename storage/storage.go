@@ -1,7 +1,7 @@
 // Package storage names what recvault asks of an object store: whole objects, written once or
 // replaced under a condition, read by range, listed in order.
 //
-// Two stores implement it: [github.com/recvault/recvault/storage/s3] on any S3 server, and
+// Two stores implement it, and [UploadLister] beside it: [github.com/recvault/recvault/storage/s3] on any S3 server, and
 // [github.com/recvault/recvault/storage/dir] in a local directory. The conformance suite in
 // storage/storagetest is what makes a store right.
 //
@@ -106,6 +106,7 @@ var (
 	ErrSize         = errors.New("the data has not the size that was announced")
 	ErrTooLarge     = errors.New("object is larger than the store can hold")
 	ErrFull         = errors.New("storage is full")
+	ErrInUse        = errors.New("upload is under way")
 	ErrDenied       = errors.New("storage refused access")
 	ErrNoBucket     = errors.New("bucket or directory does not exist")
 	ErrUnavailable  = errors.New("storage is unavailable")

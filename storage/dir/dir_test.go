@@ -2,6 +2,7 @@ package dir_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"io"
 	"io/fs"
 	"os"
@@ -35,6 +36,11 @@ type inspected struct {
 
 func (s inspected) Leftovers(t *testing.T) []string {
 	return entries(t, filepath.Join(s.path, "tmp"))
+}
+
+// Abandon leaves a temporary file that nobody has locked.
+func (s inspected) Abandon(t *testing.T, _ string) {
+	require.NoError(t, os.WriteFile(filepath.Join(s.path, "tmp", rand.Text()), []byte("half"), 0o600))
 }
 
 func entries(t *testing.T, path string) []string {
@@ -292,6 +298,44 @@ func TestOpenRemovesWhatNobodyIsWriting(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(path, "tmp", "leftover"), []byte("half"), 0o600))
 	open(t, path)
 	assert.Empty(t, store.Leftovers(t))
+}
+
+func TestAbortUploadLeavesAloneWhatIsBeingWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	writer, other := open(t, path), open(t, path)
+	reader := io.MultiReader(strings.NewReader("content"), readerFunc(func([]byte) (int, error) {
+		temps := writer.Leftovers(t)
+		if assert.Len(t, temps, 1) {
+			assert.ErrorIs(t, other.AbortUpload(t.Context(), storage.Upload{ID: temps[0]}), storage.ErrInUse)
+		}
+		for upload, err := range other.Uploads(t.Context(), "") {
+			assert.Fail(t, "listed what is being written", "%v %v", upload, err)
+		}
+		return 0, io.EOF
+	}))
+	_, err := writer.Put(t.Context(), "object", reader, -1, storage.Condition{})
+	require.NoError(t, err)
+	assert.Equal(t, "content", get(t, writer, "object"))
+}
+
+func TestUploadsAreWhatKilledWritersLeave(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	store := open(t, path)
+	found := 0
+	for range 40 {
+		killWriter(t, path)
+		left := store.Leftovers(t)
+		var ids []string
+		for upload, err := range store.Uploads(t.Context(), "") {
+			require.NoError(t, err)
+			ids = append(ids, upload.ID)
+			require.NoError(t, store.AbortUpload(t.Context(), upload))
+		}
+		assert.ElementsMatch(t, left, ids)
+		assert.Empty(t, store.Leftovers(t))
+		found += len(ids)
+	}
+	assert.Positive(t, found, "no writer was killed while it wrote")
 }
 
 func TestAPanickingReaderLeavesNothing(t *testing.T) {

@@ -44,7 +44,7 @@ func classify(err error) error {
 func isStorageError(err error) bool {
 	for _, known := range []error{
 		storage.ErrNotFound, storage.ErrExists, storage.ErrChanged, storage.ErrInvalidName,
-		storage.ErrSize, storage.ErrDenied, storage.ErrNoBucket, storage.ErrUnavailable,
+		storage.ErrSize, storage.ErrInUse, storage.ErrDenied, storage.ErrNoBucket, storage.ErrUnavailable,
 	} {
 		if errors.Is(err, known) {
 			return true

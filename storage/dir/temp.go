@@ -92,38 +92,3 @@ type sourceError struct{ err error }
 func (e *sourceError) Error() string { return "read the data: " + e.err.Error() }
 
 func (e *sourceError) Unwrap() error { return e.err }
-
-// removeLeftovers removes the temporary files that nobody is writing.
-func (s *Store) removeLeftovers() error {
-	dir, err := s.root.Open(tmpDir)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		err := s.removeLeftover(filepath.Join(tmpDir, name))
-		// A store that may only be read keeps its leftovers, and that is no reason not to read it.
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !isDenied(err) {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *Store) removeLeftover(path string) error {
-	f, err := s.root.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	leftover, err := filelock.TryLock(f)
-	if err != nil || !leftover {
-		return err
-	}
-	defer filelock.Unlock(f)
-	return s.root.Remove(path)
-}

@@ -16,7 +16,7 @@
 // objects, and s3:ListBucket on the bucket, without which a missing object is reported as
 // [storage.ErrDenied]. An upload whose client died, or could not reach the server any more, stays as an
 // incomplete one: give the bucket a lifecycle rule with AbortIncompleteMultipartUpload. MinIO removes
-// them after a day by itself.
+// them after a day by itself. [Store.Uploads] lists them, and needs s3:ListBucketMultipartUploads.
 package s3
 
 import (

@@ -46,6 +46,15 @@ func (s inspected) Leftovers(t *testing.T) []string {
 
 func (s inspected) CloseIdleConnections() { s.idle() }
 
+// Abandon leaves an incomplete upload of one part.
+func (s inspected) Abandon(t *testing.T, name string) {
+	core := minio.Core{Client: s.client}
+	id, err := core.NewMultipartUpload(t.Context(), s.bucket, name, minio.PutObjectOptions{})
+	require.NoError(t, err)
+	_, err = core.PutObjectPart(t.Context(), s.bucket, name, id, 1, strings.NewReader("part"), 4, minio.PutObjectPartOptions{})
+	require.NoError(t, err)
+}
+
 // open returns a store in a bucket of the server's.
 func open(t *testing.T, server *testserver.MinIOServer, bucket string, options ...s3.Option) inspected {
 	t.Helper()

@@ -30,7 +30,14 @@ type Idler interface {
 	CloseIdleConnections()
 }
 
-// Run checks every promise of [storage.Store]. Each call of open returns a new store, which is empty, and
+// Abandoner is what a store that is given to [Run] may implement as well, if it is a
+// [storage.UploadLister]: without it, there is little to list.
+type Abandoner interface {
+	// Abandon leaves what a writer leaves that is killed while it puts an object under name.
+	Abandon(t *testing.T, name string)
+}
+
+// Run checks every promise of [storage.Store], and those of [storage.UploadLister] if the store has it. Each call of open returns a new store, which is empty, and
 // cleans up after itself when its test ends.
 func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 	for _, group := range []struct {
@@ -42,6 +49,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"Get", testGet},
 		{"List", testList},
 		{"Delete", testDelete},
+		{"Uploads", testUploads},
 		{"Name", testName},
 		{"Context", testContext},
 	} {
