@@ -1,0 +1,128 @@
+package upkeep_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/local"
+	"github.com/recvault/recvault/storage/dir"
+	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/scope"
+	"github.com/recvault/recvault/vault/upkeep"
+)
+
+// deployment is the embedded default in a temporary directory, with one patient, her grant and a
+// recording.
+type deployment struct {
+	path    string
+	keyring *local.Keyring
+	store   *dir.Store
+	vault   *vault.Vault
+	grant   keys.Grant
+	id      vault.ID
+}
+
+func deploy(ctx context.Context) *deployment {
+	must := func(err error) {
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	const alice = keys.Patient("943 476 5919")
+	d := new(deployment)
+	var err error
+	d.path, err = os.MkdirTemp("", "recvault-example-")
+	must(err)
+	d.keyring, err = local.Open(filepath.Join(d.path, "keys"), local.Options{})
+	must(err)
+	d.store, err = dir.Open(filepath.Join(d.path, "objects"))
+	must(err)
+	d.vault, err = vault.New(d.keyring, d.store)
+	must(err)
+	_, err = d.keyring.Enrol(ctx, alice)
+	must(err)
+	d.grant, err = d.keyring.Issue(ctx, alice, keys.GrantOptions{TTL: time.Hour, Subject: "auditor-1", Purpose: keys.HealthOperations})
+	must(err)
+	d.id, err = d.vault.Put(ctx, alice, strings.NewReader("a recorded consultation"), vault.Metadata{Title: "Follow-up"})
+	must(err)
+	return d
+}
+
+func (d *deployment) remove() {
+	_ = d.vault.Close()
+	_ = d.store.Close()
+	_ = d.keyring.Close()
+	_ = os.RemoveAll(d.path)
+}
+
+// damage flips a bit of the recording's media.
+func (d *deployment) damage() {
+	path := filepath.Join(d.path, "objects", "objects", "r1", d.id.KeyID().String(), d.id.Rec(), "media")
+	media, err := os.ReadFile(path)
+	if err != nil {
+		log.Fatal(err)
+	}
+	media[len(media)-1] ^= 1
+	if err := os.WriteFile(path, media, 0o600); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func ExampleVerify() {
+	ctx := context.Background()
+	d := deploy(ctx)
+	defer d.remove()
+	d.damage()
+
+	report, err := upkeep.Verify(ctx, d.keyring, d.store, upkeep.VerifyOptions{Scope: scope.All()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("without a key:", report.Checked, "checked, sound:", report.OK())
+
+	report, err = upkeep.Verify(ctx, d.keyring, d.store, upkeep.VerifyOptions{
+		Scope: scope.Of(d.grant.KeyID()),
+		Vault: d.vault,
+		Grant: func(id keys.KeyID) (keys.Grant, bool) { return d.grant, id == d.grant.KeyID() },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("with a grant:", report.Checked, "checked, sound:", report.OK())
+	for _, finding := range report.Findings.Listed {
+		fmt.Println(finding.Kind, finding.ID == d.id)
+	}
+	// Output:
+	// without a key: 1 checked, sound: true
+	// with a grant: 1 checked, sound: false
+	// unauthentic true
+}
+
+func ExampleSweep() {
+	ctx := context.Background()
+	d := deploy(ctx)
+	defer d.remove()
+
+	// No recording of this application takes longer than four hours.
+	options := upkeep.SweepOptions{Scope: scope.All(), OlderThan: 6 * time.Hour}
+	report, err := upkeep.Sweep(ctx, d.store, options)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("would remove", report.Orphans.Count, "orphans and", report.Uploads, "uploads beside", report.Recordings, "recording")
+
+	options.Remove = true
+	if report, err = upkeep.Sweep(ctx, d.store, options); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("complete:", report.Complete())
+	// Output:
+	// would remove 0 orphans and 0 uploads beside 1 recording
+	// complete: true
+}
