@@ -63,6 +63,21 @@ func (s *VaultServer) Address() string { return s.vault.url() }
 // it does not serve TLS.
 func (s *VaultServer) CAFile() string { return s.vault.caFile() }
 
+// PID returns the process ID of the server, which must be the test's own and running.
+func (s *VaultServer) PID(t testing.TB) int {
+	t.Helper()
+	mine(t, s.options)
+	s.vault.mu.Lock()
+	defer s.vault.mu.Unlock()
+	if s.vault.process == nil {
+		t.Fatal("testserver: the server is stopped")
+	}
+	return s.vault.process.pid
+}
+
+// DataDir returns the folder in which the server keeps its data.
+func (s *VaultServer) DataDir() string { return s.vault.dataDir() }
+
 // Seal seals the server, which must be the test's own.
 func (s *VaultServer) Seal(t testing.TB) {
 	t.Helper()
@@ -141,7 +156,7 @@ func (v *vault) command() (arguments, environment []string, err error) {
 	}
 	config, err := json.Marshal(map[string]any{
 		"listener":      map[string]any{"tcp": listener},
-		"storage":       map[string]any{"file": map[string]any{"path": filepath.Join(v.dir, "data")}},
+		"storage":       map[string]any{"file": map[string]any{"path": v.dataDir()}},
 		"api_addr":      v.url(),
 		"disable_mlock": true,
 		"log_level":     "info",
@@ -252,3 +267,5 @@ func (v *vault) client(token string) (*api.Client, func(), error) {
 }
 
 func (v *vault) auditFile() string { return filepath.Join(v.dir, "audit.log") }
+
+func (v *vault) dataDir() string { return filepath.Join(v.dir, "data") }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"syscall"
 	"testing"
 
 	"github.com/hashicorp/vault/api"
@@ -56,6 +57,19 @@ func TestSealedVaultServesNobodyUntilItIsUnsealed(t *testing.T) {
 
 	v.Unseal(t)
 	assert.Equal(t, "secret", unwrap(t, client, v.Mount(), wrapped))
+}
+
+func TestVaultTellsItsProcessAndWhereItsDataIs(t *testing.T) {
+	t.Parallel()
+	v := Vault(t, Dedicated())
+	stored, err := os.ReadDir(v.DataDir())
+	require.NoError(t, err)
+	assert.NotEmpty(t, stored)
+	process, err := os.FindProcess(v.PID(t))
+	require.NoError(t, err)
+	require.NoError(t, process.Signal(syscall.Signal(0)), "it runs")
+	v.Kill(t)
+	assert.Error(t, process.Signal(syscall.Signal(0)))
 }
 
 func TestVaultServesTLS(t *testing.T) {
