@@ -74,8 +74,11 @@ func entry(item layout.Item) Entry {
 // The patient is named beside the ID so that an ID that slipped into the wrong hands, or the wrong
 // list, deletes nothing: a recording of another patient gives [ErrNotFound].
 //
-// Errors: ErrNotFound; [keys.ErrInvalidPatient], [keys.ErrDenied], [keys.ErrUnavailable]; those of
-// [storage.Store] for Delete.
+// While a legal hold stands on the patient, nothing is deleted. A hold that is set while Delete runs may
+// come too late.
+//
+// Errors: ErrNotFound, [ErrHeld]; [keys.ErrInvalidPatient], [keys.ErrDenied], [keys.ErrUnavailable];
+// those of [storage.Store] for Stat and Delete.
 func (v *Vault) Delete(ctx context.Context, patient keys.Patient, id ID) error {
 	if err := v.delete(ctx, patient, id); err != nil {
 		return fmt.Errorf("delete recording %s: %w", id, err)
@@ -91,6 +94,25 @@ func (v *Vault) delete(ctx context.Context, patient keys.Patient, id ID) error {
 	if id.KeyID() != keyID {
 		return fmt.Errorf("%w among this patient's", ErrNotFound)
 	}
+	if err := v.veto(ctx, keyID); err != nil {
+		return err
+	}
+	return v.remove(ctx, id)
+}
+
+// veto returns [ErrHeld] while a hold stands on the patient, and an error too if that cannot be told.
+func (v *Vault) veto(ctx context.Context, keyID keys.KeyID) error {
+	_, err := v.store.Stat(ctx, v.layout.Hold(keyID))
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	return ErrHeld
+}
+
+func (v *Vault) remove(ctx context.Context, id ID) error {
 	// The envelope first: without it there is no recording, whatever happens next.
 	for _, name := range []string{v.layout.Envelope(id), v.layout.Media(id)} {
 		if err := v.store.Delete(ctx, name); err != nil && !errors.Is(err, storage.ErrNotFound) {

@@ -94,7 +94,7 @@ func sizeOf(r io.Reader) int64 {
 type upload struct {
 	vault     *Vault
 	id        ID
-	metadata  envelope.Metadata // of the media, as yet, only what the caller said
+	metadata  envelope.Metadata // of the media, as yet, only what the caller said; CreatedAt may be taken over
 	key       *keys.RecordingKey
 	subkeys   *envelope.Keys
 	wrapped   keys.WrappedKey
@@ -111,7 +111,12 @@ func (v *Vault) begin(ctx context.Context, patient keys.Patient, metadata Metada
 	if err != nil {
 		return nil, err
 	}
-	u := &upload{vault: v, id: keys.NewRecordingID(keyID), metadata: sealable, key: keys.NewRecordingKey()}
+	return v.beginFor(ctx, keyID, sealable)
+}
+
+// beginFor draws an ID and a key, and wraps.
+func (v *Vault) beginFor(ctx context.Context, keyID keys.KeyID, metadata envelope.Metadata) (*upload, error) {
+	u := &upload{vault: v, id: keys.NewRecordingID(keyID), metadata: metadata, key: keys.NewRecordingKey()}
 	u.subkeys = envelope.DeriveKeys(u.key, u.id.Binding())
 	if err := u.wrap(ctx); err != nil {
 		u.wipe()
@@ -161,8 +166,16 @@ func (u *upload) run(ctx context.Context, r io.Reader, size int64) error {
 // timeout together allow. A machine that was suspended in the middle breaks that, and no timer tells, so
 // such an envelope is at once replaced by one that is fresh.
 func (u *upload) commit(ctx context.Context, encrypter *segment.Encrypter) error {
+	// The time runs from before the wrap's age is looked at, so that nothing in between adds to it.
+	deadline := time.Now().Add(u.vault.commitTimeout)
 	if u.age() > u.vault.freshness {
-		if err := u.wrap(ctx); err != nil {
+		wrapCtx, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		err := u.wrap(wrapCtx)
+		if err != nil && wrapCtx.Err() != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w: it took longer than the commit timeout: %w", keys.ErrUnavailable, err)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -171,7 +184,9 @@ func (u *upload) commit(ctx context.Context, encrypter *segment.Encrypter) error
 	}
 	// From here on a cancellation does not interrupt: the outcome must be known.
 	ctx = context.WithoutCancel(ctx)
-	if err := u.write(ctx, encrypter, storage.IfAbsent()); err != nil {
+	writeCtx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	if err := u.write(writeCtx, encrypter, storage.IfAbsent()); err != nil {
 		return err
 	}
 	for u.age() > u.vault.freshness+u.vault.commitTimeout {
@@ -210,9 +225,7 @@ func (u *upload) write(ctx context.Context, encrypter *segment.Encrypter, condit
 		return err
 	}
 	text := sealed.Encode()
-	putCtx, cancel := context.WithTimeout(ctx, u.vault.commitTimeout)
-	defer cancel()
-	_, err = u.vault.store.Put(putCtx, u.vault.layout.Envelope(u.id), bytes.NewReader(text), int64(len(text)), condition)
+	_, err = u.vault.store.Put(ctx, u.vault.layout.Envelope(u.id), bytes.NewReader(text), int64(len(text)), condition)
 	if err != nil {
 		return u.resolve(ctx, text, err)
 	}
@@ -237,7 +250,9 @@ func (u *upload) resolve(ctx context.Context, text []byte, cause error) error {
 
 func (u *upload) seal(header segment.Header, size int64) (envelope.Envelope, error) {
 	metadata := u.metadata
-	metadata.CreatedAt = u.vault.now().UTC()
+	if metadata.CreatedAt.IsZero() {
+		metadata.CreatedAt = u.vault.now().UTC()
+	}
 	metadata.MediaSize = segment.CiphertextSize(size)
 	metadata.MediaHeader = header[:]
 	return u.subkeys.Seal(u.wrapped, metadata)

@@ -3,7 +3,8 @@
 // A [Vault] joins a keyring (package keys/transit or keys/local) and a store (package storage/s3 or
 // storage/dir). [Vault.Put] and [Vault.Create] encrypt a recording for one patient; [Vault.Open] opens
 // it with a grant for that patient, and with nothing else; [Vault.ServeRecording] does so over HTTP;
-// [Vault.Stat], [Vault.List] and [Vault.Delete] do what their names say.
+// [Vault.Stat], [Vault.List] and [Vault.Delete] do what their names say, and [Vault.Rekey] encrypts anew.
+// Package vault/erasure erases patients.
 //
 // # What a recording is
 //
@@ -49,6 +50,10 @@ var (
 	// cut, extended, reordered, exchanged or missing. Nothing that failed authentication was handed
 	// out.
 	ErrDamaged = errors.New("recording is damaged")
+
+	// ErrHeld: the patient is on legal hold, so nothing of what there is may be removed.
+	// Package vault/erasure sets and clears holds.
+	ErrHeld = errors.New("patient is on hold")
 
 	// ErrInvalidMetadata: the metadata is out of bounds. Nothing was written.
 	ErrInvalidMetadata = errors.New("invalid metadata")
