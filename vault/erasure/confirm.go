@@ -1,0 +1,246 @@
+package erasure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
+)
+
+const (
+	// deleters is how many objects are deleted at the same time.
+	deleters = 8
+	// maxRounds is how often a patient's objects are listed and deleted until none is left. More than two
+	// take uploads that end meanwhile.
+	maxRounds = 10
+)
+
+// ConfirmPatient erases a patient: the envelope key with all its versions, and every object. The digest
+// is that of a plan that still holds. If the key was destroyed already, by a Confirm that was interrupted
+// or by other means, no digest is asked for, and what is left is removed. So it can be run again after any
+// error, and later, to remove what an upload committed that was under way.
+//
+// A patient who is on hold is not erased, nor are the remains of one. A hold that is set while
+// ConfirmPatient runs comes too late if the key is destroyed by then. Do not enrol the patient anew before
+// there is a receipt: the erasure then stops with [ErrPlanChanged], and neither harms what was recorded
+// since nor can finish.
+//
+// Errors: [vault.ErrHeld] and ErrPlanChanged, with which nothing was erased; [ErrIncomplete], together
+// with its cause, if it must be run again; [ErrKeyWorks]; [keys.ErrNotEnrolled], [keys.ErrInvalidKeyID],
+// [keys.ErrDenied], [keys.ErrInvalidGrant], [keys.ErrUnavailable]; those of [storage.Store] for
+// List, Get and Delete.
+func (e *Erasure) ConfirmPatient(ctx context.Context, keyID keys.KeyID, digest string) (Receipt, error) {
+	receipt, err := e.confirmPatient(ctx, keyID, digest)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("erase patient %s: %w", keyID, err)
+	}
+	return receipt, nil
+}
+
+func (e *Erasure) confirmPatient(ctx context.Context, keyID keys.KeyID, digest string) (Receipt, error) {
+	if keyID.IsZero() {
+		return Receipt{}, fmt.Errorf("%w: it is the zero KeyID", keys.ErrInvalidKeyID)
+	}
+	if err := e.veto(ctx, keyID); err != nil {
+		return Receipt{}, err
+	}
+	found, err := e.patient(ctx, keyID)
+	if err != nil {
+		return Receipt{}, err
+	}
+	receipt, err := e.approve(found, digest)
+	if err != nil {
+		return Receipt{}, err
+	}
+	taken, err := e.takeSample(ctx, found)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if !found.begun {
+		// All that came before may have taken long.
+		if err := e.veto(ctx, keyID); err != nil {
+			return Receipt{}, err
+		}
+		if err := e.keyring.Erase(ctx, keyID); err != nil {
+			if errors.Is(err, keys.ErrDenied) {
+				return Receipt{}, err
+			}
+			return Receipt{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
+		}
+	}
+	if err := e.removePatient(ctx, &receipt); err != nil {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
+	}
+	if receipt.Proof, err = e.prove(ctx, found, taken); err != nil {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
+	}
+	receipt.MayRemain = remainsOfPatient[:]
+	return e.finish(receipt)
+}
+
+// approve compares the digest, unless there is nothing left to decide.
+func (e *Erasure) approve(found inventory, digest string) (Receipt, error) {
+	receipt := Receipt{
+		KeyID: found.keyID, Recording: found.recordingID, KeyVersions: found.versions, Resumed: found.begun,
+		Recordings: []keys.RecordingID{}, Operator: e.options.Operator,
+	}
+	if found.begun {
+		return receipt, nil
+	}
+	if found.digest() != digest {
+		return Receipt{}, ErrPlanChanged
+	}
+	receipt.PlanDigest = digest
+	return receipt, nil
+}
+
+// removePatient deletes a patient's objects until none is left.
+//
+// An object is deleted only if the key was seen to be destroyed after the object was seen. Whatever the
+// object was wrapped under is then gone for good: the patient may have been enrolled anew, but not before
+// it was listed.
+func (e *Erasure) removePatient(ctx context.Context, receipt *Receipt) error {
+	for range maxRounds {
+		found, err := e.objects(ctx, receipt.KeyID)
+		if err != nil {
+			return err
+		}
+		switch _, err := e.keyring.Versions(ctx, receipt.KeyID); {
+		case err == nil:
+			return fmt.Errorf("%w: the patient was enrolled anew, or the key was not destroyed", ErrPlanChanged)
+		case !errors.Is(err, keys.ErrErased):
+			return err
+		}
+		if len(found.all()) == 0 {
+			return nil
+		}
+		if err := e.remove(ctx, found, receipt); err != nil {
+			return err
+		}
+	}
+	return errors.New("new objects appear as fast as they are deleted")
+}
+
+// ConfirmRecording erases one recording. The patient's envelope key stays, and with it what copies there
+// are of the recording's envelope: the receipt says so. If the envelope was deleted already, no digest is
+// asked for, and what is left is removed. A receipt with nothing deleted says that nothing was there.
+//
+// To the store an upload under way looks the same: given its ID, ConfirmRecording may remove its media, and
+// what is then committed is damaged. Run again, it removes that too.
+//
+// A recording of a patient who is on hold is not erased. A hold that is set while ConfirmRecording runs may
+// come too late.
+//
+// Errors: [vault.ErrHeld] and [ErrPlanChanged], with which nothing was erased; [ErrIncomplete], together
+// with its cause, if it must be run again; [keys.ErrInvalidRecordingID]; those of [storage.Store] for
+// Stat and Delete.
+func (e *Erasure) ConfirmRecording(ctx context.Context, id keys.RecordingID, digest string) (Receipt, error) {
+	receipt, err := e.confirmRecording(ctx, id, digest)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("erase recording %s: %w", id, err)
+	}
+	return receipt, nil
+}
+
+func (e *Erasure) confirmRecording(ctx context.Context, id keys.RecordingID, digest string) (Receipt, error) {
+	if id.IsZero() {
+		return Receipt{}, fmt.Errorf("%w: it is the zero ID", keys.ErrInvalidRecordingID)
+	}
+	if err := e.veto(ctx, id.KeyID()); err != nil {
+		return Receipt{}, err
+	}
+	found, err := e.recording(ctx, id)
+	if err != nil {
+		return Receipt{}, err
+	}
+	receipt, err := e.approve(found, digest)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if err := e.remove(ctx, found, &receipt); err != nil {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
+	}
+	left, err := e.recording(ctx, id)
+	if err == nil && len(left.all()) > 0 {
+		err = errors.New("it was written anew")
+	}
+	if err != nil {
+		return Receipt{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
+	}
+	receipt.Proof = []Evidence{{
+		Attempt: "stat", Recording: id, Before: before(!found.begun), After: storage.ErrNotFound.Error(),
+	}}
+	receipt.MayRemain = remainsOfRecording[:]
+	return e.finish(receipt)
+}
+
+func (e *Erasure) finish(receipt Receipt) (Receipt, error) {
+	receipt.Time = time.Now().Round(0).UTC()
+	return receipt.sealed()
+}
+
+// remove deletes what was found, envelopes first, and adds it to the receipt.
+func (e *Erasure) remove(ctx context.Context, found inventory, receipt *Receipt) error {
+	for _, objects := range [][]storage.Info{found.envelopes, found.others} {
+		if err := e.deleteAll(ctx, objects); err != nil {
+			return err
+		}
+	}
+	receipt.Recordings = append(receipt.Recordings, found.recordings...)
+	for _, object := range found.all() {
+		receipt.ObjectsDeleted++
+		receipt.BytesDeleted += object.Size
+	}
+	return nil
+}
+
+// deleteAll deletes objects, several at a time, and stops at the first error.
+func (e *Erasure) deleteAll(ctx context.Context, objects []storage.Info) error {
+	deleting, stop := context.WithCancel(ctx)
+	defer stop()
+	var (
+		names   = make(chan string)
+		workers sync.WaitGroup
+		once    sync.Once
+		failed  error
+	)
+	for range min(deleters, len(objects)) {
+		workers.Go(func() {
+			for name := range names {
+				if err := e.delete(deleting, name); err != nil {
+					once.Do(func() { failed = err })
+					stop()
+				}
+			}
+		})
+	}
+	for _, object := range objects {
+		select {
+		case names <- object.Name:
+			continue
+		case <-deleting.Done():
+		}
+		break
+	}
+	close(names)
+	workers.Wait()
+	if failed != nil {
+		return failed
+	}
+	return ctx.Err()
+}
+
+// delete removes one object, in bounded time.
+func (e *Erasure) delete(ctx context.Context, name string) error {
+	limited, cancel := context.WithTimeout(ctx, e.options.DeleteTimeout)
+	defer cancel()
+	err := e.store.Delete(limited, name)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w: deleting %s took longer than %v; somebody may be reading it", storage.ErrUnavailable, name, e.options.DeleteTimeout)
+	}
+	return err
+}

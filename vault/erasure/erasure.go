@@ -1,0 +1,156 @@
+// Package erasure erases patients and single recordings for good, with proof, and keeps those that are on
+// legal hold.
+//
+// An erasure has two steps. [Erasure.PlanPatient] shows what will go, and gives it a digest.
+// [Erasure.ConfirmPatient] takes that digest, and erases only what the plan showed: if anything changed in
+// between it refuses. It destroys the patient's envelope key, deletes every object, has the keyring
+// show that the key is gone, and returns a [Receipt]. A Confirm that was interrupted, by whatever, at
+// whatever point, is run again and finishes. [Erasure.PlanRecording] and [Erasure.ConfirmRecording] do
+// the same for one recording, whose patient's key stays.
+//
+// # What is never erased
+//
+// While a [Hold] stands, nothing of the patient is. And a recording that can still be opened goes only if
+// the plan showed it: objects are deleted after it was seen that the key under which they were written no
+// longer exists. So the recordings of a patient who is enrolled anew are safe from an erasure that has not
+// finished.
+//
+// # What an erasure cannot reach
+//
+//   - Backups of the keyring, such as Vault's snapshots, keep the key until they expire.
+//   - Object versions, replicas and backups of the store keep ciphertext. Without the key it is noise.
+//   - A writer whose upload is under way may commit an envelope afterwards, which nobody can open.
+//     Confirm, run again, removes it; so it should be, once the longest upload has ended.
+//
+// The receipt says so too.
+//
+// # Rights
+//
+// At the keyring the eraser's role is enough, and for holds alone none is needed. The store must let objects
+// be listed, read and deleted, and written to set holds.
+package erasure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
+)
+
+// Test for these with errors.Is, beside [github.com/recvault/recvault/vault.ErrHeld] and
+// [github.com/recvault/recvault/vault.ErrNotFound] and those of packages keys and storage.
+var (
+	// ErrPlanChanged: what is there is not what the plan showed. Nothing was erased, unless the error
+	// is [ErrIncomplete] as well; then the patient was enrolled anew while the erasure ran.
+	ErrPlanChanged = errors.New("what is to be erased has changed since the plan")
+
+	// ErrIncomplete: the erasure has begun, and cannot be undone, but did not finish. Run it again.
+	ErrIncomplete = errors.New("erasure is incomplete, run it again")
+
+	// ErrKeyWorks: the keyring said that it destroyed the key, and then used it all the same. The
+	// error is [ErrIncomplete] as well.
+	ErrKeyWorks = errors.New("the envelope key still works after it was destroyed")
+
+	// ErrNotHeld: no hold stands.
+	ErrNotHeld = errors.New("patient is not on hold")
+
+	// ErrDamagedHold: the object of a hold is not what SetHold writes. It holds all the same.
+	ErrDamagedHold = errors.New("hold is damaged")
+
+	// ErrInvalidReason: the reason is missing, longer than [MaxReasonLen] or not printable UTF-8.
+	ErrInvalidReason = errors.New("invalid reason")
+
+	// ErrInvalidOptions: the operator is missing, longer than [MaxOperatorLen] or not printable UTF-8,
+	// or another option is out of bounds.
+	ErrInvalidOptions = errors.New("invalid erasure options")
+
+	// ErrDamagedReceipt: the text is not that of a receipt, or was changed.
+	ErrDamagedReceipt = errors.New("receipt is damaged or was changed")
+)
+
+// Keyring is what an Erasure asks of its keyring. Those of packages keys/transit and keys/local have
+// it; where each role has its own token, embed one of each kind in a struct.
+type Keyring interface {
+	keys.Eraser
+
+	// Versions is as in [keys.Rotator]. It must tell [keys.ErrErased] from [keys.ErrNotEnrolled].
+	Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error)
+
+	// Rewrap is as in [keys.Rotator]. That it fails is the proof of an erasure. The results are not used.
+	Rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error)
+}
+
+// MaxOperatorLen is the length, in bytes, that the name of an operator may have.
+const MaxOperatorLen = 256
+
+// Options say who erases, and where. Operator is required.
+type Options struct {
+	// Operator is who answers for the erasures and holds: an account, not a patient. It stands in
+	// receipts and holds. 1 to [MaxOperatorLen] bytes of printable UTF-8.
+	Operator string
+
+	// Prefix is that of the vault: see vault.WithPrefix. Default none.
+	Prefix string
+
+	// Grant is a grant for the patient who is to be erased. With one, a recording key is unwrapped
+	// before the erasure and fails to unwrap after, which shows that readers lose it too. It takes up to
+	// three uses. The Keyring must then be a [keys.Unwrapper]. Optional.
+	Grant keys.Grant
+
+	// DeleteTimeout is how long the deletion of one object may take. A store may wait until somebody
+	// who reads the object has ended; MinIO waits up to 30 s. Default 1 min.
+	DeleteTimeout time.Duration
+}
+
+// Erasure erases in the name of one operator. It is safe for concurrent use.
+type Erasure struct {
+	keyring   Keyring
+	unwrapper keys.Unwrapper // nil without a grant
+	store     storage.Store
+	layout    layout.Layout
+	options   Options
+}
+
+// New makes an Erasure. It touches neither keyring nor store.
+//
+// Errors: [ErrInvalidOptions], [storage.ErrInvalidName] for the prefix.
+func New(keyring Keyring, store storage.Store, options Options) (*Erasure, error) {
+	if keyring == nil || store == nil {
+		return nil, errors.New("erasure: New needs a keyring and a store")
+	}
+	if options.DeleteTimeout == 0 {
+		options.DeleteTimeout = time.Minute
+	}
+	switch {
+	case !meaningful(options.Operator, MaxOperatorLen):
+		return nil, fmt.Errorf("erasure: %w: the operator is missing, longer than %d bytes or not printable", ErrInvalidOptions, MaxOperatorLen)
+	case options.DeleteTimeout < 0:
+		return nil, fmt.Errorf("erasure: %w: a negative delete timeout", ErrInvalidOptions)
+	}
+	l, err := layout.New(options.Prefix)
+	if err != nil {
+		return nil, fmt.Errorf("erasure: %w", err)
+	}
+	e := &Erasure{keyring: keyring, store: store, layout: l, options: options}
+	if !options.Grant.IsZero() {
+		unwrapper, ok := keyring.(keys.Unwrapper)
+		if !ok {
+			return nil, fmt.Errorf("erasure: %w: a grant, and a keyring that is no keys.Unwrapper", ErrInvalidOptions)
+		}
+		e.unwrapper = unwrapper
+	}
+	return e, nil
+}
+
+// meaningful tells whether text says something, in at most maxLen bytes of printable UTF-8.
+func meaningful(text string, maxLen int) bool {
+	return strings.TrimSpace(text) != "" && len(text) <= maxLen && utf8.ValidString(text) &&
+		!strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
+}

@@ -1,0 +1,220 @@
+package erasure
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/scope"
+)
+
+// Plan shows what an erasure would remove.
+type Plan struct {
+	KeyID     keys.KeyID       `json:"key_id"`
+	Recording keys.RecordingID `json:"recording,omitzero"` // zero if the whole patient is to be erased
+
+	// KeyVersions are those of the key that will be destroyed. Zero if none will: it was destroyed, or
+	// one recording is to be erased.
+	KeyVersions KeyVersions `json:"key_versions,omitzero"`
+
+	// Begun says that an erasure has begun: the key was destroyed already, or the recording has no
+	// envelope. Confirm then asks for no digest and removes what is left.
+	Begun bool `json:"begun"`
+
+	Recordings int       `json:"recordings"`      // that exist, which is those that have an envelope
+	Objects    int       `json:"objects"`         // envelopes, media, and whatever else lies among them
+	Bytes      int64     `json:"bytes"`           // of all objects
+	Oldest     time.Time `json:"oldest,omitzero"` // when the oldest object was last written, by the store's clock
+	Newest     time.Time `json:"newest,omitzero"` // when the newest was
+	Hold       *Hold     `json:"hold,omitempty"`  // the hold that stands, if one does: Confirm will refuse
+	Digest     string    `json:"digest"`          // what Confirm asks for; SHA-256 in hexadecimal
+}
+
+// KeyVersions are the versions of an envelope key: those from MinAvailable to Latest exist. See
+// [keys.Versions].
+type KeyVersions struct {
+	Latest        int       `json:"latest"`
+	MinDecryption int       `json:"min_decryption"`
+	MinAvailable  int       `json:"min_available"`
+	Rotated       time.Time `json:"rotated"` // when the latest was made, by the keyring's clock
+}
+
+// PlanPatient shows what [Erasure.ConfirmPatient] would remove. It changes nothing. Its digest covers the
+// patient's KeyID, the versions of the key, and the name, size and ETag of every object, so a recording
+// that is put, deleted or re-wrapped afterwards makes it void.
+//
+// Errors: [keys.ErrNotEnrolled] when there never was such a patient, [keys.ErrInvalidKeyID],
+// [keys.ErrDenied], [keys.ErrUnavailable]; [ErrDamagedHold]; those of [storage.Store] for List and Get.
+func (e *Erasure) PlanPatient(ctx context.Context, keyID keys.KeyID) (Plan, error) {
+	plan, err := e.plan(ctx, keyID, func() (inventory, error) { return e.patient(ctx, keyID) })
+	if err != nil {
+		return Plan{}, fmt.Errorf("plan erasure of patient %s: %w", keyID, err)
+	}
+	return plan, nil
+}
+
+// PlanRecording shows what [Erasure.ConfirmRecording] would remove. It changes nothing.
+//
+// Errors: [vault.ErrNotFound] when there is nothing of such a recording, [keys.ErrInvalidRecordingID];
+// [ErrDamagedHold]; those of [storage.Store] for Stat and Get.
+func (e *Erasure) PlanRecording(ctx context.Context, id keys.RecordingID) (Plan, error) {
+	plan, err := e.plan(ctx, id.KeyID(), func() (inventory, error) { return e.recording(ctx, id) })
+	if err == nil && plan.Objects == 0 {
+		err = vault.ErrNotFound
+	}
+	if err != nil {
+		return Plan{}, fmt.Errorf("plan erasure of recording %s: %w", id, err)
+	}
+	return plan, nil
+}
+
+func (e *Erasure) plan(ctx context.Context, keyID keys.KeyID, take func() (inventory, error)) (Plan, error) {
+	found, err := take()
+	if err != nil {
+		return Plan{}, err
+	}
+	plan := found.plan()
+	hold, err := e.readHold(ctx, keyID)
+	switch {
+	case err == nil:
+		plan.Hold = &hold
+	case !errors.Is(err, ErrNotHeld):
+		return Plan{}, err
+	}
+	return plan, nil
+}
+
+// inventory is what there is of a patient, or of one recording.
+type inventory struct {
+	keyID       keys.KeyID
+	recordingID keys.RecordingID // zero for a patient
+	versions    KeyVersions      // zero for a recording, and if the key was destroyed
+	begun       bool             // see Plan.Begun
+
+	recordings []keys.RecordingID // those that have an envelope
+	envelopes  []storage.Info
+	others     []storage.Info
+}
+
+// patient takes the inventory of a patient.
+func (e *Erasure) patient(ctx context.Context, keyID keys.KeyID) (inventory, error) {
+	// A key that nobody knows ends it here, before the store is looked at: the keyring may be the wrong
+	// one.
+	versions, err := e.keyring.Versions(ctx, keyID)
+	begun := errors.Is(err, keys.ErrErased)
+	if err != nil && !begun {
+		return inventory{}, err
+	}
+	found, err := e.objects(ctx, keyID)
+	if err != nil {
+		return inventory{}, err
+	}
+	found.begun = begun
+	if !begun {
+		found.versions = KeyVersions{
+			Latest: versions.Latest, MinDecryption: versions.MinDecryption, MinAvailable: versions.MinAvailable,
+			Rotated: versions.Rotated.UTC(),
+		}
+	}
+	return found, nil
+}
+
+// objects lists the objects of a patient.
+func (e *Erasure) objects(ctx context.Context, keyID keys.KeyID) (inventory, error) {
+	found := inventory{keyID: keyID}
+	for item, err := range e.layout.Walk(ctx, e.store, scope.Of(keyID)) {
+		switch {
+		case err != nil:
+			return inventory{}, err
+		case item.Stray == nil:
+			found.add(item.ID, item.Envelope, item.Media)
+		case strings.HasPrefix(item.Stray.Name, e.layout.Patient(keyID)):
+			found.others = append(found.others, *item.Stray)
+		}
+	}
+	return found, nil
+}
+
+// recording takes the inventory of a recording.
+func (e *Erasure) recording(ctx context.Context, id keys.RecordingID) (inventory, error) {
+	if id.IsZero() {
+		return inventory{}, fmt.Errorf("%w: it is the zero ID", keys.ErrInvalidRecordingID)
+	}
+	envelope, err := e.stat(ctx, e.layout.Envelope(id))
+	if err != nil {
+		return inventory{}, err
+	}
+	media, err := e.stat(ctx, e.layout.Media(id))
+	if err != nil {
+		return inventory{}, err
+	}
+	found := inventory{keyID: id.KeyID(), recordingID: id, begun: envelope == nil}
+	found.add(id, envelope, media)
+	return found, nil
+}
+
+// stat returns nil for an object that does not exist.
+func (e *Erasure) stat(ctx context.Context, name string) (*storage.Info, error) {
+	info, err := e.store.Stat(ctx, name)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return &info, nil
+}
+
+func (i *inventory) add(id keys.RecordingID, envelope, media *storage.Info) {
+	if envelope != nil {
+		i.recordings = append(i.recordings, id)
+		i.envelopes = append(i.envelopes, *envelope)
+	}
+	if media != nil {
+		i.others = append(i.others, *media)
+	}
+}
+
+// all returns the objects in the order in which they are deleted: without its envelope a recording no
+// longer exists, whatever happens next.
+func (i *inventory) all() []storage.Info { return slices.Concat(i.envelopes, i.others) }
+
+func (i *inventory) plan() Plan {
+	plan := Plan{
+		KeyID: i.keyID, Recording: i.recordingID, KeyVersions: i.versions, Begun: i.begun,
+		Recordings: len(i.recordings), Digest: i.digest(),
+	}
+	for _, object := range i.all() {
+		plan.Objects++
+		plan.Bytes += object.Size
+		written := object.Modified.UTC()
+		if plan.Oldest.IsZero() || written.Before(plan.Oldest) {
+			plan.Oldest = written
+		}
+		if written.After(plan.Newest) {
+			plan.Newest = written
+		}
+	}
+	return plan
+}
+
+// digest names all that will go. Lines end what could run together, and an ETag, which the store makes
+// up, is quoted.
+func (i *inventory) digest() string {
+	hash := sha256.New()
+	fmt.Fprintf(hash, "recvault erasure plan 1\npatient %s\nrecording %s\n", i.keyID, i.recordingID)
+	fmt.Fprintf(hash, "key %d %d %d %s\n", i.versions.Latest, i.versions.MinDecryption, i.versions.MinAvailable,
+		i.versions.Rotated.Format(time.RFC3339Nano))
+	for _, object := range i.all() {
+		fmt.Fprintf(hash, "object %s %d %q\n", object.Name, object.Size, object.ETag)
+	}
+	return hex.EncodeToString(hash.Sum(nil))
+}

@@ -1,0 +1,135 @@
+package erasure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/recvault/recvault/internal/envelope"
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
+)
+
+// sample is a wrapped key that the envelope key must no longer open. It outlives its envelope.
+type sample struct {
+	id      keys.RecordingID // zero if there was none to take
+	wrapped keys.WrappedKey
+
+	rewrapped bool // before the erasure
+	unwrapped bool
+}
+
+// maxSamples is how many envelopes are tried for one whose wrapped key works.
+const maxSamples = 16
+
+// takeSample takes a wrapped key from an envelope and, if the envelope key lives, tries it, so that its
+// failing later shows something. Envelopes that are damaged or whose key version was retired are passed
+// over.
+func (e *Erasure) takeSample(ctx context.Context, found inventory) (sample, error) {
+	for _, id := range found.recordings[:min(len(found.recordings), maxSamples)] {
+		text, err := e.read(ctx, e.layout.Envelope(id), envelope.MaxSize)
+		if errors.Is(err, storage.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return sample{}, err
+		}
+		parsed, err := envelope.Parse(text)
+		if err != nil || parsed.ID != id {
+			continue
+		}
+		taken := sample{id: id, wrapped: parsed.Wrapped}
+		if found.begun {
+			return taken, nil
+		}
+		works, err := e.try(ctx, &taken)
+		if err != nil || works {
+			return taken, err
+		}
+	}
+	return sample{}, nil
+}
+
+// try tells whether a wrapped key can be wrapped anew, and unwrapped with the grant if there is one.
+func (e *Erasure) try(ctx context.Context, s *sample) (works bool, err error) {
+	err = e.rewrap(ctx, s)
+	if errors.Is(err, keys.ErrIntegrity) || errors.Is(err, keys.ErrRetired) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	s.rewrapped = true
+	if e.unwrapper == nil {
+		return true, nil
+	}
+	if err := e.unwrap(ctx, s); err != nil {
+		return false, err
+	}
+	s.unwrapped = true
+	return true, nil
+}
+
+func (e *Erasure) rewrap(ctx context.Context, s *sample) error {
+	results, err := e.keyring.Rewrap(ctx, s.id.KeyID(), []keys.RewrapItem{{Binding: s.id.Binding(), Wrapped: s.wrapped}})
+	if err != nil {
+		return err
+	}
+	return results[0].Err
+}
+
+func (e *Erasure) unwrap(ctx context.Context, s *sample) error {
+	key, err := e.unwrapper.Unwrap(ctx, e.options.Grant, s.id.Binding(), s.wrapped)
+	if err != nil {
+		return err
+	}
+	key.Wipe()
+	return nil
+}
+
+// prove tries the sample again. That the keyring has no versions of the key was seen when the last object
+// was gone.
+func (e *Erasure) prove(ctx context.Context, found inventory, s sample) ([]Evidence, error) {
+	proof := []Evidence{{Attempt: "versions", Before: before(!found.begun), After: keys.ErrErased.Error()}}
+	if s.id.IsZero() {
+		return proof, nil
+	}
+	attempt := func(name string, worked bool, try func(context.Context, *sample) error) error {
+		after, err := refusal(try(ctx, &s))
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		proof = append(proof, Evidence{Attempt: name, Recording: s.id, Before: before(worked), After: after})
+		return nil
+	}
+	if err := attempt("rewrap", s.rewrapped, e.rewrap); err != nil {
+		return nil, err
+	}
+	if e.unwrapper != nil {
+		if err := attempt("unwrap", s.unwrapped, e.unwrap); err != nil {
+			return nil, err
+		}
+	}
+	return proof, nil
+}
+
+func before(worked bool) string {
+	if worked {
+		return "succeeded"
+	}
+	return ""
+}
+
+// refusal tells the refusal that an erasure brings about from success and from other errors. Where the
+// patient was enrolled anew, the new key refuses what the old one wrapped.
+func refusal(err error) (string, error) {
+	if err == nil {
+		return "", ErrKeyWorks
+	}
+	for _, expected := range []error{keys.ErrErased, keys.ErrNotEnrolled, keys.ErrIntegrity} {
+		if errors.Is(err, expected) {
+			return expected.Error(), nil
+		}
+	}
+	return "", err
+}
