@@ -9,6 +9,11 @@
 // # Where to start
 //
 //   - [github.com/recvault/recvault/vault] is the package to call: Put, Create, Open, Stat, List, Delete.
+//   - [github.com/recvault/recvault/vault/rotation] renews envelope keys: plan, rotate, rewrap, retire, trim.
+//   - [github.com/recvault/recvault/vault/erasure] erases patients and recordings, and keeps legal holds.
+//   - [github.com/recvault/recvault/vault/upkeep] sweeps and verifies.
+//   - [github.com/recvault/recvault/vault/scope] says for which patients these do so.
+//   - [github.com/recvault/recvault/cmd/recvault] is the command for all of it.
 //   - [github.com/recvault/recvault/keys] has the words: Patient, KeyID, Grant, the roles, the errors.
 //   - [github.com/recvault/recvault/keys/transit] keeps keys in HashiCorp Vault, and sets Vault up.
 //   - [github.com/recvault/recvault/keys/local] keeps keys in a directory, for development and single hosts.
