@@ -20,8 +20,8 @@ import (
 const cleanupTimeout = 5 * time.Second
 
 // UncertainError tells that the store did not answer when a recording was committed, so that it may
-// exist or not. If it exists it is whole. Open or Stat tells later; Delete removes it. Its media, if it
-// does not exist, is removed by a sweep.
+// exist or not. If it exists it is whole. Open or Stat tells later; Delete removes it, unless the store carries
+// out the commit later still. Its media, if it does not exist, is removed by a sweep.
 type UncertainError struct {
 	ID  ID
 	Err error
@@ -126,9 +126,7 @@ func (v *Vault) beginFor(ctx context.Context, keyID keys.KeyID, metadata envelop
 }
 
 func (u *upload) wrap(ctx context.Context) (err error) {
-	// Before the call, because the wrap may be older than its answer, and by the wall clock: the other
-	// one stands still while a machine is suspended.
-	u.wrappedAt = u.vault.now().Round(0)
+	u.wrappedAt = u.vault.now() // before the call, because the wrap may be older than its answer
 	u.wrapped, err = u.vault.keyring.Wrap(ctx, u.id.Binding(), u.key)
 	return err
 }
@@ -197,8 +195,12 @@ func (u *upload) commit(ctx context.Context, encrypter *segment.Encrypter) error
 	return nil
 }
 
-// age is how old the wrapped key is, by the wall clock: the other one stands still while a machine is suspended.
-func (u *upload) age() time.Duration { return u.vault.now().Round(0).Sub(u.wrappedAt) }
+// age is how old the wrapped key is, by the clock that says more: the monotonic one stands still while a machine
+// is suspended, and the wall clock can be set back.
+func (u *upload) age() time.Duration {
+	now := u.vault.now()
+	return max(now.Sub(u.wrappedAt), now.Round(0).Sub(u.wrappedAt.Round(0)))
+}
 
 // renew replaces the envelope by one whose wrap is fresh, unless a rotator has done so.
 func (u *upload) renew(ctx context.Context, encrypter *segment.Encrypter) error {
