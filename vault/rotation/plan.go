@@ -1,0 +1,179 @@
+package rotation
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault/scope"
+)
+
+// Plan tells what there is to rewrap in a scope, and about how long it will take.
+type Plan struct {
+	Scope    string    `json:"scope"`
+	Started  time.Time `json:"started"`
+	Finished time.Time `json:"finished"`
+
+	Patients  Patients  `json:"patients"` // Changed counts those whom Rewrap would change
+	Envelopes Envelopes `json:"envelopes"`
+	Bytes     int64     `json:"envelope_bytes"`
+
+	// Versions counts envelopes by the version that wraps them, and Behind by how many versions newer
+	// their patient's key has: 0 is up to date.
+	Versions map[int]int `json:"versions"`
+	Behind   map[int]int `json:"versions_behind"`
+
+	// Largest are the patients with the most envelopes to rewrap, at most [MaxLeft], in order.
+	Largest []PatientPlan `json:"largest"`
+
+	Rotate Forecast `json:"rotate"` // of the key of every patient
+	Rewrap Forecast `json:"rewrap"` // of what is old now; after a rotation, everything is
+
+	Left     []Left         `json:"left"` // as in Report
+	Reasons  map[string]int `json:"reasons"`
+	Requests Requests       `json:"requests"`
+}
+
+// PatientPlan is what there is to rewrap of one patient.
+type PatientPlan struct {
+	KeyID     keys.KeyID `json:"key_id"`
+	Envelopes int        `json:"envelopes"`
+	Older     int        `json:"older"`
+	Latest    int        `json:"latest"` // the newest version of the patient's key
+}
+
+// Forecast is what a verb would take. It does not know of retries and races.
+type Forecast struct {
+	Requests Requests      `json:"requests"`
+	Duration time.Duration `json:"duration_ns"`
+	Basis    string        `json:"basis"` // of the duration
+}
+
+// writeCost is how many times as long as a read a conditional write takes, with which forecasts
+// reckon: measured on MinIO, with 8 at a time.
+const writeCost = 5
+
+// Plan finds out what is old. It reads every envelope in the scope and makes one keyring call per
+// patient, so it takes about a quarter of the time of rewrapping all. For a very large store, plan one
+// shard and multiply: they are even.
+func (r *Rotation) Plan(ctx context.Context, s scope.Scope) (Plan, error) {
+	plan := Plan{Versions: map[int]int{}, Behind: map[int]int{}, Largest: []PatientPlan{}}
+	var calls int
+	var meanCall, meanRead time.Duration
+	report, err := r.run(ctx, verbPlan, s, func(w *run) error {
+		w.patientSettled = plan.addPatient
+		err := w.inBatches(func(b *batch) { w.planBatch(&plan, &calls, b) })
+		meanCall, meanRead = w.meanTimes()
+		return err
+	})
+	plan.Scope, plan.Started, plan.Finished = report.Scope, report.Started, report.Finished
+	plan.Patients, plan.Envelopes = report.Patients, report.Envelopes
+	plan.Left, plan.Reasons, plan.Requests = report.Left, report.Reasons, report.Requests
+	f := forecaster{r.options, meanCall, meanRead}
+	plan.Rotate = f.forecast(Requests{Keyring: 2 * plan.Patients.Seen})
+	plan.Rewrap = f.forecast(Requests{Keyring: calls, Reads: plan.Envelopes.Seen, Writes: plan.Envelopes.Older})
+	return plan, err
+}
+
+// planBatch settles the items of a batch by comparing them with the versions of the patient's key.
+func (r *run) planBatch(plan *Plan, calls *int, b *batch) {
+	p := b.patient
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := p.versions.Latest == 0 && p.keyless == nil
+	if first {
+		var err error
+		if p.versions, err = r.versions(r.ctx, p.id); err != nil {
+			p.failed(err)
+			for _, it := range b.items {
+				r.settleError(it, cmp.Or(it.err, err))
+			}
+			return
+		}
+	}
+	worth := first // to be sent, by Rewrap
+	for _, it := range b.items {
+		o, err := planned(it, p)
+		if o == older {
+			worth = true
+		}
+		if err == nil {
+			r.record(func(*Report) {
+				plan.Bytes += it.size
+				plan.Versions[it.stored.version]++
+				plan.Behind[p.versions.Latest-it.stored.version]++
+			})
+			r.settle(it, o, nil)
+			continue
+		}
+		r.settleError(it, err)
+	}
+	if worth {
+		r.record(func(*Report) { *calls++ })
+	}
+}
+
+// planned tells what there is to do with an envelope.
+func planned(it *item, p *patient) (outcome, error) {
+	version, v := it.stored.version, p.versions
+	switch {
+	case it.err != nil:
+		return 0, it.err
+	case p.keyless != nil:
+		return 0, p.keyless
+	case version > v.Latest:
+		return 0, fmt.Errorf("%w: it is wrapped under version %d, and the newest is %d", errDamaged, version, v.Latest)
+	case version < v.MinAvailable:
+		return 0, fmt.Errorf("%w: version %d was trimmed", keys.ErrRetired, version)
+	case version < v.MinDecryption:
+		return 0, fmt.Errorf("%w: version %d, and the oldest that unwraps is %d", keys.ErrRetired, version, v.MinDecryption)
+	case version < v.Latest:
+		return older, nil
+	}
+	return current, nil
+}
+
+// addPatient keeps the patients with the most to do.
+func (plan *Plan) addPatient(p *patient) {
+	if p.outcomes[older] == 0 {
+		return
+	}
+	added := PatientPlan{KeyID: p.id, Envelopes: p.listed, Older: p.outcomes[older], Latest: p.versions.Latest}
+	at, _ := slices.BinarySearchFunc(plan.Largest, added, func(a, b PatientPlan) int {
+		return cmp.Or(cmp.Compare(b.Older, a.Older), cmp.Compare(a.KeyID.String(), b.KeyID.String()))
+	})
+	if at == MaxLeft {
+		return
+	}
+	plan.Largest = slices.Insert(plan.Largest, at, added)
+	plan.Largest = plan.Largest[:min(len(plan.Largest), MaxLeft)]
+}
+
+// forecaster reckons with what requests took while planning, and with the rates.
+type forecaster struct {
+	options            Options
+	meanCall, meanRead time.Duration
+}
+
+func (f forecaster) forecast(requests Requests) Forecast {
+	atOnce := float64(f.options.Concurrency)
+	calls := float64(requests.Keyring) * f.meanCall.Seconds() / atOnce
+	objects := float64(requests.Reads+writeCost*requests.Writes) * f.meanRead.Seconds() / atOnce
+	longest, basis := calls, fmt.Sprintf("%v per keyring call as measured, %d at a time", f.meanCall, f.options.Concurrency)
+	consider := func(seconds float64, why string) {
+		if seconds > longest {
+			longest, basis = seconds, why
+		}
+	}
+	consider(objects, fmt.Sprintf("%v per read as measured, a write taken for %d reads, %d at a time", f.meanRead, writeCost, f.options.Concurrency))
+	if rate := f.options.KeyringRate; rate > 0 {
+		consider(float64(requests.Keyring)/rate, fmt.Sprintf("the limit of %v keyring calls per second", rate))
+	}
+	if rate := f.options.StorageRate; rate > 0 {
+		consider(float64(requests.Reads+requests.Writes)/rate, fmt.Sprintf("the limit of %v reads and writes per second", rate))
+	}
+	return Forecast{Requests: requests, Duration: time.Duration(longest * float64(time.Second)), Basis: basis}
+}

@@ -1,0 +1,307 @@
+package rotation_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/internal/envelope"
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/rotation"
+	"github.com/recvault/recvault/vault/scope"
+)
+
+// faulty is a real store to which something happens between its requests.
+type faulty struct {
+	storage.Store
+	beforePut func(name string)       // not called concurrently
+	putError  func(name string) fault // what becomes of a write
+
+	mu    sync.Mutex
+	count int
+}
+
+type fault int
+
+const (
+	none       fault = iota
+	lostAnswer       // it is written, and the answer is lost
+	lostWrite        // it is not written, and the answer is lost
+	full
+)
+
+func (f *faulty) Put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (storage.Info, error) {
+	f.mu.Lock()
+	if f.beforePut != nil {
+		f.beforePut(name)
+	}
+	what := none
+	if f.putError != nil {
+		what = f.putError(name)
+	}
+	f.mu.Unlock()
+	switch what {
+	case lostWrite:
+		return storage.Info{}, fmt.Errorf("the test's fault: %w", storage.ErrUnavailable)
+	case full:
+		return storage.Info{}, fmt.Errorf("the test's fault: %w", storage.ErrFull)
+	}
+	info, err := f.Store.Put(ctx, name, r, size, condition)
+	if err == nil {
+		f.mu.Lock()
+		f.count++
+		f.mu.Unlock()
+	}
+	if err == nil && what == lostAnswer {
+		return storage.Info{}, fmt.Errorf("the test's fault: %w", storage.ErrUnavailable)
+	}
+	return info, err
+}
+
+// puts returns how many objects were written.
+func (f *faulty) puts() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count
+}
+
+// once makes something happen before the first write only.
+func once(happens func()) func(string) {
+	return func(string) {
+		if happens != nil {
+			happens()
+			happens = nil
+		}
+	}
+}
+
+func TestALostRaceIsReadAgainAndNeverOverwritten(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		patient, id := b.enrol(t)
+		rewrap := func(happens func(string)) rotation.Report {
+			store := &faulty{Store: b.store, beforePut: happens}
+			report, err := rotationOf(t, b.rotator, store, rotation.Options{}).Rewrap(t.Context(), scope.Of(id))
+			require.NoError(t, err)
+			assert.True(t, report.Complete(), "%+v", report)
+			return report
+		}
+		r := b.put(t, patient, 1000)
+		b.rotate(t)
+		text := ""
+		report := rewrap(once(func() {
+			b.rewrap(t)
+			text = string(b.text(t, r.id))
+		}))
+		assert.Equal(t, rotation.Envelopes{Seen: 1, Changed: 1}, report.Envelopes, "another was faster")
+		assert.Equal(t, text, string(b.text(t, r.id)), "and what it wrote stays")
+		b.opens(t, r)
+
+		b.rotate(t)
+		report = rewrap(once(func() {
+			b.rotate(t)
+			b.rewrap(t)
+		}))
+		assert.Equal(t, rotation.Envelopes{Seen: 1, Changed: 1}, report.Envelopes, "a newer version stays")
+		assert.Equal(t, 4, b.version(t, r.id))
+		b.opens(t, r)
+
+		// Somebody puts an older envelope back: it is the one to rewrap.
+		old := b.text(t, r.id)
+		b.rotate(t)
+		b.rewrap(t)
+		b.rotate(t)
+		report = rewrap(once(func() { b.overwrite(t, objectName(r.id, "envelope"), old) }))
+		assert.Equal(t, rotation.Envelopes{Seen: 1, Rewrapped: 1}, report.Envelopes)
+		assert.Equal(t, 6, b.version(t, r.id))
+		b.opens(t, r)
+
+		b.rotate(t)
+		v, err := vault.New(b.writer, b.store)
+		require.NoError(t, err)
+		report = rewrap(once(func() { require.NoError(t, v.Delete(t.Context(), patient, r.id)) }))
+		assert.Equal(t, rotation.Envelopes{Seen: 1, Deleted: 1}, report.Envelopes)
+		_, err = b.read(t, r)
+		assert.ErrorIs(t, err, vault.ErrNotFound, "a deleted recording stays deleted")
+	})
+}
+
+func TestAnEnvelopeThatKeepsChangingIsLeftAndTold(t *testing.T) {
+	b := embedded(t)
+	patient, _ := b.enrol(t)
+	r := b.put(t, patient, 10)
+	texts := [][]byte{b.text(t, r.id)}
+	b.rotate(t)
+	b.rewrap(t)
+	texts = append(texts, b.text(t, r.id))
+	b.rotate(t)
+	n := 0
+	store := &faulty{Store: b.store, beforePut: func(name string) {
+		b.overwrite(t, name, texts[n%2])
+		n++
+	}}
+	report, err := rotationOf(t, b.rotator, store, rotation.Options{}).Rewrap(t.Context(), scope.All())
+	require.NoError(t, err)
+	assert.Equal(t, rotation.Envelopes{Seen: 1, Failed: 1}, report.Envelopes)
+	assert.Equal(t, map[string]int{"envelope kept changing": 1}, report.Reasons)
+	assert.Equal(t, r.id, report.Left[0].ID)
+	assert.False(t, report.Complete())
+	b.opens(t, r)
+}
+
+func TestAnswersThatAreLostAreFoundOut(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		patient, _ := b.enrol(t)
+		recordings := b.putMany(t, patient, 12)
+		b.rotate(t)
+		faults := map[string]int{}
+		store := &faulty{Store: b.store, putError: func(name string) fault {
+			faults[name]++
+			if faults[name] > 1 {
+				return none
+			}
+			return fault(len(faults) % 3) // none, lostAnswer, lostWrite
+		}}
+		report, err := rotationOf(t, b.rotator, store, rotation.Options{}).Rewrap(t.Context(), scope.All())
+		require.NoError(t, err)
+		assert.Equal(t, rotation.Envelopes{Seen: 12, Rewrapped: 12}, report.Envelopes)
+		assert.Equal(t, 12, store.puts(), "none was written twice")
+		for _, r := range recordings {
+			assert.Equal(t, 2, b.version(t, r.id))
+		}
+		b.opens(t, recordings...)
+	})
+}
+
+func TestAFullStoreEndsTheRunAndLosesNothing(t *testing.T) {
+	b := embedded(t)
+	patient, _ := b.enrol(t)
+	recordings := b.putMany(t, patient, 40)
+	b.rotate(t)
+	store := &faulty{Store: b.store, putError: func(string) fault { return full }}
+	report, err := rotationOf(t, b.rotator, store, rotation.Options{Concurrency: 2}).Rewrap(t.Context(), scope.All())
+	assert.ErrorIs(t, err, storage.ErrFull)
+	assert.Less(t, report.Requests.Writes, 15)
+	assert.Equal(t, report.Envelopes.Failed, report.Reasons[storage.ErrFull.Error()])
+	b.opens(t, recordings...)
+}
+
+func TestTwoRewrapsAtOnceDoTheWorkOnce(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		var recordings []recording
+		for range 4 {
+			patient, _ := b.enrol(t)
+			recordings = append(recordings, b.putMany(t, patient, 20)...)
+		}
+		b.rotate(t)
+		var reports [2]rotation.Report
+		var both sync.WaitGroup
+		for i := range reports {
+			both.Go(func() { reports[i] = b.rewrap(t) })
+		}
+		both.Wait()
+		done := 0
+		for _, report := range reports {
+			e := report.Envelopes
+			assert.Equal(t, 80, e.Rewrapped+e.Current+e.Changed, "%+v", report)
+			done += e.Rewrapped
+		}
+		assert.Equal(t, 80, done)
+		for _, r := range recordings {
+			assert.Equal(t, 2, b.version(t, r.id))
+		}
+		b.opens(t, recordings...)
+	})
+}
+
+func TestRewrappingWhileRecordingsComeAndGoLosesNone(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		patient, _ := b.enrol(t)
+		kept, gone := b.putMany(t, patient, 20), b.putMany(t, patient, 20)
+		v, err := vault.New(b.writer, b.store)
+		require.NoError(t, err)
+		b.rotate(t)
+		var others sync.WaitGroup
+		others.Go(func() {
+			for _, r := range gone {
+				assert.NoError(t, v.Delete(t.Context(), patient, r.id))
+			}
+		})
+		others.Go(func() { kept = append(kept, b.putMany(t, patient, 20)...) })
+		for range 3 {
+			assert.True(t, b.rewrap(t).Complete())
+		}
+		others.Wait()
+		report := b.rewrap(t)
+		assert.Equal(t, rotation.Envelopes{Seen: 40, Current: 40}, report.Envelopes)
+		b.opens(t, kept...)
+		for _, r := range gone {
+			_, err := b.read(t, r)
+			assert.ErrorIs(t, err, vault.ErrNotFound)
+		}
+	})
+}
+
+func TestDamagedEnvelopesAreToldAndLeftAlone(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		patient, _ := b.enrol(t)
+		good, other := b.put(t, patient, 10), b.put(t, patient, 10)
+		damage := map[string]func(text []byte) []byte{
+			"empty":               func([]byte) []byte { return nil },
+			"not JSON":            func([]byte) []byte { return []byte("hello") },
+			"cut":                 func(text []byte) []byte { return text[:len(text)-1] },
+			"too long":            func(text []byte) []byte { return append(text, make([]byte, 100_000)...) },
+			"another recording's": func([]byte) []byte { return b.text(t, other.id) },
+			"another version":     func(text []byte) []byte { return bytes.Replace(text, []byte(`"version":1`), []byte(`"version":2`), 1) },
+			"a key version that does not exist": func(text []byte) []byte {
+				return bytes.Replace(text, []byte(":v1:"), []byte(":v9:"), 1)
+			},
+			"another wrapped key": func(text []byte) []byte {
+				e, err := envelope.Parse(text)
+				require.NoError(t, err)
+				e.Wrapped = b.envelope(t, other.id).Wrapped
+				return e.Encode()
+			},
+		}
+		stored := map[vault.ID][]byte{}
+		for _, spoil := range damage {
+			r := b.put(t, patient, 10)
+			text := spoil(b.text(t, r.id))
+			b.overwrite(t, objectName(r.id, "envelope"), text)
+			stored[r.id] = text
+		}
+		b.overwrite(t, "r1/README", []byte("a stray object"))
+		orphan := keys.NewRecordingID(good.id.KeyID())
+		b.overwrite(t, objectName(orphan, "media"), []byte("media without an envelope"))
+		b.rotate(t)
+
+		report := b.rewrap(t)
+		assert.Equal(t, rotation.Envelopes{Seen: 2 + len(damage), Rewrapped: 2, Damaged: len(damage)}, report.Envelopes, "%+v", report.Left)
+		assert.Equal(t, rotation.Patients{Seen: 1, Left: 1}, report.Patients)
+		assert.False(t, report.Complete())
+		for _, left := range report.Left {
+			text, ok := stored[left.ID]
+			require.True(t, ok, "%+v", left)
+			assert.Equal(t, string(text), string(b.text(t, left.ID)), "it is left as it is")
+			assert.NotEmpty(t, strings.TrimSpace(left.Detail))
+		}
+		b.opens(t, good, other)
+
+		// And nothing is retired that a damaged envelope may need.
+		b.waitForGrace(t, good.id.KeyID())
+		report, err := b.rotation(t, b.retirer, hasty()).Retire(t.Context(), scope.All())
+		require.NoError(t, err)
+		assert.Equal(t, rotation.Patients{Seen: 1, Left: 1}, report.Patients)
+		v, err := b.admin.Versions(t.Context(), good.id.KeyID())
+		require.NoError(t, err)
+		assert.Equal(t, 1, v.MinDecryption)
+	})
+}

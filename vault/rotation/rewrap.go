@@ -1,0 +1,166 @@
+package rotation
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
+)
+
+// maxAttempts is how often an envelope is replaced that others change, or that the store does not
+// answer about.
+const maxAttempts = 4
+
+// rewrap reads, has rewrapped and replaces, each while the others are busy with other envelopes.
+func (r *run) rewrap() error {
+	writes := make(chan *item, r.options.Concurrency)
+	var writers sync.WaitGroup
+	for range r.options.Concurrency {
+		writers.Go(func() {
+			for it := range writes {
+				r.rewriteItem(it)
+			}
+		})
+	}
+	err := r.inBatches(func(b *batch) {
+		for _, it := range r.rewrapBatch(b) {
+			writes <- it
+		}
+	})
+	close(writes)
+	writers.Wait()
+	return err
+}
+
+// rewrapBatch has the wrapped keys of a batch rewrapped, in one call or none, settles what needs no more,
+// and returns the items to write.
+func (r *run) rewrapBatch(b *batch) (changed []*item) {
+	p := b.patient
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var sent []*item
+	var wrapped []keys.RewrapItem
+	for _, it := range b.items {
+		switch {
+		case it.err != nil:
+			r.settleError(it, it.err)
+		case it.stored.version == p.newest:
+			r.settle(it, current, nil)
+		default:
+			sent = append(sent, it)
+			wrapped = append(wrapped, keys.RewrapItem{Binding: it.id.Binding(), Wrapped: it.stored.envelope.Wrapped})
+		}
+	}
+	if len(sent) == 0 {
+		return nil
+	}
+	err := p.keyless
+	var results []keys.RewrapResult
+	if err == nil {
+		results, err = r.access.rewrap(r.ctx, p.id, wrapped)
+	}
+	if err != nil {
+		p.failed(err)
+		for _, it := range sent {
+			r.settleError(it, err)
+		}
+		return nil
+	}
+	for i, it := range sent {
+		version, err := newVersion(results[i], it.stored)
+		switch {
+		case err != nil:
+			r.settleError(it, err)
+		case version == it.stored.version:
+			p.newest = max(p.newest, version)
+			r.settle(it, current, nil)
+		default:
+			p.newest = max(p.newest, version)
+			it.wrapped = results[i].Wrapped
+			changed = append(changed, it)
+		}
+	}
+	return changed
+}
+
+// newVersion returns the version under which the keyring has rewrapped.
+func newVersion(result keys.RewrapResult, old stored) (int, error) {
+	if result.Err != nil {
+		return 0, result.Err
+	}
+	version, err := result.Wrapped.Version()
+	if err != nil {
+		return 0, fmt.Errorf("%w: it answered with no wrapped key", keys.ErrUnavailable)
+	}
+	if version < old.version {
+		return 0, fmt.Errorf("%w: it answered with version %d for one of version %d", keys.ErrUnavailable, version, old.version)
+	}
+	return version, nil
+}
+
+// rewriteItem replaces one envelope, unless the run ends before it is its turn.
+func (r *run) rewriteItem(it *item) {
+	if wait(r.ctx, r.storageRate) != nil {
+		r.drop()
+		return
+	}
+	if r.options.DryRun {
+		r.settle(it, rewrapped, nil)
+		return
+	}
+	outcome, err := r.rewrite(it)
+	r.settle(it, outcome, err)
+}
+
+// rewrite replaces one envelope by one that has the new wrapped key and is the same otherwise. What goes
+// wrong is resolved by reading again: it tells whether a write whose answer was lost was carried out,
+// and who won a race.
+func (r *run) rewrite(it *item) (outcome, error) {
+	for attempt := 1; ; attempt++ {
+		next := it.stored.envelope
+		next.Wrapped = it.wrapped
+		writeErr := r.replace(r.finish, it.stored, next)
+		switch {
+		case writeErr == nil:
+			return rewrapped, nil
+		case !errors.Is(writeErr, storage.ErrChanged) && !errors.Is(writeErr, storage.ErrUnavailable):
+			return failed, writeErr
+		}
+		found, readErr := r.read(r.finish, it.id)
+		if readErr != nil {
+			return outcomeOf(readErr), readErr
+		}
+		version, _ := it.wrapped.Version()
+		switch {
+		case found.envelope.Wrapped == it.wrapped:
+			return rewrapped, nil
+		case found.version >= version:
+			return changed, nil
+		case attempt == maxAttempts && errors.Is(writeErr, storage.ErrChanged):
+			return failed, fmt.Errorf("%w: %d times", errContended, attempt)
+		case attempt == maxAttempts:
+			return failed, writeErr
+		case found.envelope.Wrapped != it.stored.envelope.Wrapped:
+			var err error
+			if it.wrapped, err = r.rewrapOne(it.id, found); err != nil {
+				return outcomeOf(err), err
+			}
+		}
+		it.stored = found
+		if err := wait(r.finish, r.storageRate); err != nil {
+			return failed, err
+		}
+	}
+}
+
+// rewrapOne has a single wrapped key rewrapped.
+func (r *run) rewrapOne(id keys.RecordingID, old stored) (keys.WrappedKey, error) {
+	results, err := r.access.rewrap(r.finish, id.KeyID(), []keys.RewrapItem{{Binding: id.Binding(), Wrapped: old.envelope.Wrapped}})
+	if err != nil {
+		return "", err
+	}
+	_, err = newVersion(results[0], old)
+	return results[0].Wrapped, err
+}
