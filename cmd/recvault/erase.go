@@ -1,0 +1,307 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/erasure"
+)
+
+// erasureTarget says what is to be erased: a patient or one recording.
+type erasureTarget struct {
+	patient   patientFlag
+	recording string
+}
+
+func (t *erasureTarget) add(cmd *cobra.Command) {
+	t.patient.addKeyID(cmd)
+	cmd.Flags().StringVar(&t.recording, "recording", "", "one recording, by its `ID`, in place of a patient")
+	cmd.MarkFlagsMutuallyExclusive("recording", "key-id", "patient-file")
+}
+
+// find returns the patient, or the recording if it is one that is to be erased.
+func (t *erasureTarget) find(ctx context.Context, c *cli, k keys.Wrapper) (keys.KeyID, vault.ID, error) {
+	if t.recording != "" {
+		id, err := vault.ParseID(t.recording)
+		return keys.KeyID{}, id, err
+	}
+	keyID, err := t.patient.pseudonym(ctx, c, func() (keys.Wrapper, error) { return k, nil })
+	return keyID, vault.ID{}, err
+}
+
+func (c *cli) erase() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "erase",
+		Short:   "Erase a patient or a recording for good, in two steps",
+		GroupID: groupErasure,
+		Long: `erase destroys a patient's envelope key and deletes every object, or deletes
+one recording. It takes two steps: "erase plan" shows what will go and gives it
+a digest, and "erase confirm" wants that digest.
+
+It cannot be undone. While a hold stands, nothing is erased.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: needsSubcommand,
+	}
+	cmd.AddCommand(c.erasePlan(), c.eraseConfirm())
+	return cmd
+}
+
+// erasure makes an Erasure in somebody's name, and finds what it is about.
+func (c *cli) erasure(ctx context.Context, target *erasureTarget, options erasure.Options) (*erasure.Erasure, keys.KeyID, vault.ID, error) {
+	k, err := c.openKeyring(ctx)
+	if err != nil {
+		return nil, keys.KeyID{}, vault.ID{}, err
+	}
+	keyID, id, err := target.find(ctx, c, k)
+	if err != nil {
+		return nil, keys.KeyID{}, vault.ID{}, err
+	}
+	store, err := c.openStore()
+	if err != nil {
+		return nil, keys.KeyID{}, vault.ID{}, err
+	}
+	options.Prefix = c.prefix()
+	e, err := erasure.New(k, store, options)
+	return e, keyID, id, err
+}
+
+type erasePlanResult struct{ erasure.Plan }
+
+func (c *cli) erasePlan() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Show what an erasure would remove, and its digest",
+		Long: `plan shows what "erase confirm" would remove, and the digest that it wants. It
+changes nothing.
+
+Role: eraser.`,
+		Example: `  recvault erase plan --patient-file patient
+  recvault erase plan --recording "$id" --output json`,
+		Args: noArgs,
+	}
+	var target erasureTarget
+	target.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx := cmd.Context()
+		e, keyID, id, err := c.erasure(ctx, &target, erasure.Options{Operator: nobody})
+		if err != nil {
+			return err
+		}
+		plan, err := planErasure(ctx, e, keyID, id)
+		if err != nil {
+			return err
+		}
+		return c.print(erasePlanResult{plan})
+	}
+	return cmd
+}
+
+// planErasure plans that of a recording, or of a patient if there is no recording.
+func planErasure(ctx context.Context, e *erasure.Erasure, keyID keys.KeyID, id vault.ID) (erasure.Plan, error) {
+	if id.IsZero() {
+		return e.PlanPatient(ctx, keyID)
+	}
+	return e.PlanRecording(ctx, id)
+}
+
+func (r erasePlanResult) writeText(w io.Writer) {
+	rows := [][]string{}
+	if r.Recording.IsZero() {
+		rows = append(rows, []string{"patient", r.KeyID.String()})
+		if r.KeyVersions.Latest > 0 {
+			rows = append(rows, []string{"key versions", fmt.Sprintf("%d to %d", r.KeyVersions.MinAvailable, r.KeyVersions.Latest)})
+		}
+	} else {
+		rows = append(rows, []string{"recording", r.Recording.String()})
+	}
+	rows = append(rows, [][]string{
+		{"recordings", fmt.Sprint(r.Recordings)},
+		{"objects", fmt.Sprintf("%d, %s", r.Objects, humanBytes(r.Bytes))},
+		{"written", humanTime(r.Oldest) + " to " + humanTime(r.Newest)},
+	}...)
+	if r.Begun {
+		rows = append(rows, []string{"begun", "yes: the erasure has begun and is to be finished"})
+	}
+	if r.Hold != nil {
+		rows = append(rows, []string{"hold", holdLine(*r.Hold)})
+	}
+	table(w, append(rows, []string{"digest", r.Digest}))
+	if r.Hold != nil {
+		fmt.Fprintln(w, "\nnothing can be erased while the hold stands")
+		return
+	}
+	fmt.Fprintln(w, "\nErasing this cannot be undone. To do it:")
+	target := "--key-id " + r.KeyID.String()
+	if !r.Recording.IsZero() {
+		target = "--recording " + r.Recording.String()
+	}
+	fmt.Fprintf(w, "  recvault erase confirm %s --digest %s --operator WHO --receipt FILE\n", target, r.Digest)
+}
+
+type eraseReceipt struct{ erasure.Receipt }
+
+func (c *cli) eraseConfirm() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "confirm --digest DIGEST --operator WHO",
+		Short: "Erase what a plan showed; this cannot be undone",
+		Long: `confirm erases what "erase plan" showed, if it is still what there is: the
+envelope key with all its versions and every object, or one recording. It
+proves that the key is gone and prints a receipt, which is JSON with --output
+json and always in the --receipt file. This cannot be undone.
+
+An erasure that was interrupted is confirmed again, in the same way, and
+finishes. Run it once more when the longest upload that may have been under way
+has ended.
+
+With a grant for the patient, it is proved that readers lose the recordings
+too.
+
+Role: eraser.`,
+		Example: `  recvault erase confirm --key-id "$key_id" --digest "$digest" --operator m.okafor --receipt receipt.json`,
+		Args:    noArgs,
+	}
+	var (
+		target      erasureTarget
+		grant       grantFlag
+		digest      string
+		operator    string
+		receiptFile string
+		dryRun      = dryRunFlag(cmd)
+	)
+	target.add(cmd)
+	grant.add(cmd)
+	operatorFlag(cmd, &operator)
+	cmd.Flags().StringVar(&digest, "digest", "", "the plan's `digest`; required")
+	cmd.Flags().StringVar(&receiptFile, "receipt", "", "new `file` for the receipt")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx := cmd.Context()
+		if digest == "" {
+			return usagef("give the digest that \"recvault erase plan\" shows: --digest")
+		}
+		options := erasure.Options{Operator: c.operator(operator)}
+		if options.Operator == "" {
+			return usagef("say who answers for this: --operator or RECVAULT_OPERATOR")
+		}
+		if grant.given(c) {
+			var err error
+			if options.Grant, err = grant.read(ctx, c); err != nil {
+				return err
+			}
+		}
+		e, keyID, id, err := c.erasure(ctx, &target, options)
+		if err != nil {
+			return err
+		}
+		if *dryRun {
+			return c.checkPlan(ctx, e, keyID, id, digest)
+		}
+		return c.confirm(receiptFile, func() (erasure.Receipt, error) {
+			if id.IsZero() {
+				return e.ConfirmPatient(ctx, keyID, digest)
+			}
+			return e.ConfirmRecording(ctx, id, digest)
+		})
+	}
+	return cmd
+}
+
+// checkPlan tells whether confirm would erase.
+func (c *cli) checkPlan(ctx context.Context, e *erasure.Erasure, keyID keys.KeyID, id vault.ID, digest string) error {
+	plan, err := planErasure(ctx, e, keyID, id)
+	switch {
+	case err != nil:
+		return err
+	case plan.Hold != nil:
+		return vault.ErrHeld
+	case !plan.Begun && plan.Digest != digest:
+		return erasure.ErrPlanChanged
+	}
+	return c.print(erasePlanResult{plan})
+}
+
+// confirm erases, and sees to it that there is a receipt.
+func (c *cli) confirm(receiptFile string, erase func() (erasure.Receipt, error)) error {
+	var file *newFile
+	if receiptFile != "" {
+		var err error
+		if file, err = createFile(receiptFile); err != nil {
+			return err
+		}
+	}
+	receipt, err := erase()
+	if err != nil {
+		if file != nil {
+			file.discard()
+		}
+		return err
+	}
+	if file != nil {
+		err = writeReceipt(file, receipt)
+	}
+	return errors.Join(err, c.print(eraseReceipt{receipt}))
+}
+
+func writeReceipt(file *newFile, receipt erasure.Receipt) error {
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	err := encoder.Encode(receipt)
+	if err == nil {
+		err = file.commit(text.Bytes())
+	}
+	if err != nil {
+		return fmt.Errorf("it is erased, but the receipt's file could not be written: %w", err)
+	}
+	return nil
+}
+
+func (r eraseReceipt) writeText(w io.Writer) {
+	rows := [][]string{}
+	if r.Recording.IsZero() {
+		rows = append(rows, []string{"erased patient", r.KeyID.String()})
+		if r.KeyVersions.Latest > 0 {
+			rows = append(rows, []string{"key versions", fmt.Sprintf("%d to %d destroyed", r.KeyVersions.MinAvailable, r.KeyVersions.Latest)})
+		}
+	} else {
+		rows = append(rows, []string{"erased recording", r.Recording.String()})
+	}
+	if r.Resumed {
+		rows = append(rows, []string{"resumed", "yes: what went before is not counted"})
+	}
+	rows = append(rows, [][]string{
+		{"recordings", fmt.Sprint(len(r.Recordings))},
+		{"objects", fmt.Sprintf("%d, %s", r.ObjectsDeleted, humanBytes(r.BytesDeleted))},
+		{"time", humanTime(r.Time)},
+		{"operator", r.Operator},
+	}...)
+	for _, proof := range r.Proof {
+		before := ""
+		if proof.Before != "" {
+			before = "before: " + proof.Before + ", "
+		}
+		rows = append(rows, []string{"proof", proof.Attempt + ": " + before + "after: " + proof.After})
+	}
+	table(w, append(rows, []string{"receipt", r.Digest}))
+	fmt.Fprintln(w, "\nwhat may remain:")
+	for _, remains := range r.MayRemain {
+		fmt.Fprintln(w, "  - "+remains)
+	}
+}
+
+// nobody stands for the operator where nothing is signed.
+const nobody = "nobody"
+
+func operatorFlag(cmd *cobra.Command, operator *string) {
+	cmd.Flags().StringVar(operator, "operator", "", "`account` of whoever answers for it; required (RECVAULT_OPERATOR)")
+}
+
+func (c *cli) operator(flag string) string { return c.setting(flag, "RECVAULT_OPERATOR") }

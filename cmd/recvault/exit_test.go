@@ -1,0 +1,234 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/storage/dir"
+	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/erasure"
+)
+
+// wants runs a command in both forms of output and checks how it fails.
+func (d *deployment) wants(exit int, code string, args ...string) {
+	d.t.Helper()
+	text := d.run(args...).exits(exit)
+	assert.True(d.t, strings.HasPrefix(lastLine(text.stderr), "recvault: "), "%q", text.stderr)
+	assert.Equal(d.t, code, d.run(append(args, "--output", "json")...).exits(exit).failure().Code, "%q", args)
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}
+
+func TestExitCodesTellWhatWentWrong(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, d *deployment) {
+		alice, aliceID := d.enrol("alice")
+		bob, _ := d.enrol("bob")
+		nobody := d.patient("nobody")
+		id := d.put(alice, random(t, 100_000))
+		missing := keys.NewRecordingID(mustKeyID(t, aliceID)).String()
+		grant, wrong := d.grant(alice, "grant"), d.grant(bob, "wrong")
+		ended := d.grant(alice, "ended")
+		d.run("revoke", "--grant-file", ended).ok()
+
+		d.wants(exitDenied, "denied", "get", "--grant-file", wrong, "--out", d.path("out"), id)
+		d.wants(exitDenied, "invalid_grant", "get", "--grant-file", ended, "--out", d.path("out"), id)
+		d.wants(exitDenied, "invalid_grant", "get", "--grant-file", alice, "--out", d.path("out"), id)
+		d.wants(exitNotFound, "not_found", "get", "--grant-file", grant, "--out", d.path("out"), missing)
+		d.wants(exitNotFound, "not_found", "inspect", missing)
+		d.as("writer").wants(exitNotFound, "not_enrolled", "put", "--patient-file", nobody, grant)
+		d.as("eraser").wants(exitNotFound, "not_found", "erase", "plan", "--recording", missing)
+		d.wants(exitFailure, "exists", "get", "--grant-file", grant, "--out", grant, id)
+		d.as("granter").wants(exitFailure, "exists", "grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--out", grant)
+		d.wants(exitFailure, "failure", "inspect", d.path("there is no such file"))
+		d.wants(exitUsage, "usage", "get", "--grant-file", grant, "--out", d.path("out"), "not an ID")
+		d.wants(exitUsage, "usage", "list", "--key-id", "not a KeyID")
+		d.as("granter").wants(exitUsage, "usage", "grant", "--patient-file", alice, "--subject", "s", "--purpose", "no purpose", "--out", "x")
+		if len(d.tokens) > 0 {
+			d.as("writer").wants(exitDenied, "denied", "enrol", "--patient-file", alice)
+			assert.Contains(t, d.as("writer").run("rotate", "--key-id", aliceID).exits(exitIncomplete).stderr, "permission denied (1)")
+			d.as("auditor").wants(exitDenied, "denied", "put", "--patient-file", alice, grant)
+			d.with("AWS_SECRET_ACCESS_KEY", "another").wants(exitDenied, "denied", "list", "--key-id", aliceID)
+			d.as("enroller").with("RECVAULT_MOUNT", "elsewhere").wants(exitDenied, "denied", "enrol", "--patient-file", alice)
+			d.as("setup").with("RECVAULT_MOUNT", "elsewhere").wants(exitFailure, "not_set_up", "enrol", "--patient-file", alice)
+			d.with("RECVAULT_BUCKET", "no-such-bucket").wants(exitFailure, "not_set_up", "list", "--key-id", aliceID)
+			d.with("AWS_ENDPOINT_URL", "http://127.0.0.1:1").wants(exitUnavailable, "unavailable", "list", "--key-id", aliceID)
+			d.as("writer").with("VAULT_ADDR", "http://127.0.0.1:1").wants(exitUnavailable, "unavailable", "put", "--patient-file", alice, grant)
+		}
+	})
+}
+
+func mustKeyID(t *testing.T, text string) keys.KeyID {
+	t.Helper()
+	id, err := keys.ParseKeyID(text)
+	require.NoError(t, err)
+	return id
+}
+
+// damage changes an object of a deployment in a directory.
+func (d *deployment) damage(name string, change func([]byte) []byte) {
+	d.t.Helper()
+	store, err := dir.Open(filepath.Join(d.environment["RECVAULT_DIR"], objectsDir))
+	require.NoError(d.t, err)
+	defer store.Close()
+	object, err := store.Get(d.t.Context(), name, 0, -1)
+	require.NoError(d.t, err)
+	var data bytes.Buffer
+	_, err = data.ReadFrom(object)
+	require.NoError(d.t, err)
+	require.NoError(d.t, object.Close())
+	changed := change(data.Bytes())
+	_, err = store.Put(d.t.Context(), name, bytes.NewReader(changed), int64(len(changed)), storage.Condition{})
+	require.NoError(d.t, err)
+}
+
+func objectName(id, part string) string { return "r1/" + strings.Replace(id, ".", "/", 1) + "/" + part }
+
+func TestADamagedRecordingLeavesNoFile(t *testing.T) {
+	d := inDirectory(t)
+	alice, aliceID := d.enrol("alice")
+	grant := d.grant(alice, "grant")
+	id := d.put(alice, random(t, 1_000_000))
+	d.damage(objectName(id, "media"), func(media []byte) []byte {
+		media[len(media)-1] ^= 1
+		return media
+	})
+	before := d.files()
+	d.wants(exitDamaged, "damaged", "get", "--grant-file", grant, "--out", d.path("out"), id)
+	assert.Equal(t, before, d.files(), "neither the file nor a part of it is left")
+	kept := d.file("kept", []byte("what was there"))
+	d.wants(exitDamaged, "damaged", "get", "--grant-file", grant, "--out", kept, "--force", id)
+	assert.Equal(t, "what was there", readFile(t, kept))
+	d.wants(exitIncomplete, "incomplete", "verify", "--all", "--grant-file", grant)
+
+	d.damage(objectName(id, "envelope"), func(envelope []byte) []byte { return append(envelope, ' ') })
+	d.wants(exitDamaged, "damaged", "inspect", id)
+	d.wants(exitIncomplete, "incomplete", "verify", "--key-id", aliceID)
+	d.wants(exitIncomplete, "incomplete", "rewrap", "--all")
+	d.wants(exitIncomplete, "incomplete", "plan", "--all")
+	listed := d.run("list", "--grant-file", grant, "--output", "json").exits(exitIncomplete).object()
+	assert.Equal(t, "damaged", listed["recordings"].([]any)[0].(map[string]any)["error"])
+}
+
+// files lists what is in the test's directory.
+func (d *deployment) files() []string {
+	d.t.Helper()
+	entries, err := os.ReadDir(d.home)
+	require.NoError(d.t, err)
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names
+}
+
+func TestInspectTakesAFileAndStandardInput(t *testing.T) {
+	d := inDirectory(t)
+	alice, _ := d.enrol("alice")
+	id := d.put(alice, random(t, 10))
+	envelope := readFile(t, filepath.Join(d.environment["RECVAULT_DIR"], objectsDir, "objects", objectName(id, "envelope")))
+	file := d.file("envelope", []byte(envelope))
+	elsewhere := newDeployment(t) // no settings are needed
+	assert.Equal(t, id, elsewhere.run("inspect", file, "--output", "json").ok().object()["id"])
+	assert.Equal(t, id, elsewhere.runWith(strings.NewReader(envelope), "inspect", "-", "--output", "json").ok().object()["id"])
+	for name, text := range map[string]string{
+		"nothing": "", "no JSON": "x", "a newer version": strings.Replace(envelope, `"version":1`, `"version":2`, 1),
+		"another field": strings.Replace(envelope, "{", `{"x":1,`, 1), "cut": envelope[:len(envelope)-1],
+		"endless": envelope + strings.Repeat(" ", 1<<20),
+	} {
+		elsewhere.runWith(strings.NewReader(text), "inspect", "-").exits(exitDamaged)
+		assert.Equal(t, "damaged", elsewhere.runWith(strings.NewReader(text), "inspect", "-", "--output", "json").exits(exitDamaged).failure().Code, name)
+	}
+}
+
+func TestUsageErrorsRepeatNoArgument(t *testing.T) {
+	d := newDeployment(t)
+	const canary = "canary-943-476-5919"
+	for _, args := range [][]string{
+		{canary},
+		{"put"},
+		{"put", canary, canary},
+		{"get", canary},
+		{"get", canary, "--out", "x"},
+		{"enrol", canary},
+		{"list", "--key-id", canary},
+		{"list", "--key-id", canary, "--grant-file", canary},
+		{"list", "--frob=" + canary},
+		{"list", "-x" + canary},
+		{"list", "--quiet=" + canary},
+		{"list", "--key-id"},
+		{"rotate", "--all", "--concurrency", canary},
+		{"rotate", "--all", "--older-than", canary},
+		{"rotate", "--shard", canary, "--dir", "x"},
+		{"erase", canary},
+		{"erase", "confirm"},
+		{"erase", "plan", "--recording", canary},
+		{"grant", "--purpose", canary},
+		{"grant", "--ttl", canary},
+		{"revoke"},
+		{"hold", "set"},
+		{"setup", "--max-grant-ttl", canary},
+		{"version", "--output", canary},
+		{"version", canary},
+		{"sweep", "--remove", "--dry-run", "--all"},
+	} {
+		for _, form := range [][]string{nil, {"--output", "json"}} {
+			if form != nil && args[0] == "version" && len(args) == 3 {
+				continue // the form is what is wrong
+			}
+			o := d.run(append(form, args...)...).exits(exitUsage)
+			assert.NotContains(t, o.stdout+o.stderr, canary, "%q", args)
+			assert.Empty(t, o.stdout, "%q", args)
+			if form != nil {
+				assert.Equal(t, "usage", o.failure().Code, "%q", args)
+			}
+		}
+	}
+}
+
+func TestSweepRemovesWhatUnfinishedUploadsLeftIfTold(t *testing.T) {
+	d := inDirectory(t)
+	alice, _ := d.enrol("alice")
+	whole, orphan := d.put(alice, random(t, 10)), d.put(alice, random(t, 10))
+	objects := filepath.Join(d.environment["RECVAULT_DIR"], objectsDir, "objects")
+	require.NoError(t, os.Remove(filepath.Join(objects, objectName(orphan, "envelope"))))
+	media := filepath.Join(objects, objectName(orphan, "media"))
+	long := time.Now().Add(-25 * time.Hour)
+	require.NoError(t, os.Chtimes(media, long, long))
+
+	assert.Contains(t, d.run("sweep", "--all").ok().stdout, "--remove does")
+	assert.FileExists(t, media)
+	removed := d.run("sweep", "--all", "--remove", "--output", "json").ok().object()
+	assert.EqualValues(t, 1, removed["orphans"].(map[string]any)["count"])
+	assert.NoFileExists(t, media)
+	d.run("inspect", whole).ok()
+	require.NoError(t, os.WriteFile(filepath.Join(objects, "r1", "stray"), nil, 0o600))
+	d.wants(exitIncomplete, "incomplete", "sweep", "--all")
+	d.wants(exitUsage, "usage", "sweep", "--all", "--older-than", "1m")
+}
+
+// An operator must learn of what needs them, whatever else happened.
+func TestAnInterruptionTellsWhatIsLeftUncertain(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(interruption{syscall.SIGTERM})
+	id := keys.NewRecordingID(mustKeyID(t, strings.Repeat("a", 32)))
+	told := classify(ctx, &vault.UncertainError{ID: id, Err: context.Canceled})
+	assert.Equal(t, exitTerminated, told.Exit)
+	assert.Contains(t, told.Error, id.String())
+	assert.Contains(t, classify(ctx, erasure.ErrIncomplete).Error, "run it again")
+	assert.Equal(t, failure{"interrupted by SIGTERM", "interrupted", exitTerminated}, classify(ctx, context.Canceled))
+	assert.Equal(t, "uncertain", classify(t.Context(), &vault.UncertainError{ID: id, Err: keys.ErrUnavailable}).Code)
+}

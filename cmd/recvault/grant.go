@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/recvault/recvault/keys"
+)
+
+type grantResult struct {
+	DryRun bool `json:"dry_run"`
+	keys.GrantDetails
+	MaxUses int    `json:"max_uses"`        // 0: as often as wanted
+	File    string `json:"file,omitempty"`  // where the grant is
+	Grant   string `json:"grant,omitempty"` // the grant itself, with --out - alone
+}
+
+func (c *cli) grant() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "grant --subject WHO --purpose CODE --out FILE",
+		Short:   "Issue a grant: the right to open one patient's recordings for a short time",
+		GroupID: groupRecordings,
+		Long: `grant issues a grant and writes it to a new file that only its owner can read.
+Whoever holds the grant can open the patient's recordings until it ends. With
+--out - it is printed, also to a terminal.
+
+Subject, purpose and request ID stand in Vault's audit log beside every use.
+The purpose is a code of HL7's PurposeOfUse: TREAT (treatment), ETREAT
+(emergency), BTG (break the glass), PATRQT (the patient's request), FAMRQT,
+CAREMGT, HOPERAT, HLEGAL, HRESCH and others.
+
+Role: granter.`,
+		Example: `  recvault grant --patient-file patient --subject dr-lee --purpose TREAT --ttl 15m --out grant
+  recvault grant --patient-file patient --subject dr-lee --purpose BTG --request-id case-17 --max-uses 3 --out -`,
+		Args: noArgs,
+	}
+	var (
+		patient patientFlag
+		options keys.GrantOptions
+		purpose string
+		out     string
+		dryRun  = dryRunFlag(cmd)
+	)
+	patient.add(cmd)
+	cmd.Flags().StringVar(&options.Subject, "subject", "", "`account` that will use it; not a patient's identifier; required")
+	cmd.Flags().StringVar(&purpose, "purpose", "", "HL7 PurposeOfUse `code`; required")
+	cmd.Flags().DurationVar(&options.TTL, "ttl", 15*time.Minute, "how long it lasts; Vault may allow less")
+	cmd.Flags().IntVar(&options.MaxUses, "max-uses", 0, "how `many` times it can be used, 0 for any number")
+	cmd.Flags().StringVar(&options.RequestID, "request-id", "", "the application's own `reference`")
+	cmd.Flags().StringVar(&out, "out", "", "new `file` for the grant, - for standard output; required")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx := cmd.Context()
+		options.Purpose = keys.Purpose(purpose)
+		if err := options.Validate(); err != nil {
+			return err
+		}
+		if out == "" && !*dryRun {
+			return usagef("say where to: --out FILE, or --out - to print it")
+		}
+		who, err := patient.read(ctx, c)
+		if err != nil {
+			return err
+		}
+		k, err := c.openKeyring(ctx)
+		if err != nil {
+			return err
+		}
+		if *dryRun {
+			keyID, err := k.KeyID(ctx, who)
+			if err != nil {
+				return err
+			}
+			return c.print(grantResult{DryRun: true, MaxUses: options.MaxUses, GrantDetails: keys.GrantDetails{
+				KeyID: keyID, Expires: time.Now().Add(options.TTL).UTC(),
+				Subject: options.Subject, Purpose: options.Purpose, RequestID: options.RequestID,
+			}})
+		}
+		return c.issue(ctx, k, who, options, out)
+	}
+	return cmd
+}
+
+func (c *cli) issue(ctx context.Context, k keys.Granter, who keys.Patient, options keys.GrantOptions, out string) error {
+	var file *newFile
+	if out != dash {
+		var err error
+		if file, err = createFile(out); err != nil {
+			return err
+		}
+	}
+	g, err := k.Issue(ctx, who, options)
+	if err == nil && file != nil {
+		err = file.commit([]byte(g.Reveal() + "\n"))
+	}
+	if err != nil {
+		if file != nil {
+			file.discard()
+		}
+		return err
+	}
+	result := grantResult{GrantDetails: g.Details(), MaxUses: options.MaxUses}
+	if file != nil {
+		result.File = out
+		return c.print(result)
+	}
+	result.Grant = g.Reveal()
+	if c.output == outputText {
+		c.note("grant for %s, accessor %s, ends %s", g.KeyID(), g.Accessor(), humanTime(g.Expires()))
+	}
+	return c.print(result)
+}
+
+func (r grantResult) writeText(w io.Writer) {
+	if r.Grant != "" {
+		fmt.Fprintln(w, r.Grant) // alone, so that it can be piped
+		return
+	}
+	uses := "any number"
+	if r.MaxUses > 0 {
+		uses = fmt.Sprint(r.MaxUses)
+	}
+	rows := [][]string{}
+	if r.DryRun {
+		rows = append(rows, []string{"would grant", ""})
+	}
+	table(w, append(rows, [][]string{
+		{"file", orDash(r.File)},
+		{"patient", r.KeyID.String()},
+		{"subject", r.Subject},
+		{"purpose", string(r.Purpose)},
+		{"request", orDash(r.RequestID)},
+		{"ends", humanTime(r.Expires)},
+		{"uses", uses},
+		{"accessor", orDash(r.Accessor)},
+	}...))
+}
+
+type revokeResult struct {
+	DryRun   bool   `json:"dry_run"`
+	Accessor string `json:"accessor"`
+}
+
+func (c *cli) revoke() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "revoke",
+		Short:   "End a grant at once",
+		GroupID: groupRecordings,
+		Long: `revoke ends a grant, for everybody who holds a copy. By its accessor, which
+"recvault grant" tells and Vault's audit log shows, it takes the role revoker;
+with the grant itself it takes no role.
+
+Recording keys that a server has in memory are used until its cache drops them,
+after a minute unless configured otherwise.`,
+		Example: `  recvault revoke --accessor "$accessor"
+  recvault revoke --grant-file grant`,
+		Args: noArgs,
+	}
+	var (
+		accessor string
+		grant    grantFlag
+		dryRun   = dryRunFlag(cmd)
+	)
+	grant.add(cmd)
+	cmd.Flags().StringVar(&accessor, "accessor", "", "the grant's `accessor`")
+	cmd.MarkFlagsMutuallyExclusive("accessor", "grant-file")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx := cmd.Context()
+		end, err := c.ending(ctx, &accessor, &grant)
+		if err != nil {
+			return err
+		}
+		if !*dryRun {
+			if err := end(ctx); err != nil {
+				return err
+			}
+		}
+		return c.print(revokeResult{*dryRun, accessor})
+	}
+	return cmd
+}
+
+// ending returns what ends the grant, by its accessor or else by its own right, and sets the accessor.
+func (c *cli) ending(ctx context.Context, accessor *string, grant *grantFlag) (func(context.Context) error, error) {
+	if *accessor != "" {
+		k, err := c.openKeyring(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context) error { return k.Revoke(ctx, *accessor) }, nil
+	}
+	if !grant.given(c) {
+		return nil, usagef("say which grant: --accessor, --grant-file or RECVAULT_GRANT")
+	}
+	g, err := grant.read(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	k, err := c.openGrantKeyring()
+	if err != nil {
+		return nil, err
+	}
+	*accessor = g.Accessor()
+	return func(ctx context.Context) error { return k.RevokeSelf(ctx, g) }, nil
+}
+
+func (r revokeResult) writeText(w io.Writer) {
+	if r.DryRun {
+		fmt.Fprintln(w, "would end the grant with accessor", r.Accessor)
+		return
+	}
+	fmt.Fprintln(w, "ended the grant with accessor", r.Accessor)
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestHelpIsAsItWas(t *testing.T) {
+	golden := filepath.Join("testdata", "help.golden")
+	var all bytes.Buffer
+	for _, args := range commands(t) {
+		if args[0] == "completion" {
+			continue // cobra's own
+		}
+		all.WriteString("$ recvault " + strings.Join(args, " ") + " --help\n")
+		all.WriteString(newDeployment(t).run(append(args, "--help")...).ok().stdout + "\n")
+	}
+	if *update {
+		require.NoError(t, os.MkdirAll("testdata", 0o755))
+		require.NoError(t, os.WriteFile(golden, all.Bytes(), 0o644))
+	}
+	want, err := os.ReadFile(golden)
+	require.NoError(t, err)
+	assert.Equal(t, string(want), all.String(), "after a change that is meant: go test ./cmd/recvault -run TestHelp -update")
+}
+
+// commands returns the arguments that name each command.
+func commands(t *testing.T) [][]string {
+	t.Helper()
+	var all [][]string
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		for _, sub := range cmd.Commands() {
+			if sub.Name() == "help" {
+				continue
+			}
+			all = append(all, strings.Fields(sub.CommandPath())[1:])
+			walk(sub)
+		}
+	}
+	walk((&cli{getenv: func(string) string { return "" }, output: outputText}).root())
+	require.Greater(t, len(all), 20)
+	return all
+}
+
+func TestEveryCommandExplainsItself(t *testing.T) {
+	root := (&cli{getenv: func(string) string { return "" }, output: outputText}).root()
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+			if sub.Name() == "completion" || sub.Parent().Name() == "completion" || sub.Run == nil && sub.RunE == nil || sub.HasSubCommands() {
+				continue
+			}
+			assert.NotEmpty(t, sub.Short, sub.Name())
+			assert.Contains(t, sub.Example, sub.CommandPath(), "%s has an example", sub.Name())
+			switch sub.Name() {
+			case "get", "list", "plan", "show", "verify", "inspect", "version":
+				assert.Nil(t, sub.Flags().Lookup("dry-run"), "%s changes nothing", sub.Name())
+			default:
+				assert.NotNil(t, sub.Flags().Lookup("dry-run"), "%s changes something", sub.Name())
+			}
+		}
+	}
+	walk(root)
+}
+
+func TestHelpTopicsAndCompletion(t *testing.T) {
+	d := newDeployment(t)
+	assert.Contains(t, d.run("help", "exit-codes").ok().stdout, "130")
+	assert.Contains(t, d.run("help", "settings").ok().stdout, "VAULT_ADDR")
+	assert.Contains(t, d.run("help", "secrets").ok().stdout, "RECVAULT_GRANT")
+	assert.Contains(t, d.run().ok().stdout, "Rotating keys:")
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		assert.Contains(t, d.run("completion", shell).ok().stdout, "recvault")
+	}
+}
+
+func TestTheManualNamesEveryCommandAndExitCode(t *testing.T) {
+	manual := readFile(t, "doc.go")
+	for _, args := range commands(t) {
+		switch args[0] {
+		case "exit-codes", "settings", "secrets":
+		default:
+			assert.Contains(t, manual, "recvault "+args[0])
+		}
+	}
+	for _, class := range classes {
+		assert.Contains(t, exitCodesHelp, class.code)
+	}
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// Scripts rely on the fields of what is printed: none is to be renamed or to go away unawares.
+func TestJSONHasTheFieldsThatItHad(t *testing.T) {
+	d := inDirectory(t)
+	alice, aliceID := d.enrol("alice")
+	grant := d.grant(alice, "grant")
+	file := d.file("a.webm", random(t, 10))
+	about := d.file("about.json", []byte(`{"title":"t","recorded_at":"2026-03-01T10:30:00Z","duration":"40m","attributes":{"clinic":"north"}}`))
+	id := d.put(alice, random(t, 10))
+	var all strings.Builder
+	tell := func(exit int, args ...string) map[string]any {
+		t.Helper()
+		object := d.run(append(args, "--output", "json")...).exits(exit).object()
+		all.WriteString("recvault " + strings.Join(words(args), " ") + "\n")
+		fields := map[string]bool{}
+		collect(fields, "", object)
+		for _, field := range slices.Sorted(maps.Keys(fields)) {
+			all.WriteString("    " + field + "\n")
+		}
+		return object
+	}
+	tell(0, "setup", "--dry-run")
+	tell(0, "enrol", "--patient-file", alice)
+	described := tell(0, "put", "--patient-file", alice, "--metadata-file", about, file)["id"].(string)
+	tell(0, "get", "--grant-file", grant, "--out", d.path("out"), described)
+	tell(0, "list", "--grant-file", grant)
+	accessor := tell(0, "grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--request-id", "r", "--out", d.path("g"))["accessor"].(string)
+	tell(0, "revoke", "--accessor", accessor)
+	tell(0, "plan", "--all")
+	tell(0, "rotate", "--all")
+	tell(exitIncomplete, append([]string{"retire", "--all"}, quickly...)...)
+	tell(0, "rewrap", "--all")
+	tell(0, "reinstate", "--key-id", aliceID, "--oldest", "1")
+	tell(0, "rekey", "--grant-file", grant, id)
+	tell(0, "inspect", described)
+	tell(0, "verify", "--all")
+	tell(0, "sweep", "--all")
+	require.NoError(t, os.WriteFile(filepath.Join(d.environment["RECVAULT_DIR"], objectsDir, "objects", "r1", "stray"), nil, 0o600))
+	tell(exitIncomplete, "verify", "--all")
+	hold := []string{"--key-id", aliceID, "--reason", "r", "--operator", "o"}
+	tell(0, append([]string{"hold", "set"}, hold...)...)
+	tell(0, "hold", "show", "--key-id", aliceID)
+	tell(0, append([]string{"hold", "clear"}, hold...)...)
+	digest := tell(0, "erase", "plan", "--key-id", aliceID)["digest"].(string)
+	tell(0, "erase", "confirm", "--key-id", aliceID, "--digest", digest, "--operator", "o", "--grant-file", grant)
+	tell(0, "version")
+
+	golden := filepath.Join("testdata", "json.golden")
+	if *update {
+		require.NoError(t, os.WriteFile(golden, []byte(all.String()), 0o644))
+	}
+	assert.Equal(t, readFile(t, golden), all.String(), "after a change that is meant: go test ./cmd/recvault -run TestJSON -update")
+}
+
+// words are the arguments up to the first flag.
+func words(args []string) []string {
+	for i, arg := range args {
+		if strings.HasPrefix(arg, "-") {
+			return args[:i]
+		}
+	}
+	return args[:1]
+}
+
+// collect gathers the names of all fields, with those of maps by version as "N".
+func collect(fields map[string]bool, path string, value any) {
+	switch value := value.(type) {
+	case map[string]any:
+		for name, field := range value {
+			if _, err := strconv.Atoi(name); err == nil {
+				name = "N"
+			}
+			if strings.HasSuffix(path, "reasons.") {
+				name = "REASON"
+			}
+			fields[path+name] = true
+			collect(fields, path+name+".", field)
+		}
+	case []any:
+		for _, element := range value {
+			collect(fields, strings.TrimSuffix(path, ".")+"[].", element)
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault"
+)
+
+type listResult struct {
+	KeyID      keys.KeyID    `json:"key_id"`
+	Recordings []listedEntry `json:"recordings"` // in the order of their IDs
+
+	titles bool
+}
+
+// listedEntry is a recording as anybody sees it who can list the store, and with a grant what is sealed in
+// it.
+type listedEntry struct {
+	ID      string    `json:"id"`
+	Size    int64     `json:"size"`    // of the plaintext, in bytes; -1 if the media is missing or cannot be media
+	Written time.Time `json:"written"` // when the envelope was last written
+	metadata
+	Error string `json:"error,omitempty"` // why the metadata cannot be told: a code as in "help exit-codes"
+}
+
+func (c *cli) list() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List a patient's recordings",
+		GroupID: groupRecordings,
+		Long: `list shows a patient's recordings: IDs, sizes and times of writing, for which
+it asks the store alone. With a grant, which says whose recordings it is for,
+it shows titles and types too, and takes a use of the grant for each recording.
+
+By --key-id it needs no right in Vault, by the patient's identifier a role that
+makes pseudonyms: writer, enroller, granter or eraser.`,
+		Example: `  recvault list --key-id "$key_id"
+  recvault list --grant-file grant --output json | jq -r '.recordings[].title'`,
+		Args: noArgs,
+	}
+	var (
+		patient patientFlag
+		grant   grantFlag
+	)
+	patient.addKeyID(cmd)
+	grant.add(cmd)
+	cmd.MarkFlagsMutuallyExclusive("grant-file", "key-id", "patient-file")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx := cmd.Context()
+		if patient.file == "" && patient.keyID == "" && grant.given(c) {
+			g, err := grant.read(ctx, c)
+			if err != nil {
+				return err
+			}
+			return c.listGranted(ctx, g)
+		}
+		keyID, err := patient.pseudonym(ctx, c, c.pseudonyms(ctx))
+		if err != nil {
+			return err
+		}
+		v, err := c.openVault(noKeyring{})
+		if err != nil {
+			return err
+		}
+		result := listResult{KeyID: keyID, Recordings: []listedEntry{}}
+		for entry, err := range v.ListByKeyID(ctx, keyID) {
+			if err != nil {
+				return err
+			}
+			result.Recordings = append(result.Recordings, listedEntry{ID: entry.ID.String(), Size: entry.Size, Written: entry.Written})
+		}
+		return c.print(result)
+	}
+	return cmd
+}
+
+// noKeyring is the keyring of a Vault that only lists by KeyID, for which none is asked.
+type noKeyring struct{ vault.Keyring }
+
+func (c *cli) listGranted(ctx context.Context, g keys.Grant) error {
+	k, err := c.openGrantKeyring()
+	if err != nil {
+		return err
+	}
+	v, err := c.openVault(k)
+	if err != nil {
+		return err
+	}
+	result := listResult{KeyID: g.KeyID(), Recordings: []listedEntry{}, titles: true}
+	damaged := 0
+	for entry, err := range v.ListByKeyID(ctx, g.KeyID()) {
+		if err != nil {
+			return err
+		}
+		listed := listedEntry{ID: entry.ID.String(), Size: entry.Size, Written: entry.Written}
+		info, err := v.Stat(ctx, g, entry.ID)
+		switch {
+		case err == nil:
+			listed.metadata = metadataOf(info.Metadata)
+		case errors.Is(err, vault.ErrDamaged), errors.Is(err, keys.ErrRetired):
+			listed.Error = classify(ctx, err).Code
+			damaged++
+		case errors.Is(err, vault.ErrNotFound):
+			continue // deleted meanwhile
+		default:
+			return err
+		}
+		result.Recordings = append(result.Recordings, listed)
+	}
+	err = c.print(result)
+	if err == nil && damaged > 0 {
+		err = fmt.Errorf("%w: %d recordings cannot be opened", errIncomplete, damaged)
+	}
+	return err
+}
+
+func (r listResult) writeText(w io.Writer) {
+	rows := [][]string{{"ID", "SIZE", "WRITTEN"}}
+	if r.titles {
+		rows[0] = append(rows[0], "RECORDED", "TYPE", "TITLE")
+	}
+	for _, entry := range r.Recordings {
+		size := "missing"
+		if entry.Size >= 0 {
+			size = humanBytes(entry.Size)
+		}
+		row := []string{entry.ID, size, humanTime(entry.Written)}
+		switch {
+		case entry.Error != "":
+			row = append(row, "-", "-", "("+entry.Error+")")
+		case r.titles:
+			row = append(row, humanTime(entry.RecordedAt), orDash(entry.ContentType), orDash(printable(entry.Title)))
+		}
+		rows = append(rows, row)
+	}
+	table(w, rows)
+}

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/recvault/recvault/keys"
+)
+
+const secretsHelp = `Tokens, grants and patients' identifiers are never arguments: every user of a
+machine can see those, and shells keep them. Each is read from a file, from
+standard input (the file "-"), or from the environment.
+
+    Vault token          --token-file FILE     VAULT_TOKEN
+    Grant                --grant-file FILE     RECVAULT_GRANT
+    Patient identifier   --patient-file FILE   RECVAULT_PATIENT
+    S3 credentials                             AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
+
+A file goes before the environment. One line break at the end is not part of
+what either holds; everything else is: patients' identifiers are compared byte
+for byte. Only one of them can come from standard input. On a terminal it is
+asked for and not shown.
+
+A patient's identifier is personal data. Once a patient is enrolled, the KeyID
+stands for it: commands that need no more take --key-id, which is no secret.
+Nor are the IDs of recordings and the accessors of grants.
+
+Nothing here prints a token or a grant, save "recvault grant --out -", nor ever
+a patient's identifier.`
+
+// Secrets are small. A file that is larger than this was not meant.
+const maxSecretFile = 64 << 10
+
+// dash stands for standard input, or output, where a file is wanted.
+const dash = "-"
+
+// secret reads a secret from a file, or from standard input, or else from the environment.
+func (c *cli) secret(ctx context.Context, what, file, flag, variable string) (string, error) {
+	if file == "" {
+		if text := trimLineBreak([]byte(c.getenv(variable))); len(text) > 0 {
+			return string(text), nil
+		}
+		return "", usagef("no %s: set %s, or %s to a file (- for standard input)", what, variable, flag)
+	}
+	var text []byte
+	var err error
+	if file == dash {
+		text, err = c.secretFromStdin(ctx, what)
+	} else {
+		text, err = readSmallFile(file)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the %s: %w", what, err)
+	}
+	text = trimLineBreak(text)
+	if len(text) == 0 {
+		return "", usagef("the %s that %s names is empty", what, flag)
+	}
+	return string(text), nil
+}
+
+func (c *cli) vaultToken(ctx context.Context) (string, error) {
+	token, err := c.secret(ctx, "Vault token", c.settings.tokenFile, "--token-file", "VAULT_TOKEN")
+	if err == nil && strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		err = usagef("the Vault token has characters that no token has")
+	}
+	return token, err
+}
+
+func readSmallFile(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return readSmall(file)
+}
+
+func readSmall(r io.Reader) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(r, maxSecretFile+1))
+	if err == nil && len(text) > maxSecretFile {
+		err = fmt.Errorf("it has more than %d bytes", maxSecretFile)
+	}
+	return text, err
+}
+
+func trimLineBreak(text []byte) []byte {
+	return bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
+}
+
+// takeStdin returns standard input for one use. Reading from it ends with the context.
+func (c *cli) takeStdin(ctx context.Context, what string) (io.Reader, error) {
+	if c.stdinFor != "" {
+		return nil, usagef("standard input cannot be read twice, for the %s and the %s", c.stdinFor, what)
+	}
+	c.stdinFor = what
+	// A Read of a terminal or a pipe cannot be called off. The goroutine that waits for it ends with the
+	// process.
+	reader, writer := io.Pipe()
+	go func() {
+		_, err := io.Copy(writer, c.stdin)
+		_ = writer.CloseWithError(err)
+	}()
+	context.AfterFunc(ctx, func() { _ = writer.CloseWithError(ctx.Err()) })
+	return reader, nil
+}
+
+func (c *cli) secretFromStdin(ctx context.Context, what string) ([]byte, error) {
+	if file, ok := c.stdin.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		return c.ask(ctx, file, what)
+	}
+	stdin, err := c.takeStdin(ctx, what)
+	if err != nil {
+		return nil, err
+	}
+	return readSmall(stdin)
+}
+
+// ask reads a line from a terminal that does not show it.
+func (c *cli) ask(ctx context.Context, terminal *os.File, what string) ([]byte, error) {
+	state, err := term.GetState(int(terminal.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(c.stderr, "%s: ", what)
+	defer fmt.Fprintln(c.stderr)
+	type answer struct {
+		text []byte
+		err  error
+	}
+	answered := make(chan answer, 1)
+	go func() { // ends with the process, as in takeStdin
+		text, err := term.ReadPassword(int(terminal.Fd()))
+		answered <- answer{text, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.text, a.err
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), term.Restore(int(terminal.Fd()), state))
+	}
+}
+
+// grantFlag says where the grant is.
+type grantFlag struct{ file string }
+
+func (g *grantFlag) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&g.file, "grant-file", "", "`file` with the grant, - for standard input (RECVAULT_GRANT: the grant itself)")
+}
+
+// given tells whether there is a grant at all.
+func (g *grantFlag) given(c *cli) bool { return g.file != "" || c.getenv("RECVAULT_GRANT") != "" }
+
+func (g *grantFlag) read(ctx context.Context, c *cli) (keys.Grant, error) {
+	text, err := c.secret(ctx, "grant", g.file, "--grant-file", "RECVAULT_GRANT")
+	if err != nil {
+		return keys.Grant{}, err
+	}
+	return keys.ParseGrant(text)
+}
+
+// patientFlag says who the patient is.
+type patientFlag struct {
+	file    string
+	keyID   string
+	byKeyID bool // there is a flag for it
+}
+
+func (p *patientFlag) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.file, "patient-file", "",
+		"`file` with the patient's identifier, - for standard input (RECVAULT_PATIENT: the identifier itself)")
+}
+
+// addKeyID adds a flag for commands to which the pseudonym will do.
+func (p *patientFlag) addKeyID(cmd *cobra.Command) {
+	p.add(cmd)
+	p.byKeyID = true
+	cmd.Flags().StringVar(&p.keyID, "key-id", "", "the patient's `KeyID`, in place of the identifier")
+	cmd.MarkFlagsMutuallyExclusive("key-id", "patient-file")
+}
+
+func (p *patientFlag) read(ctx context.Context, c *cli) (keys.Patient, error) {
+	if p.byKeyID && p.file == "" && c.getenv("RECVAULT_PATIENT") == "" {
+		return "", usagef("say which patient: --key-id, or the identifier in RECVAULT_PATIENT or the file of --patient-file")
+	}
+	text, err := c.secret(ctx, "patient's identifier", p.file, "--patient-file", "RECVAULT_PATIENT")
+	if err != nil {
+		return "", err
+	}
+	if strings.ContainsAny(text, "\r\n") {
+		return "", usagef("the patient's identifier has more than one line")
+	}
+	return keys.Patient(text), keys.Patient(text).Validate()
+}
+
+// pseudonym returns the patient's KeyID. Without --key-id, the keyring is opened and asked.
+func (p *patientFlag) pseudonym(ctx context.Context, c *cli, open func() (keys.Wrapper, error)) (keys.KeyID, error) {
+	if p.keyID != "" {
+		return keys.ParseKeyID(p.keyID)
+	}
+	patient, err := p.read(ctx, c)
+	if err != nil {
+		return keys.KeyID{}, err
+	}
+	k, err := open()
+	if err != nil {
+		return keys.KeyID{}, err
+	}
+	return k.KeyID(ctx, patient)
+}
+
+// patients reads a file with one identifier to a line.
+func (c *cli) patients(ctx context.Context, file string) ([]keys.Patient, error) {
+	var patients []keys.Patient
+	err := c.eachLine(ctx, file, "patients", func(line string) error {
+		patients = append(patients, keys.Patient(line))
+		return keys.Patient(line).Validate()
+	})
+	return patients, err
+}
+
+// eachLine calls a function with each line of a file that is not empty.
+func (c *cli) eachLine(ctx context.Context, file, what string, do func(line string) error) error {
+	var r io.Reader
+	if file == dash {
+		stdin, err := c.takeStdin(ctx, what)
+		if err != nil {
+			return err
+		}
+		r = stdin
+	} else {
+		opened, err := os.Open(file)
+		if err != nil {
+			return fmt.Errorf("read the %s: %w", what, err)
+		}
+		defer opened.Close()
+		r = opened
+	}
+	lines := bufio.NewScanner(r)
+	for number := 1; lines.Scan(); number++ {
+		if lines.Text() == "" {
+			continue
+		}
+		if err := do(lines.Text()); err != nil {
+			return fmt.Errorf("line %d of the %s: %w", number, what, err)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("read the %s: %w", what, err)
+	}
+	return nil
+}

@@ -1,0 +1,336 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/spf13/pflag"
+
+	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/local"
+	"github.com/recvault/recvault/keys/transit"
+	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/storage/dir"
+	"github.com/recvault/recvault/storage/s3"
+	"github.com/recvault/recvault/vault"
+)
+
+const settingsHelp = `A flag goes before its variable in the environment. Credentials have no flag,
+because arguments are visible to every user of a machine: see "recvault help
+secrets".
+
+Keys, in HashiCorp Vault:
+
+    --vault-addr        VAULT_ADDR
+    --vault-namespace   VAULT_NAMESPACE
+    --vault-cacert      VAULT_CACERT
+    --token-file        VAULT_TOKEN            the token itself
+    --mount             RECVAULT_MOUNT         default "recordings"
+    --policy-prefix     RECVAULT_POLICY_PREFIX default "recvault"
+
+  What else Vault's own command reads (VAULT_CLIENT_CERT, VAULT_CLIENT_KEY,
+  VAULT_TLS_SERVER_NAME, VAULT_PROXY_ADDR, ...) is taken from the environment
+  as well; ~/.vault-token is not. VAULT_TOKEN is the token of the role that the
+  command needs, which its help names.
+
+Recordings, on an S3 server:
+
+    --endpoint          AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, MINIO_ENDPOINT;
+                        default Amazon S3
+    --region            AWS_REGION, AWS_DEFAULT_REGION
+    --bucket            RECVAULT_BUCKET
+    --prefix            RECVAULT_PREFIX        of all objects' names, ends in "/"
+    --s3-cacert         AWS_CA_BUNDLE
+                        AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+                        AWS_SESSION_TOKEN, or
+                        MINIO_ACCESS_KEY, MINIO_SECRET_KEY, or
+                        what AWS programs use: ~/.aws/credentials, the
+                        machine's or pod's identity
+
+Both in a directory, for trying things out and for single hosts:
+
+    --dir               RECVAULT_DIR
+
+  It takes the place of both servers, so it cannot be combined with their
+  flags. Variables that name a server are not looked at beside --dir;
+  RECVAULT_DIR beside them is a mistake.
+
+Jobs in several processes:
+
+    --shards            RECVAULT_SHARDS        how many there are
+                        JOB_COMPLETION_INDEX   which one this is, as Kubernetes
+                                               sets it in an Indexed Job
+
+Others:
+
+    --output            RECVAULT_OUTPUT        text or json
+    --operator          RECVAULT_OPERATOR      who answers for an erasure or hold`
+
+// settings are the flags that say where keys and recordings are.
+type settings struct {
+	dir string
+
+	vaultAddr, vaultNamespace, vaultCACert string
+	tokenFile                              string
+	mount, policyPrefix                    string
+
+	endpoint, region, bucket, prefix, s3CACert string
+	pathStyle                                  bool
+}
+
+func (s *settings) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.dir, "dir", "", "keep keys and recordings in this `directory`, without servers (RECVAULT_DIR)")
+	flags.StringVar(&s.vaultAddr, "vault-addr", "", "Vault's `URL` (VAULT_ADDR)")
+	flags.StringVar(&s.vaultNamespace, "vault-namespace", "", "Vault's `namespace` (VAULT_NAMESPACE)")
+	flags.StringVar(&s.vaultCACert, "vault-cacert", "", "`file` with the authority that Vault's certificate is from (VAULT_CACERT)")
+	flags.StringVar(&s.tokenFile, "token-file", "", "`file` with the Vault token, - for standard input (VAULT_TOKEN: the token itself)")
+	flags.StringVar(&s.mount, "mount", "", "`path` of the Transit engine in Vault, default recordings (RECVAULT_MOUNT)")
+	flags.StringVar(&s.policyPrefix, "policy-prefix", "", "`prefix` of the policies' names in Vault, default recvault (RECVAULT_POLICY_PREFIX)")
+	flags.StringVar(&s.endpoint, "endpoint", "", "the S3 server's `URL`, default Amazon S3 (AWS_ENDPOINT_URL)")
+	flags.StringVar(&s.region, "region", "", "the bucket's `region` (AWS_REGION)")
+	flags.StringVar(&s.bucket, "bucket", "", "`bucket` of the recordings (RECVAULT_BUCKET)")
+	flags.StringVar(&s.prefix, "prefix", "", "`prefix` of all objects' names, ends in / (RECVAULT_PREFIX)")
+	flags.StringVar(&s.s3CACert, "s3-cacert", "", "`file` with the authority that the S3 server's certificate is from (AWS_CA_BUNDLE)")
+	flags.BoolVar(&s.pathStyle, "path-style", false, "put the bucket's name into the path of URLs everywhere")
+}
+
+// setting returns the flag's value or else the first of the variables that is set.
+func (c *cli) setting(flag string, variables ...string) string {
+	for i := 0; flag == "" && i < len(variables); i++ {
+		flag = c.getenv(variables[i])
+	}
+	return flag
+}
+
+func (c *cli) vaultAddr() string { return c.setting(c.settings.vaultAddr, "VAULT_ADDR") }
+
+func (c *cli) bucket() string { return c.setting(c.settings.bucket, "RECVAULT_BUCKET") }
+
+func (c *cli) endpoint() string {
+	return c.setting(c.settings.endpoint, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MINIO_ENDPOINT")
+}
+
+func (c *cli) prefix() string { return c.setting(c.settings.prefix, "RECVAULT_PREFIX") }
+
+func (c *cli) transitOptions() transit.Options {
+	return transit.Options{
+		Mount:  c.setting(c.settings.mount, "RECVAULT_MOUNT"),
+		Prefix: c.setting(c.settings.policyPrefix, "RECVAULT_POLICY_PREFIX"),
+	}
+}
+
+// directory returns the directory that takes the place of servers, or "" if there are servers. Somebody who
+// means a trial must not meet the servers that the environment happens to name, nor the other way round.
+func (c *cli) directory() (string, error) {
+	flags := cmp.Or(c.settings.vaultAddr, c.settings.endpoint, c.settings.bucket) != ""
+	variables := cmp.Or(c.vaultAddr(), c.bucket()) != ""
+	switch {
+	case c.settings.dir != "" && flags:
+		return "", usagef("--dir takes the place of servers: give either it or --vault-addr, --endpoint and --bucket")
+	case c.settings.dir != "":
+		return c.settings.dir, nil
+	case flags || c.getenv("RECVAULT_DIR") == "":
+		return "", nil
+	case variables:
+		return "", usagef("RECVAULT_DIR takes the place of servers, but VAULT_ADDR or RECVAULT_BUCKET is set as well; say which with a flag")
+	}
+	return c.getenv("RECVAULT_DIR"), nil
+}
+
+// keyring has every role. Which of them succeed is decided by the token's policy.
+type keyring interface {
+	keys.Enroller
+	keys.Wrapper
+	keys.Unwrapper
+	keys.Granter
+	keys.Revoker
+	keys.Rotator
+	keys.Retirer
+	keys.Trimmer
+	keys.Eraser
+}
+
+// openKeyring opens the keyring with the operator's own right.
+func (c *cli) openKeyring(ctx context.Context) (keyring, error) {
+	directory, err := c.directory()
+	if err != nil {
+		return nil, err
+	}
+	if directory != "" {
+		return c.openLocal(directory)
+	}
+	client, err := c.vaultClient()
+	if err != nil {
+		return nil, err
+	}
+	token, err := c.vaultToken(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client.SetToken(token)
+	return c.transit(client)
+}
+
+// pseudonyms opens the keyring, if it is called at all: for patients who are given by their identifiers.
+func (c *cli) pseudonyms(ctx context.Context) func() (keys.Wrapper, error) {
+	return func() (keys.Wrapper, error) { return c.openKeyring(ctx) }
+}
+
+// openGrantKeyring opens the keyring for what a grant may do: in Vault, with no right of its own, so that
+// the grant is all that counts.
+func (c *cli) openGrantKeyring() (vault.Keyring, error) {
+	directory, err := c.directory()
+	if err != nil {
+		return nil, err
+	}
+	if directory != "" {
+		return c.openLocal(directory)
+	}
+	client, err := c.vaultClient()
+	if err != nil {
+		return nil, err
+	}
+	return c.transit(client)
+}
+
+func (c *cli) transit(client *api.Client) (*transit.Keyring, error) {
+	k, err := transit.New(client, c.transitOptions())
+	if err != nil {
+		return nil, usagef("%v (RECVAULT_MOUNT or --mount, RECVAULT_POLICY_PREFIX or --policy-prefix)", err)
+	}
+	return k, nil
+}
+
+// vaultClient returns a client without a token.
+func (c *cli) vaultClient() (*api.Client, error) {
+	address := c.vaultAddr()
+	if address == "" {
+		return nil, usagef("no keyring: set VAULT_ADDR or --vault-addr, or try it in a directory with RECVAULT_DIR or --dir")
+	}
+	config := api.DefaultConfig() // with what has no flag here, from the environment
+	if config.Error != nil {
+		return nil, usagef("Vault's settings in the environment (VAULT_*) are not valid")
+	}
+	config.Address = address
+	if c.settings.vaultAddr != "" {
+		config.AgentAddress = "" // of VAULT_AGENT_ADDR, which would go before the flag
+	}
+	if transport, ok := config.HttpClient.Transport.(*http.Transport); ok {
+		// Jobs keep more requests under way than the default keeps connections.
+		transport.MaxIdleConnsPerHost = transport.MaxIdleConns
+	}
+	if file := c.setting(c.settings.vaultCACert, "VAULT_CACERT"); file != "" {
+		if err := config.ConfigureTLS(&api.TLSConfig{CACert: file}); err != nil {
+			return nil, usagef("VAULT_CACERT or --vault-cacert: %v", err)
+		}
+	}
+	client, err := api.NewClient(config)
+	if err != nil {
+		return nil, usagef("VAULT_ADDR or --vault-addr is not a URL such as https://vault.example.org:8200")
+	}
+	client.ClearToken()
+	client.ClearNamespace()
+	if namespace := c.setting(c.settings.vaultNamespace, "VAULT_NAMESPACE"); namespace != "" {
+		client.SetNamespace(namespace)
+	}
+	return client, nil
+}
+
+// The parts of a directory that takes the place of servers.
+const (
+	keysDir    = "keys"
+	objectsDir = "objects"
+)
+
+func (c *cli) openLocal(directory string) (*local.Keyring, error) {
+	if err := checkDirectory(directory); err != nil {
+		return nil, err
+	}
+	k, err := local.Open(filepath.Join(directory, keysDir), local.Options{})
+	if err == nil {
+		c.opened = append(c.opened, k.Close)
+	}
+	return k, err
+}
+
+// checkDirectory keeps a misspelt path from becoming a new and empty keyring.
+func checkDirectory(directory string) error {
+	_, err := os.Stat(filepath.Join(directory, keysDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return usagef("there is no keyring in the directory of --dir or RECVAULT_DIR: make one with \"recvault setup --dir\"")
+	}
+	return err
+}
+
+// openStore opens the store of recordings.
+func (c *cli) openStore() (storage.Store, error) {
+	directory, err := c.directory()
+	if err != nil {
+		return nil, err
+	}
+	if directory != "" {
+		if err := checkDirectory(directory); err != nil {
+			return nil, err
+		}
+		store, err := dir.Open(filepath.Join(directory, objectsDir))
+		if err == nil {
+			c.opened = append(c.opened, store.Close)
+		}
+		return store, err
+	}
+	bucket := c.bucket()
+	if bucket == "" {
+		return nil, usagef("no store: set RECVAULT_BUCKET or --bucket (and AWS_ENDPOINT_URL or --endpoint), or try it in a directory with RECVAULT_DIR or --dir")
+	}
+	client, err := s3.NewClient(s3.Config{
+		Endpoint:    c.endpoint(),
+		Region:      c.setting(c.settings.region, "AWS_REGION", "AWS_DEFAULT_REGION"),
+		PathStyle:   c.settings.pathStyle,
+		CAFile:      c.setting(c.settings.s3CACert, "AWS_CA_BUNDLE"),
+		Credentials: c.s3Credentials(),
+	})
+	if err != nil {
+		return nil, usagef("%v (AWS_ENDPOINT_URL, MINIO_ENDPOINT or --endpoint; AWS_CA_BUNDLE or --s3-cacert)", err)
+	}
+	store, err := s3.New(client, bucket)
+	if err != nil {
+		return nil, usagef("%v (RECVAULT_BUCKET or --bucket)", err)
+	}
+	return store, nil
+}
+
+// s3Credentials returns those in the environment, or nil for those that AWS programs find elsewhere.
+func (c *cli) s3Credentials() *credentials.Credentials {
+	for _, pair := range [][2]string{
+		{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
+		{"MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"},
+		{"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"},
+	} {
+		id, secret := c.getenv(pair[0]), c.getenv(pair[1])
+		if id != "" && secret != "" {
+			session := ""
+			if pair[0] == "AWS_ACCESS_KEY_ID" {
+				session = c.getenv("AWS_SESSION_TOKEN")
+			}
+			return credentials.NewStaticV4(id, secret, session)
+		}
+	}
+	return nil
+}
+
+// layout returns how objects are named in the store.
+func (c *cli) layout() (layout.Layout, error) {
+	l, err := layout.New(c.prefix())
+	if err != nil {
+		return layout.Layout{}, usagef("RECVAULT_PREFIX or --prefix: %v", err)
+	}
+	return l, nil
+}

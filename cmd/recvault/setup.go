@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/recvault/recvault/keys/local"
+	"github.com/recvault/recvault/keys/transit"
+	"github.com/recvault/recvault/storage/dir"
+)
+
+type setupResult struct {
+	DryRun  bool          `json:"dry_run"`
+	Changes []setupChange `json:"changes"` // made, or to be
+}
+
+type setupChange struct {
+	What   string `json:"what"`
+	Before string `json:"before"`
+	After  string `json:"after"`
+}
+
+// setupPlan is what setup asks of a Vault in which nothing is set up.
+type setupPlan struct {
+	DryRun   bool           `json:"dry_run"`
+	Calls    []transit.Call `json:"calls"`
+	Policies []setupPolicy  `json:"policies"`
+}
+
+type setupPolicy struct {
+	Role string `json:"role"`
+	Name string `json:"name"`
+	HCL  string `json:"hcl"`
+}
+
+func (c *cli) setup() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "setup",
+		Short:   "Prepare Vault, or a directory",
+		GroupID: groupSetUp,
+		Long: `setup makes in Vault what recvault needs: the Transit engine at a path of its
+own, the key that makes pseudonyms, a policy for each role, and the token role
+of grants. It reads first and changes only what differs, so it can be run again
+at any time: after an upgrade, or to mend what was changed by hand. It replaces
+and deletes no key. It hands out no tokens and enables no audit device; without
+one nothing is logged.
+
+--print shows every API call and policy and touches nothing: for those who
+review before they apply, or apply by other means. It needs neither Vault nor a
+token. --dry-run is the same.
+
+With --dir it makes the directory, for trying things out.
+
+Role: setup, whose policy --print shows, or more.`,
+		Example: `  recvault setup --print
+  recvault setup --max-grant-ttl 1h --expected-patients 50000
+  recvault setup --dir ./demo`,
+		Args: noArgs,
+	}
+	var (
+		printOnly bool
+		options   transit.SetupOptions
+		dryRun    = dryRunFlag(cmd)
+	)
+	cmd.Flags().BoolVar(&printOnly, "print", false, "show every API call and policy, and touch nothing")
+	cmd.Flags().DurationVar(&options.MaxGrantTTL, "max-grant-ttl", 4*time.Hour, "the longest that a grant can last")
+	cmd.Flags().IntVar(&options.ExpectedPatients, "expected-patients", 0, "how `many` keys Vault keeps in memory, 8 KiB each; 0 leaves its bound alone")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		directory, err := c.directory()
+		if err != nil {
+			return err
+		}
+		if directory != "" {
+			return c.setUpDirectory(directory, printOnly || *dryRun)
+		}
+		where := c.transitOptions()
+		options.Mount, options.Prefix = where.Mount, where.Prefix
+		if printOnly || *dryRun {
+			return c.printSetup(options)
+		}
+		return c.setUpVault(cmd.Context(), options)
+	}
+	return cmd
+}
+
+// setUpDirectory makes what takes the place of servers.
+func (c *cli) setUpDirectory(directory string, dryRun bool) error {
+	result := setupResult{DryRun: dryRun, Changes: []setupChange{}}
+	for _, part := range []string{keysDir, objectsDir} {
+		path := filepath.Join(directory, part)
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			result.Changes = append(result.Changes, setupChange{path, "absent", "directory"})
+		} else if err != nil {
+			return err
+		}
+	}
+	if !dryRun {
+		if err := os.MkdirAll(directory, 0o700); err != nil {
+			return err
+		}
+		keyring, err := local.Open(filepath.Join(directory, keysDir), local.Options{})
+		if err != nil {
+			return err
+		}
+		c.opened = append(c.opened, keyring.Close)
+		store, err := dir.Open(filepath.Join(directory, objectsDir))
+		if err != nil {
+			return err
+		}
+		c.opened = append(c.opened, store.Close)
+	}
+	return c.print(result)
+}
+
+func (c *cli) setUpVault(ctx context.Context, options transit.SetupOptions) error {
+	client, err := c.vaultClient()
+	if err != nil {
+		return err
+	}
+	token, err := c.vaultToken(ctx)
+	if err != nil {
+		return err
+	}
+	client.SetToken(token)
+	report, err := transit.Setup(ctx, client, options)
+	result := setupResult{Changes: []setupChange{}}
+	for _, change := range report.Changes {
+		result.Changes = append(result.Changes, setupChange{change.What, change.Before, change.After})
+	}
+	return errors.Join(c.print(result), err)
+}
+
+func (c *cli) printSetup(options transit.SetupOptions) error {
+	calls, err := transit.SetupCalls(options)
+	if err != nil {
+		return usagef("%v", err)
+	}
+	policies, err := transit.Policies(transit.Options{Mount: options.Mount, Prefix: options.Prefix}, transit.TokenAccessor)
+	if err != nil {
+		return usagef("%v", err)
+	}
+	plan := setupPlan{DryRun: true, Calls: calls}
+	for _, policy := range policies {
+		plan.Policies = append(plan.Policies, setupPolicy(policy))
+	}
+	return c.print(plan)
+}
+
+func (r setupResult) writeText(w io.Writer) {
+	if len(r.Changes) == 0 {
+		fmt.Fprintln(w, "nothing to change")
+		return
+	}
+	if r.DryRun {
+		fmt.Fprintln(w, "would change:")
+	}
+	rows := [][]string{{"WHAT", "BEFORE", "AFTER"}}
+	for _, change := range r.Changes {
+		rows = append(rows, []string{change.What, change.Before, change.After})
+	}
+	table(w, rows)
+}
+
+// writeText shows the calls in order, with policies as files in place of JSON strings.
+func (p setupPlan) writeText(w io.Writer) {
+	fmt.Fprintf(w, "# What setup asks of a Vault in which nothing is set up, in this order, below /v1/.\n"+
+		"# In place of %s stands the accessor that GET sys/auth answers with.\n", transit.TokenAccessor)
+	for _, call := range p.Calls {
+		fmt.Fprintf(w, "\n%s %s\n", call.Method, call.Path)
+		if text, ok := call.Body["policy"].(string); ok && len(call.Body) == 1 {
+			fmt.Fprintf(w, "%s\n", indent(text))
+		} else if len(call.Body) > 0 {
+			body, _ := json.MarshalIndent(call.Body, "  ", "  ") // of strings, numbers, booleans and lists
+			fmt.Fprintf(w, "  %s\n", body)
+		}
+	}
+	for _, policy := range p.Policies {
+		if policy.Role == "setup" {
+			fmt.Fprintf(w, "\n# The policy of whoever runs setup, which setup does not install: whoever holds it could widen it.\n\n%s\n", indent(policy.HCL))
+		}
+	}
+}
+
+func indent(text string) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	for i, line := range lines {
+		if line != "" {
+			lines[i] = "  " + line
+		}
+	}
+	return strings.Join(lines, "\n")
+}
