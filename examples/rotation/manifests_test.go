@@ -1,0 +1,193 @@
+package rotation_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+)
+
+// object is what these tests look at of a Kubernetes object.
+type object struct {
+	Kind     string
+	Metadata struct{ Name, GenerateName, Namespace string }
+	Data     map[string]string // of a ConfigMap
+	Spec     struct {
+		job         `yaml:",inline"`
+		JobTemplate struct{ Spec job } `yaml:"jobTemplate"` // of a CronJob
+	}
+}
+
+type job struct {
+	CompletionMode string `yaml:"completionMode"`
+	Completions    int
+	Parallelism    int
+	Template       struct{ Spec pod }
+}
+
+type pod struct {
+	ServiceAccountName string `yaml:"serviceAccountName"`
+	RestartPolicy      string `yaml:"restartPolicy"`
+	SecurityContext    struct {
+		RunAsNonRoot bool `yaml:"runAsNonRoot"`
+	} `yaml:"securityContext"`
+	Containers []container
+}
+
+type container struct {
+	Name string
+	Args []string
+	Env  []struct {
+		Name, Value string
+		ValueFrom   struct {
+			SecretKeyRef struct{ Name, Key string } `yaml:"secretKeyRef"`
+		} `yaml:"valueFrom"`
+	}
+	EnvFrom []struct {
+		ConfigMapRef struct{ Name string } `yaml:"configMapRef"`
+	} `yaml:"envFrom"`
+	SecurityContext struct {
+		AllowPrivilegeEscalation *bool `yaml:"allowPrivilegeEscalation"`
+		ReadOnlyRootFilesystem   bool  `yaml:"readOnlyRootFilesystem"`
+	} `yaml:"securityContext"`
+}
+
+// manifests reads all of them.
+func manifests(t *testing.T) []object {
+	t.Helper()
+	files, err := filepath.Glob("kubernetes/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	var objects []object
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for decoder := yaml.NewDecoder(bytes.NewReader(text)); ; {
+			var o object
+			err := decoder.Decode(&o)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			require.NoError(t, err, file)
+			require.NotEmpty(t, o.Kind, file)
+			objects = append(objects, o)
+		}
+	}
+	return objects
+}
+
+// TestManifestsRunOnRealServers runs every container's arguments and settings as they stand, with the
+// addresses, the credentials and the token of the test's own servers in the place of the manifests', once for
+// each of its pods, and as a dry run.
+func TestManifestsRunOnRealServers(t *testing.T) {
+	d := deploy(t)
+	d.record(t)
+	d.run(t, "rotate", "--all")
+	objects := manifests(t)
+	config := find(t, objects, "ConfigMap", "recvault").Data
+	var verbs []string
+	for _, o := range objects {
+		j := o.Spec.job
+		switch o.Kind {
+		case "CronJob":
+			j = o.Spec.JobTemplate.Spec
+		case "Job":
+		default:
+			continue
+		}
+		name := o.Metadata.Name + o.Metadata.GenerateName
+		assert.Equal(t, "Indexed", j.CompletionMode, name)
+		assert.Equal(t, j.Completions, j.Parallelism, name)
+		p := j.Template.Spec
+		assert.Equal(t, "Never", p.RestartPolicy, name)
+		assert.True(t, p.SecurityContext.RunAsNonRoot, name)
+		find(t, objects, "ServiceAccount", p.ServiceAccountName)
+		token := d.tokens[strings.TrimPrefix(p.ServiceAccountName, "recvault-")]
+		require.NotEmpty(t, token, p.ServiceAccountName)
+		require.Len(t, p.Containers, 1, name)
+		c := p.Containers[0]
+		assert.True(t, c.SecurityContext.ReadOnlyRootFilesystem, name)
+		require.NotNil(t, c.SecurityContext.AllowPrivilegeEscalation, name)
+		assert.False(t, *c.SecurityContext.AllowPrivilegeEscalation, name)
+		verbs = append(verbs, c.Args[0])
+		for index := range j.Completions {
+			cmd := exec.CommandContext(t.Context(), d.binary, append(d.arguments(t, c, token), "--dry-run")...)
+			cmd.Env = append(d.settings(t, c, config), "JOB_COMPLETION_INDEX="+strconv.Itoa(index))
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			out, err := cmd.Output()
+			if c.Args[0] == "retire" {
+				// It comes too early, and says so.
+				assert.Equal(t, 6, cmd.ProcessState.ExitCode(), "%s: %s", name, stderr.String())
+				assert.Contains(t, string(out), "grace period")
+			} else {
+				assert.NoError(t, err, "%s: %s", name, stderr.String())
+			}
+			assert.Contains(t, string(out), `"scope": "shard `+strconv.Itoa(index)+"/"+strconv.Itoa(j.Completions)+`"`, name)
+		}
+	}
+	slices.Sort(verbs)
+	assert.Equal(t, []string{"retire", "rewrap", "rewrap", "rotate"}, verbs)
+}
+
+func find(t *testing.T, objects []object, kind, name string) object {
+	t.Helper()
+	i := slices.IndexFunc(objects, func(o object) bool { return o.Kind == kind && o.Metadata.Name == name })
+	require.GreaterOrEqual(t, i, 0, "%s %s", kind, name)
+	return objects[i]
+}
+
+// arguments returns a container's, with the test's file for the token.
+func (d *deployment) arguments(t *testing.T, c container, token string) []string {
+	t.Helper()
+	args := slices.Clone(c.Args)
+	i := slices.Index(args, "--token-file=/vault/secrets/token")
+	require.GreaterOrEqual(t, i, 0, "%v", args)
+	args[i] = "--token-file=" + token
+	return args
+}
+
+// settings returns a container's variables, with the test's values for what is particular to a cluster.
+func (d *deployment) settings(t *testing.T, c container, config map[string]string) []string {
+	t.Helper()
+	ours := map[string]string{}
+	for _, setting := range d.environment() {
+		name, value, _ := strings.Cut(setting, "=")
+		ours[name] = value
+	}
+	variables := map[string]string{}
+	for _, from := range c.EnvFrom {
+		require.Equal(t, "recvault", from.ConfigMapRef.Name)
+		for name, value := range config {
+			variables[name] = value
+		}
+	}
+	for _, variable := range c.Env {
+		variables[variable.Name] = variable.Value
+		if secret := variable.ValueFrom.SecretKeyRef; secret.Name != "" {
+			require.Equal(t, "recvault-s3", secret.Name)
+		}
+	}
+	// The test's servers are shared with others, so it has a mount and policies of its own.
+	settings := []string{"RECVAULT_MOUNT=" + ours["RECVAULT_MOUNT"], "RECVAULT_POLICY_PREFIX=" + ours["RECVAULT_POLICY_PREFIX"]}
+	for name, value := range variables {
+		if mine, ok := ours[name]; ok {
+			value = mine
+		}
+		settings = append(settings, name+"="+value)
+	}
+	for _, needed := range []string{"VAULT_ADDR", "AWS_ENDPOINT_URL", "RECVAULT_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "RECVAULT_SHARDS"} {
+		require.Contains(t, variables, needed)
+	}
+	return settings
+}
