@@ -40,6 +40,8 @@ type job struct {
 	Object    string // what a get reads: an object's name, or a recording's ID
 	Grant     string
 	Cores     int
+
+	Vault, VaultToken, VaultMount string
 }
 
 // result is what a child process measured.

@@ -33,6 +33,7 @@ import (
 	"github.com/recvault/recvault/storage/dir"
 	"github.com/recvault/recvault/storage/s3"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/scope"
 )
 
 // cases are what a child process can be told to do.
@@ -57,6 +58,9 @@ var cases = map[string]func(job) (result, error){
 	stdlibTwo:     openWithStdlib,
 	viewersOfOne:  func(j job) (result, error) { return watch(j, 1) },
 	viewersOfMany: func(j job) (result, error) { return watch(j, viewers) },
+
+	rewrapAll:   func(j job) (result, error) { return rewrapScope(j, scope.All()) },
+	rewrapTenth: func(j job) (result, error) { return rewrapScope(j, tenth()) },
 }
 
 // tuned are the options that were measured to be the fastest with bounded memory, and whose parts
