@@ -125,6 +125,7 @@ func newTransport(secure bool, caFile string) (*http.Transport, error) {
 		return nil, err
 	}
 	transport.DialContext = (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second}).DialContext
+	transport.MaxIdleConnsPerHost = transport.MaxIdleConns // there is one host, and jobs keep many requests under way
 	transport.ReadBufferSize = 64 << 10
 	transport.WriteBufferSize = 64 << 10
 	if caFile == "" {
