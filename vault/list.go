@@ -74,8 +74,8 @@ func entry(item layout.Item) Entry {
 // The patient is named beside the ID so that an ID that slipped into the wrong hands, or the wrong
 // list, deletes nothing: a recording of another patient gives [ErrNotFound].
 //
-// While a legal hold stands on the patient, nothing is deleted. A hold that is set while Delete runs may
-// come too late.
+// While a legal hold stands on the patient, nothing is deleted, whatever the vault's prefix. A hold that is
+// set while Delete runs may come too late.
 //
 // Errors: ErrNotFound, [ErrHeld]; [keys.ErrInvalidPatient], [keys.ErrDenied], [keys.ErrUnavailable];
 // those of [storage.Store] for Stat and Delete.
@@ -102,14 +102,11 @@ func (v *Vault) delete(ctx context.Context, patient keys.Patient, id ID) error {
 
 // veto returns [ErrHeld] while a hold stands on the patient, and an error too if that cannot be told.
 func (v *Vault) veto(ctx context.Context, keyID keys.KeyID) error {
-	_, err := v.store.Stat(ctx, v.layout.Hold(keyID))
-	switch {
-	case errors.Is(err, storage.ErrNotFound):
-		return nil
-	case err != nil:
-		return err
+	hold, err := layout.Held(ctx, v.store, keyID)
+	if err == nil && hold != nil {
+		err = ErrHeld
 	}
-	return ErrHeld
+	return err
 }
 
 func (v *Vault) remove(ctx context.Context, id ID) error {

@@ -21,8 +21,11 @@ import (
 //
 // The new recording is committed, and opened, before the old one is removed. Interrupted in between, both
 // stand and none is lost: if an error comes with an ID that is not zero, that recording exists, and the
-// old one may. If somebody else deleted the old one meanwhile, or re-keyed it, the new one is removed and
-// the error is [ErrNotFound].
+// old one may. After a crash before the ID was returned, [Vault.List] finds the new recording; running Rekey
+// again, while the old one stands, makes one more. If somebody else deleted the old one meanwhile, or re-keyed
+// it, the new one is removed and the error is [ErrNotFound]. But if that happens at the very moment the old
+// one is removed, nobody notices: the new recording stays although the old one was deleted, or two new ones
+// stay. Nothing is lost in any case.
 //
 // While a legal hold stands on the patient, nothing is re-keyed. One that is set while Rekey runs keeps the
 // old recording, beside the new one, or comes too late.

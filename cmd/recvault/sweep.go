@@ -27,7 +27,7 @@ func (c *cli) sweep() *cobra.Command {
 		Long: `sweep finds media that no envelope names and uploads that were never finished,
 older than any upload may last. Unless --remove is given it only tells what it
 would remove. Look at that first: if envelopes were lost by mistake, their
-media looks the same. Media of a patient on hold stays.
+media looks the same. What is of a patient on hold stays.
 
 It needs no right in Vault.` + resumeHelp,
 		Example: `  recvault sweep --all
@@ -89,6 +89,7 @@ func (r sweepResult) writeText(w io.Writer) {
 		{"kept, too young: media", tally(r.Young)},
 		{"kept, too young: uploads", fmt.Sprint(r.YoungUploads)},
 		{"kept, on hold: media", tally(r.Held)},
+		{"kept, on hold: uploads", fmt.Sprint(r.HeldUploads)},
 	})
 	writeFindings(w, r.Findings)
 	if r.DryRun && r.Orphans.Count+r.Uploads > 0 {

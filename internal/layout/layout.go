@@ -2,7 +2,10 @@
 //
 //	<prefix>r1/<KeyID>/<rec>/envelope    the recording's envelope
 //	<prefix>r1/<KeyID>/<rec>/media       its media
-//	<prefix>holds/<KeyID>                a legal hold on the patient's recordings
+//	holds/<KeyID>                        a legal hold on the patient's recordings, if it is not empty
+//
+// A KeyID belongs to one keyring, and destroying its key reaches recordings under every prefix. So a hold has
+// none: nobody overlooks it who works under another prefix than was meant.
 //
 // A patient's recordings share a prefix, a recording's envelope comes just before its media in a listing,
 // and a KeyID is uniform, so listings can be cut evenly.
@@ -10,6 +13,7 @@ package layout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"strings"
@@ -59,8 +63,24 @@ func (l Layout) object(id keys.RecordingID, part string) string {
 	return l.Patient(id.KeyID()) + id.Rec() + "/" + part
 }
 
-// Hold returns the name of the object that says that a patient's recordings must be kept.
-func (l Layout) Hold(id keys.KeyID) string { return l.prefix + "holds/" + id.String() }
+// Hold returns the name of the object that says that a patient's recordings must be kept, whatever the
+// prefix.
+func Hold(id keys.KeyID) string { return "holds/" + id.String() }
+
+// Held describes the hold that stands on a patient's recordings, or returns nil. An empty object is a hold
+// that was cleared. Errors: those of [storage.Store] for Stat, with which it cannot be told.
+func Held(ctx context.Context, store storage.Store, id keys.KeyID) (*storage.Info, error) {
+	info, err := store.Stat(ctx, Hold(id))
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case info.Size == 0:
+		return nil, nil
+	}
+	return &info, nil
+}
 
 // parse takes apart what object put together, and refuses anything else.
 func (l Layout) parse(name string) (id keys.RecordingID, part string, ok bool) {

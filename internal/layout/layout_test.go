@@ -35,7 +35,7 @@ func TestWalkYieldsEveryRecordingOnceWhateverLiesBeside(t *testing.T) {
 		l.Root() + "README", l.Root() + "x/y/media", strings.TrimSuffix(l.Media(whole), "media") + "index",
 		l.Media(bare) + "/envelope", l.Patient(patient(7)) + "envelope",
 	}
-	for _, name := range append(strays, l.Envelope(whole), l.Media(whole), l.Media(orphan), l.Envelope(bare), l.Hold(patient(0)), "r1/elsewhere") {
+	for _, name := range append(strays, l.Envelope(whole), l.Media(whole), l.Media(orphan), l.Envelope(bare), layout.Hold(patient(0)), "r1/elsewhere") {
 		put(name)
 	}
 
@@ -79,6 +79,31 @@ func TestWalkYieldsEveryRecordingOnceWhateverLiesBeside(t *testing.T) {
 	for range l.Walk(t.Context(), store, scope.All()) {
 		break
 	}
+}
+
+func TestAHoldHasOneNameAndEndsWhenItsObjectIsEmpty(t *testing.T) {
+	store, err := dir.Open(t.TempDir())
+	require.NoError(t, err)
+	id := keys.NewKeyID(make([]byte, keys.KeyIDBytes))
+	assert.Equal(t, "holds/"+id.String(), layout.Hold(id))
+	for _, step := range []struct {
+		text string
+		held bool
+	}{{"{}", true}, {"", false}, {" ", true}} {
+		_, err := store.Put(t.Context(), layout.Hold(id), strings.NewReader(step.text), int64(len(step.text)), storage.Condition{})
+		require.NoError(t, err)
+		hold, err := layout.Held(t.Context(), store, id)
+		require.NoError(t, err)
+		assert.Equal(t, step.held, hold != nil, "%q", step.text)
+	}
+	require.NoError(t, store.Delete(t.Context(), layout.Hold(id)))
+	hold, err := layout.Held(t.Context(), store, id)
+	require.NoError(t, err)
+	assert.Nil(t, hold)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = layout.Held(ctx, store, id)
+	assert.ErrorIs(t, err, context.Canceled)
 }
 
 func TestPrefixesThatNameNothingAreRefused(t *testing.T) {

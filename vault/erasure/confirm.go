@@ -24,15 +24,15 @@ const (
 // or by other means, no digest is asked for, and what is left is removed. So it can be run again after any
 // error, and later, to remove what an upload committed that was under way.
 //
-// A patient who is on hold is not erased, nor are the remains of one. A hold that is set while
-// ConfirmPatient runs comes too late if the key is destroyed by then. Do not enrol the patient anew before
-// there is a receipt: the erasure then stops with [ErrPlanChanged], and neither harms what was recorded
-// since nor can finish.
+// A patient who is on hold is not erased, nor are the remains of one. Just before it destroys the key,
+// ConfirmPatient looks again for a hold, and whether the plan still holds; what happens after that comes too
+// late. See the package's comment for what that means, and when the patient may be enrolled anew. Whoever does
+// so earlier stops an erasure, with [ErrPlanChanged], that then cannot finish.
 //
-// Errors: [vault.ErrHeld] and ErrPlanChanged, with which nothing was erased; [ErrIncomplete], together
-// with its cause, if it must be run again; [ErrKeyWorks]; [keys.ErrNotEnrolled], [keys.ErrInvalidKeyID],
-// [keys.ErrDenied], [keys.ErrInvalidGrant], [keys.ErrUnavailable]; those of [storage.Store] for
-// List, Get and Delete.
+// Errors: [vault.ErrHeld] and ErrPlanChanged, with which this call erased nothing, unless the error is
+// [ErrIncomplete] as well; ErrIncomplete, together with its cause, if it must be run again; [ErrKeyWorks];
+// [keys.ErrNotEnrolled], [keys.ErrInvalidKeyID], [keys.ErrDenied], [keys.ErrInvalidGrant],
+// [keys.ErrUnavailable]; those of [storage.Store] for List, Stat, Get and Delete.
 func (e *Erasure) ConfirmPatient(ctx context.Context, keyID keys.KeyID, digest string) (Receipt, error) {
 	receipt, err := e.confirmPatient(ctx, keyID, digest)
 	if err != nil {
@@ -61,15 +61,8 @@ func (e *Erasure) confirmPatient(ctx context.Context, keyID keys.KeyID, digest s
 		return Receipt{}, err
 	}
 	if !found.begun {
-		// All that came before may have taken long.
-		if err := e.veto(ctx, keyID); err != nil {
+		if err := e.destroyKey(ctx, found); err != nil {
 			return Receipt{}, err
-		}
-		if err := e.keyring.Erase(ctx, keyID); err != nil {
-			if errors.Is(err, keys.ErrDenied) {
-				return Receipt{}, err
-			}
-			return Receipt{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 		}
 	}
 	if err := e.removePatient(ctx, &receipt); err != nil {
@@ -96,6 +89,35 @@ func (e *Erasure) approve(found inventory, digest string) (Receipt, error) {
 	}
 	receipt.PlanDigest = digest
 	return receipt, nil
+}
+
+// destroyKey destroys the key, if all is still as it was found. All that came before may have taken long, so
+// it looks once more: first at what takes longest, and last at what would be worst to get wrong, that the
+// key is not a new one.
+func (e *Erasure) destroyKey(ctx context.Context, found inventory) error {
+	now, err := e.objects(ctx, found.keyID)
+	if err != nil {
+		return err
+	}
+	if err := e.veto(ctx, found.keyID); err != nil {
+		return err
+	}
+	now.versions, err = e.versions(ctx, found.keyID)
+	if err != nil && !errors.Is(err, keys.ErrErased) {
+		return err
+	}
+	if now.digest() != found.digest() {
+		return ErrPlanChanged
+	}
+	failed := e.keyring.Erase(ctx, found.keyID)
+	if failed == nil {
+		return nil
+	}
+	// Its answer may be all that was lost.
+	if left, err := e.versions(ctx, found.keyID); err == nil && left == found.versions {
+		return failed
+	}
+	return fmt.Errorf("%w: %w", ErrIncomplete, failed)
 }
 
 // removePatient deletes a patient's objects until none is left.

@@ -2,18 +2,30 @@
 // legal hold.
 //
 // An erasure has two steps. [Erasure.PlanPatient] shows what will go, and gives it a digest.
-// [Erasure.ConfirmPatient] takes that digest, and erases only what the plan showed: if anything changed in
-// between it refuses. It destroys the patient's envelope key, deletes every object, has the keyring
+// [Erasure.ConfirmPatient] takes that digest, and refuses if anything has changed since. It destroys the patient's envelope key, deletes every object, has the keyring
 // show that the key is gone, and returns a [Receipt]. A Confirm that was interrupted, by whatever, at
 // whatever point, is run again and finishes. [Erasure.PlanRecording] and [Erasure.ConfirmRecording] do
 // the same for one recording, whose patient's key stays.
 //
 // # What is never erased
 //
-// While a [Hold] stands, nothing of the patient is. And a recording that can still be opened goes only if
-// the plan showed it: objects are deleted after it was seen that the key under which they were written no
-// longer exists. So the recordings of a patient who is enrolled anew are safe from an erasure that has not
-// finished.
+// While a [Hold] stands, nothing of the patient is, under whatever prefix. And nothing is that the plan did not
+// show, as far as ConfirmPatient can see: it compares the digest a second time directly before it destroys the
+// key, and deletes objects only after it was seen that the key is gone.
+//
+// Keyring and store cannot be asked and changed in one step. So some things come too late:
+//
+//   - Between the last look and the destruction of the key, which is some requests: a hold that is set and
+//     a recording that is put then. Nor is it noticed if another Confirm for the same patient finishes and
+//     the patient is enrolled anew just then; the new key is destroyed.
+//   - If the patient is enrolled anew while objects are deleted: media that was uploaded before, of a
+//     recording whose writer commits it only now, under the new key.
+//
+// So let one Confirm run at a time for a patient, and enrol the patient anew only when it has returned a
+// receipt and the longest upload that was under way has ended.
+//
+// A plan lists what is under one prefix, in one store. The key is that of all of the patient's recordings:
+// those under other prefixes, and in other stores, cannot be opened any more, and their objects stay.
 //
 // # What an erasure cannot reach
 //
@@ -27,7 +39,8 @@
 // # Rights
 //
 // At the keyring the eraser's role is enough, and for holds alone none is needed. The store must let objects
-// be listed, read and deleted, and written to set holds.
+// be listed, read and deleted, and holds be read. Holds lie at its root, under "holds/", whatever the prefix. To
+// set and clear them they must be writable.
 package erasure
 
 import (
@@ -47,11 +60,12 @@ import (
 // Test for these with errors.Is, beside [github.com/recvault/recvault/vault.ErrHeld] and
 // [github.com/recvault/recvault/vault.ErrNotFound] and those of packages keys and storage.
 var (
-	// ErrPlanChanged: what is there is not what the plan showed. Nothing was erased, unless the error
-	// is [ErrIncomplete] as well; then the patient was enrolled anew while the erasure ran.
+	// ErrPlanChanged: what is there is not what the plan showed. This Confirm erased nothing, unless the
+	// error is [ErrIncomplete] as well; then the patient was enrolled anew while the erasure ran.
 	ErrPlanChanged = errors.New("what is to be erased has changed since the plan")
 
-	// ErrIncomplete: the erasure has begun, and cannot be undone, but did not finish. Run it again.
+	// ErrIncomplete: the erasure did not finish. It has begun and cannot be undone, unless its cause is that
+	// the keyring did not answer when the key was to be destroyed: then nobody knows. Run it again.
 	ErrIncomplete = errors.New("erasure is incomplete, run it again")
 
 	// ErrKeyWorks: the keyring said that it destroyed the key, and then used it all the same. The

@@ -368,14 +368,18 @@ func TestAReceiptThatWasChangedShows(t *testing.T) {
 		require.ErrorIs(t, err, erasure.ErrDamagedReceipt, name)
 	}
 	for name, altered := range map[string]string{
-		"empty":        "",
-		"not JSON":     "receipt",
-		"other JSON":   "{}",
-		"cut":          string(text[:len(text)-1]),
-		"more after":   string(text) + "{}",
-		"more within":  strings.Replace(string(text), "{", `{"note":"all good",`, 1),
-		"another name": strings.Replace(string(text), "Brien", "Brian", 1),
-		"fewer":        strings.Replace(string(text), `"objects_deleted":2`, `"objects_deleted":1`, 1),
+		"empty":         "",
+		"not JSON":      "receipt",
+		"other JSON":    "{}",
+		"cut":           string(text[:len(text)-1]),
+		"more after":    string(text) + "{}",
+		"more within":   strings.Replace(string(text), "{", `{"note":"all good",`, 1),
+		"twice":         strings.Replace(string(text), "{", `{"operator":"mallory",`, 1),
+		"other case":    strings.Replace(string(text), `"operator"`, `"OPERATOR"`, 1),
+		"both cases":    strings.Replace(string(text), "{", `{"OPERATOR":"mallory",`, 1),
+		"another order": `{"resumed":false,` + strings.Replace(string(text)[1:], `"resumed":false,`, "", 1),
+		"another name":  strings.Replace(string(text), "Brien", "Brian", 1),
+		"fewer":         strings.Replace(string(text), `"objects_deleted":2`, `"objects_deleted":1`, 1),
 	} {
 		require.NotEqual(t, string(text), altered, name)
 		_, err = erasure.ParseReceipt([]byte(altered))
@@ -444,4 +448,5 @@ func TestAPrefixKeepsVaultsApart(t *testing.T) {
 	_, err = e.ConfirmPatient(t.Context(), id, plan.Digest)
 	require.NoError(t, err)
 	assert.Equal(t, []string{objectName(outside, "envelope"), objectName(outside, "media")}, b.objects(t, id))
+	require.ErrorIs(t, b.open(t, patient, outside), keys.ErrErased, "the key is the same")
 }

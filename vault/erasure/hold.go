@@ -9,6 +9,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/recvault/recvault/internal/layout"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
@@ -17,14 +18,19 @@ import (
 // MaxReasonLen is the length, in bytes, that the reason for setting or clearing a hold may have.
 const MaxReasonLen = 1024
 
-// maxHoldSize bounds what is read of a hold, in bytes. In JSON a character may take six.
-const maxHoldSize = 16 << 10
+const (
+	// maxHoldSize bounds what is read of a hold, in bytes. In JSON a character may take six.
+	maxHoldSize = 16 << 10
+	// maxSets is how often SetHold tries. More than two take somebody who clears what others set meanwhile.
+	maxSets = 5
+)
 
 // Hold says that a patient's recordings must be kept: for a court, an inquiry, a complaint. There is at
 // most one for each patient. While it stands, neither the patient nor a recording is erased or deleted.
 //
 // It is an object in the store, in clear. So neither reason nor operator may identify the patient: name a
-// case, not a person.
+// case, not a person. The object lies at the root of the store, under "holds/", whatever the prefix: the key
+// that an erasure destroys is that of the patient's recordings under all of them.
 type Hold struct {
 	KeyID    keys.KeyID `json:"key_id"`
 	Reason   string     `json:"reason"`
@@ -51,7 +57,7 @@ type ClearedHold struct {
 // before it destroys the key.
 //
 // Errors: vault.ErrHeld, [ErrInvalidReason], [ErrDamagedHold], [keys.ErrInvalidKeyID]; those of
-// [storage.Store] for Put. After [storage.ErrUnavailable] the hold may stand.
+// [storage.Store] for Get and Put. After [storage.ErrUnavailable] the hold may stand.
 func (e *Erasure) SetHold(ctx context.Context, keyID keys.KeyID, reason string) (Hold, error) {
 	hold, err := e.setHold(ctx, keyID, reason)
 	if err != nil {
@@ -69,22 +75,34 @@ func (e *Erasure) setHold(ctx context.Context, keyID keys.KeyID, reason string) 
 	if err != nil {
 		return Hold{}, err
 	}
-	_, err = e.store.Put(ctx, e.layout.Hold(keyID), bytes.NewReader(text), int64(len(text)), storage.IfAbsent())
-	if err == nil {
-		return hold, nil
+	for range maxSets {
+		standing, etag, err := e.readHold(ctx, keyID)
+		switch {
+		case err == nil && standing.Operator == hold.Operator && standing.Reason == hold.Reason && standing.Time.Equal(hold.Time):
+			return hold, nil // the store repeated a request whose answer was lost
+		case err == nil:
+			return standing, vault.ErrHeld
+		case !errors.Is(err, ErrNotHeld):
+			return Hold{}, err
+		}
+		condition := storage.IfAbsent()
+		if etag != "" {
+			condition = storage.IfMatch(etag)
+		}
+		err = e.putHold(ctx, keyID, text, condition)
+		switch {
+		case err == nil:
+			return hold, nil
+		case !errors.Is(err, storage.ErrExists) && !errors.Is(err, storage.ErrChanged):
+			return Hold{}, err
+		}
 	}
-	if !errors.Is(err, storage.ErrExists) {
-		return Hold{}, err
-	}
-	// It may be this very hold: the store repeats a request whose answer was lost.
-	standing, err := e.readHold(ctx, keyID)
-	if err != nil {
-		return Hold{}, err
-	}
-	if standing.Operator == hold.Operator && standing.Reason == hold.Reason && standing.Time.Equal(hold.Time) {
-		return standing, nil
-	}
-	return standing, vault.ErrHeld
+	return Hold{}, fmt.Errorf("%w: others set and clear it all the time", storage.ErrChanged)
+}
+
+func (e *Erasure) putHold(ctx context.Context, keyID keys.KeyID, text []byte, condition storage.Condition) error {
+	_, err := e.store.Put(ctx, layout.Hold(keyID), bytes.NewReader(text), int64(len(text)), condition)
+	return err
 }
 
 func checkReason(keyID keys.KeyID, reason string) error {
@@ -97,12 +115,15 @@ func checkReason(keyID keys.KeyID, reason string) error {
 	return nil
 }
 
-// ClearHold ends a hold, damaged or not, and returns the record of it, which the caller should keep. The
-// reason is bounded as that of SetHold is. Of those who clear a hold at the same time, more than one may
-// be told that they did.
+// ClearHold ends the hold that stands, damaged or not, and returns the record of it, which the caller should
+// keep. The reason is bounded as that of SetHold is. In the store, an empty object is left in its place. Of
+// those who clear a hold at the same time, more than one may be told that they did.
 //
-// Errors: [ErrNotHeld], [ErrInvalidReason], [keys.ErrInvalidKeyID]; those of [storage.Store] for Get and
-// Delete.
+// It never ends a hold that was set while it ran: the error is then [vault.ErrHeld], and it was somebody else
+// who ended the one that stood.
+//
+// Errors: [ErrNotHeld], vault.ErrHeld, [ErrInvalidReason], [keys.ErrInvalidKeyID]; those of [storage.Store]
+// for Get and Put.
 func (e *Erasure) ClearHold(ctx context.Context, keyID keys.KeyID, reason string) (ClearedHold, error) {
 	cleared, err := e.clearHold(ctx, keyID, reason)
 	if err != nil {
@@ -115,11 +136,17 @@ func (e *Erasure) clearHold(ctx context.Context, keyID keys.KeyID, reason string
 	if err := checkReason(keyID, reason); err != nil {
 		return ClearedHold{}, err
 	}
-	hold, err := e.readHold(ctx, keyID)
+	hold, etag, err := e.readHold(ctx, keyID)
 	if err != nil && !errors.Is(err, ErrDamagedHold) {
 		return ClearedHold{}, err
 	}
-	if err := e.delete(ctx, e.layout.Hold(keyID)); err != nil {
+	// Deleting it might remove one that was set since: a store deletes under no condition.
+	err = e.putHold(ctx, keyID, nil, storage.IfMatch(etag))
+	if errors.Is(err, storage.ErrChanged) {
+		// If none stands, it was this call whose answer was lost, or somebody else: nothing tells.
+		err = e.veto(ctx, keyID)
+	}
+	if err != nil {
 		return ClearedHold{}, err
 	}
 	return ClearedHold{
@@ -134,46 +161,47 @@ func (e *Erasure) Hold(ctx context.Context, keyID keys.KeyID) (Hold, error) {
 	if keyID.IsZero() {
 		return Hold{}, fmt.Errorf("read hold: %w: it is the zero KeyID", keys.ErrInvalidKeyID)
 	}
-	hold, err := e.readHold(ctx, keyID)
+	hold, _, err := e.readHold(ctx, keyID)
 	if err != nil {
 		return Hold{}, fmt.Errorf("read hold on patient %s: %w", keyID, err)
 	}
 	return hold, nil
 }
 
-func (e *Erasure) readHold(ctx context.Context, keyID keys.KeyID) (Hold, error) {
-	text, err := e.read(ctx, e.layout.Hold(keyID), maxHoldSize)
-	if errors.Is(err, storage.ErrNotFound) {
-		return Hold{}, ErrNotHeld
+// readHold returns the hold and the ETag of its object. With [ErrNotHeld] there is an ETag if one stood once,
+// with [ErrDamagedHold] always.
+func (e *Erasure) readHold(ctx context.Context, keyID keys.KeyID) (hold Hold, etag string, err error) {
+	text, info, err := e.read(ctx, layout.Hold(keyID), maxHoldSize)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		return Hold{}, "", ErrNotHeld
+	case err != nil:
+		return Hold{}, "", err
+	case info.Size == 0:
+		return Hold{}, info.ETag, ErrNotHeld
 	}
-	if err != nil {
-		return Hold{}, err
-	}
-	var hold Hold
 	if err := json.Unmarshal(text, &hold); err != nil || hold.KeyID != keyID {
-		return Hold{KeyID: keyID}, ErrDamagedHold
+		return Hold{KeyID: keyID}, info.ETag, ErrDamagedHold
 	}
-	return hold, nil
+	return hold, info.ETag, nil
 }
 
 // read returns an object, or as much of it as makes it too long.
-func (e *Erasure) read(ctx context.Context, name string, maxSize int64) ([]byte, error) {
+func (e *Erasure) read(ctx context.Context, name string, maxSize int64) ([]byte, storage.Info, error) {
 	object, err := e.store.Get(ctx, name, 0, maxSize+1)
 	if err != nil {
-		return nil, err
+		return nil, storage.Info{}, err
 	}
 	defer object.Close()
-	return io.ReadAll(io.LimitReader(object, maxSize+1))
+	text, err := io.ReadAll(io.LimitReader(object, maxSize+1))
+	return text, object.Info, err
 }
 
 // veto returns [vault.ErrHeld] while a hold stands, and an error too if that cannot be told.
 func (e *Erasure) veto(ctx context.Context, keyID keys.KeyID) error {
-	info, err := e.store.Stat(ctx, e.layout.Hold(keyID))
-	switch {
-	case errors.Is(err, storage.ErrNotFound):
-		return nil
-	case err != nil:
+	hold, err := layout.Held(ctx, e.store, keyID)
+	if err != nil || hold == nil {
 		return err
 	}
-	return fmt.Errorf("%w since %s", vault.ErrHeld, info.Modified.UTC().Format(time.RFC3339))
+	return fmt.Errorf("%w since %s", vault.ErrHeld, hold.Modified.UTC().Format(time.RFC3339))
 }

@@ -67,6 +67,139 @@ func TestNothingIsErasedWhileAHoldStands(t *testing.T) {
 	})
 }
 
+// What is under another prefix is under the same key.
+func TestAHoldStandsUnderEveryPrefix(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		patient, id := b.enrol(t)
+		outside := b.put(t, patient)
+		v, err := vault.New(b.writer, b.store, vault.WithPrefix("clinic/"))
+		require.NoError(t, err)
+		inside, err := v.Put(t.Context(), patient, strings.NewReader(content), vault.Metadata{})
+		require.NoError(t, err)
+		clinic := newErasure(t, b.eraser, b.store, erasure.Options{Operator: operator, Prefix: "clinic/"})
+		for _, pair := range [][2]*erasure.Erasure{{clinic, b.erasure(t)}, {b.erasure(t), clinic}} {
+			sets, erases := pair[0], pair[1]
+			hold, err := sets.SetHold(t.Context(), id, "case 7")
+			require.NoError(t, err)
+			plan, err := erases.PlanPatient(t.Context(), id)
+			require.NoError(t, err)
+			require.NotNil(t, plan.Hold)
+			assert.Equal(t, hold, *plan.Hold)
+			_, err = erases.ConfirmPatient(t.Context(), id, plan.Digest)
+			require.ErrorIs(t, err, vault.ErrHeld)
+			require.ErrorIs(t, v.Delete(t.Context(), patient, inside), vault.ErrHeld)
+			require.ErrorIs(t, b.vault(t).Delete(t.Context(), patient, outside), vault.ErrHeld)
+			_, err = erases.ClearHold(t.Context(), id, "case 7 was closed")
+			require.NoError(t, err)
+		}
+		require.NoError(t, b.open(t, patient, outside))
+		require.NoError(t, v.Delete(t.Context(), patient, inside))
+	})
+}
+
+func TestAClearedHoldCanBeSetAgainAndHoldsAgain(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		patient, id := b.enrol(t)
+		recording := b.put(t, patient)
+		e := b.erasure(t)
+		for _, reason := range []string{"case 1", "case 2", "case 2"} {
+			hold, err := e.SetHold(t.Context(), id, reason)
+			require.NoError(t, err)
+			standing, err := e.Hold(t.Context(), id)
+			require.NoError(t, err)
+			assert.Equal(t, hold, standing)
+			second, err := e.SetHold(t.Context(), id, "another")
+			require.ErrorIs(t, err, vault.ErrHeld)
+			assert.Equal(t, hold, second)
+			require.ErrorIs(t, b.vault(t).Delete(t.Context(), patient, recording), vault.ErrHeld)
+			cleared, err := e.ClearHold(t.Context(), id, "closed")
+			require.NoError(t, err)
+			assert.Equal(t, hold, cleared.Hold)
+			_, err = e.ClearHold(t.Context(), id, "closed")
+			require.ErrorIs(t, err, erasure.ErrNotHeld)
+			plan, err := e.PlanPatient(t.Context(), id)
+			require.NoError(t, err)
+			assert.Nil(t, plan.Hold)
+		}
+		require.NoError(t, b.vault(t).Delete(t.Context(), patient, recording))
+	})
+}
+
+func TestClearingAHoldNeverEndsANewerOne(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		_, id := b.enrol(t)
+		e := b.erasure(t)
+		_, err := e.SetHold(t.Context(), id, "case 1")
+		require.NoError(t, err)
+		var newer erasure.Hold
+		store := &hookedStore{Store: b.store, put: func(put func() (storage.Info, error)) (storage.Info, error) {
+			_, err := e.ClearHold(t.Context(), id, "case 1 was closed")
+			require.NoError(t, err)
+			newer, err = e.SetHold(t.Context(), id, "case 2")
+			require.NoError(t, err)
+			return put()
+		}}
+		cleared, err := newErasure(t, b.eraser, store, erasure.Options{Operator: operator}).ClearHold(t.Context(), id, "case 1 was closed")
+		require.ErrorIs(t, err, vault.ErrHeld)
+		assert.Zero(t, cleared)
+		standing, err := e.Hold(t.Context(), id)
+		require.NoError(t, err)
+		assert.Equal(t, newer, standing)
+	})
+}
+
+// TestAClearThatIsRepeatedSucceeds: as a set that is.
+func TestAClearThatIsRepeatedSucceeds(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		_, id := b.enrol(t)
+		hold, err := b.erasure(t).SetHold(t.Context(), id, "a case")
+		require.NoError(t, err)
+		store := &hookedStore{Store: b.store, put: func(put func() (storage.Info, error)) (storage.Info, error) {
+			_, err := put()
+			require.NoError(t, err)
+			return storage.Info{}, storage.ErrChanged
+		}}
+		cleared, err := newErasure(t, b.eraser, store, erasure.Options{Operator: operator}).ClearHold(t.Context(), id, "closed")
+		require.NoError(t, err)
+		assert.Equal(t, hold, cleared.Hold)
+		_, err = b.erasure(t).Hold(t.Context(), id)
+		require.ErrorIs(t, err, erasure.ErrNotHeld)
+
+		// And a set in its place.
+		hold, err = newErasure(t, b.eraser, store, erasure.Options{Operator: operator}).SetHold(t.Context(), id, "another case")
+		require.NoError(t, err)
+		standing, err := b.erasure(t).Hold(t.Context(), id)
+		require.NoError(t, err)
+		assert.Equal(t, hold, standing)
+	})
+}
+
+// TestASetThatIsOvertakenByAClearStands: whoever was told so relies on it.
+func TestASetThatIsOvertakenByAClearStands(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		_, id := b.enrol(t)
+		e := b.erasure(t)
+		overtake := func() {
+			_, err := e.SetHold(t.Context(), id, "a case")
+			require.NoError(t, err)
+			_, err = e.ClearHold(t.Context(), id, "closed")
+			require.NoError(t, err)
+		}
+		times := 0
+		store := &hookedStore{Store: b.store, put: func(put func() (storage.Info, error)) (storage.Info, error) {
+			if times++; times == 1 {
+				overtake()
+			}
+			return put()
+		}}
+		hold, err := newErasure(t, b.eraser, store, erasure.Options{Operator: operator}).SetHold(t.Context(), id, "another case")
+		require.NoError(t, err)
+		standing, err := e.Hold(t.Context(), id)
+		require.NoError(t, err)
+		assert.Equal(t, hold, standing)
+	})
+}
+
 func TestAHoldKeepsTheRemainsOfAnErasure(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		patient, id := b.enrol(t)
@@ -135,7 +268,7 @@ func TestADamagedHoldHoldsUntilItIsCleared(t *testing.T) {
 		_, err := b.erasure(t).SetHold(t.Context(), other, "of another patient")
 		require.NoError(t, err)
 		for name, text := range map[string]string{
-			"empty":    "",
+			"blank":    " ",
 			"not JSON": "hold!",
 			"another":  string(b.read(t, "holds/"+other.String())),
 			"huge":     `{"reason":"` + strings.Repeat("x", 1<<20) + `"}`,

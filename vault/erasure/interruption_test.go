@@ -411,13 +411,13 @@ func TestWhatIsRecordedAfterAPatientIsEnrolledAnewIsNotErased(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		for name, hook := range map[string]func(do func()) (*hookedKeyring, *hookedStore){
 			"before the objects are listed": func(do func()) (*hookedKeyring, *hookedStore) {
-				return &hookedKeyring{Keyring: b.eraser}, &hookedStore{Store: b.store, list: on(2, do)}
+				return &hookedKeyring{Keyring: b.eraser}, &hookedStore{Store: b.store, list: on(3, do)}
 			},
 			"after they were listed": func(do func()) (*hookedKeyring, *hookedStore) {
-				return &hookedKeyring{Keyring: b.eraser, versions: on(2, do)}, &hookedStore{Store: b.store}
+				return &hookedKeyring{Keyring: b.eraser, versions: on(3, do)}, &hookedStore{Store: b.store}
 			},
 			"before they are listed again": func(do func()) (*hookedKeyring, *hookedStore) {
-				return &hookedKeyring{Keyring: b.eraser}, &hookedStore{Store: b.store, list: on(3, do)}
+				return &hookedKeyring{Keyring: b.eraser}, &hookedStore{Store: b.store, list: on(4, do)}
 			},
 		} {
 			patient, id := b.enrol(t)
@@ -488,6 +488,124 @@ func TestWhatIsWrittenWhileObjectsAreDeletedIsDeletedToo(t *testing.T) {
 	_, err = b.erasure(t).ConfirmPatient(t.Context(), id, "")
 	require.NoError(t, err)
 	assert.Empty(t, b.objects(t, id))
+}
+
+// TestWhatHappensWhileTheProofIsPreparedIsNoticed: a plan that held when Confirm began may hold no more when
+// it comes to destroying the key.
+func TestWhatHappensWhileTheProofIsPreparedIsNoticed(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		for name, happens := range map[string]func(patient keys.Patient, id keys.KeyID, digest string) (opens vault.ID){
+			"a recording is put": func(patient keys.Patient, _ keys.KeyID, _ string) vault.ID { return b.put(t, patient) },
+			"another finishes, and the patient is enrolled anew": func(patient keys.Patient, id keys.KeyID, digest string) vault.ID {
+				_, err := b.erasure(t).ConfirmPatient(t.Context(), id, digest)
+				require.NoError(t, err)
+				_, err = b.admin.Enrol(t.Context(), patient)
+				require.NoError(t, err)
+				return b.put(t, patient)
+			},
+			"the key is rotated": func(_ keys.Patient, id keys.KeyID, _ string) vault.ID {
+				require.NoError(t, b.admin.Rotate(t.Context(), id))
+				return vault.ID{}
+			},
+		} {
+			patient, id := b.enrol(t)
+			b.put(t, patient)
+			plan, err := b.erasure(t).PlanPatient(t.Context(), id)
+			require.NoError(t, err)
+			var opens vault.ID
+			keyring := &hookedKeyring{Keyring: b.eraser, rewrap: func() { opens = happens(patient, id, plan.Digest) }}
+			_, err = newErasure(t, keyring, b.store, erasure.Options{Operator: operator}).ConfirmPatient(t.Context(), id, plan.Digest)
+			require.ErrorIs(t, err, erasure.ErrPlanChanged, name)
+			require.NotErrorIs(t, err, erasure.ErrIncomplete, name)
+			_, err = b.admin.Versions(t.Context(), id)
+			require.NoError(t, err, name)
+			if !opens.IsZero() {
+				require.NoError(t, b.open(t, patient, opens), name)
+			}
+		}
+	})
+}
+
+// TestAKeyThatIsNewIsNoticedLast: the last thing that is asked before the key goes is whether it is the same.
+func TestAKeyThatIsNewIsNoticedLast(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		patient, id := b.enrol(t) // and no recordings, which would show
+		plan, err := b.erasure(t).PlanPatient(t.Context(), id)
+		require.NoError(t, err)
+		keyring := &hookedKeyring{Keyring: b.eraser, versions: on(2, func() {
+			b.enrolAnew(t, patient, id)
+		})}
+		_, err = newErasure(t, keyring, b.store, erasure.Options{Operator: operator}).ConfirmPatient(t.Context(), id, plan.Digest)
+		require.ErrorIs(t, err, erasure.ErrPlanChanged)
+		_, err = b.admin.Versions(t.Context(), id)
+		require.NoError(t, err)
+	})
+}
+
+// enrolAnew replaces a patient's key by one that was made later. Vault tells the time to the second.
+func (b *backend) enrolAnew(t *testing.T, patient keys.Patient, id keys.KeyID) {
+	t.Helper()
+	old, err := b.admin.Versions(t.Context(), id)
+	require.NoError(t, err)
+	for versions := old; versions == old; {
+		require.NoError(t, b.admin.Erase(t.Context(), id))
+		_, err := b.admin.Enrol(t.Context(), patient)
+		require.NoError(t, err)
+		versions, err = b.admin.Versions(t.Context(), id)
+		require.NoError(t, err)
+	}
+}
+
+// TestAnErasureIsSaidToHaveBegunOnlyIfItMayHave: if the keyring fails to destroy the key, it is asked what became of it.
+func TestAnErasureIsSaidToHaveBegunOnlyIfItMayHave(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		for _, fate := range []struct {
+			erases, silent, begun bool
+		}{
+			{erases: false, silent: false, begun: false},
+			{erases: false, silent: true, begun: true},
+			{erases: true, silent: false, begun: true},
+			{erases: true, silent: true, begun: true},
+		} {
+			patient, id := b.enrol(t)
+			recording := b.put(t, patient)
+			plan, err := b.erasure(t).PlanPatient(t.Context(), id)
+			require.NoError(t, err)
+			keyring := &failingKeyring{Keyring: b.eraser, erases: fate.erases, turnsSilent: fate.silent}
+			_, err = newErasure(t, keyring, b.store, erasure.Options{Operator: operator}).ConfirmPatient(t.Context(), id, plan.Digest)
+			require.ErrorIs(t, err, keys.ErrUnavailable)
+			assert.Equal(t, fate.begun, errors.Is(err, erasure.ErrIncomplete), "%+v", fate)
+			if !fate.erases {
+				require.NoError(t, b.open(t, patient, recording))
+			}
+			_, err = b.erasure(t).ConfirmPatient(t.Context(), id, plan.Digest)
+			require.NoError(t, err)
+		}
+	})
+}
+
+// failingKeyring fails to destroy a key, or to say that it did.
+type failingKeyring struct {
+	erasure.Keyring
+	erases, turnsSilent bool
+	silent              bool
+}
+
+func (k *failingKeyring) Erase(ctx context.Context, id keys.KeyID) error {
+	k.silent = k.turnsSilent
+	if k.erases {
+		if err := k.Keyring.Erase(ctx, id); err != nil {
+			return err
+		}
+	}
+	return keys.ErrUnavailable
+}
+
+func (k *failingKeyring) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
+	if k.silent {
+		return keys.Versions{}, keys.ErrUnavailable
+	}
+	return k.Keyring.Versions(ctx, id)
 }
 
 // TestNothingIsDeletedUnlessTheKeyIsSeenToBeDestroyed: where the keyring cannot be asked, the key that is there

@@ -51,6 +51,9 @@ type KeyVersions struct {
 // patient's KeyID, the versions of the key, and the name, size and ETag of every object, so a recording
 // that is put, deleted or re-wrapped afterwards makes it void.
 //
+// It lists only what is under the prefix. The key that will be destroyed is that of the patient's recordings
+// under every prefix, and in every other store.
+//
 // Errors: [keys.ErrNotEnrolled] when there never was such a patient, [keys.ErrInvalidKeyID],
 // [keys.ErrDenied], [keys.ErrUnavailable]; [ErrDamagedHold]; those of [storage.Store] for List and Get.
 func (e *Erasure) PlanPatient(ctx context.Context, keyID keys.KeyID) (Plan, error) {
@@ -82,7 +85,7 @@ func (e *Erasure) plan(ctx context.Context, keyID keys.KeyID, take func() (inven
 		return Plan{}, err
 	}
 	plan := found.plan()
-	hold, err := e.readHold(ctx, keyID)
+	hold, _, err := e.readHold(ctx, keyID)
 	switch {
 	case err == nil:
 		plan.Hold = &hold
@@ -108,7 +111,7 @@ type inventory struct {
 func (e *Erasure) patient(ctx context.Context, keyID keys.KeyID) (inventory, error) {
 	// A key that nobody knows ends it here, before the store is looked at: the keyring may be the wrong
 	// one.
-	versions, err := e.keyring.Versions(ctx, keyID)
+	versions, err := e.versions(ctx, keyID)
 	begun := errors.Is(err, keys.ErrErased)
 	if err != nil && !begun {
 		return inventory{}, err
@@ -117,14 +120,19 @@ func (e *Erasure) patient(ctx context.Context, keyID keys.KeyID) (inventory, err
 	if err != nil {
 		return inventory{}, err
 	}
-	found.begun = begun
-	if !begun {
-		found.versions = KeyVersions{
-			Latest: versions.Latest, MinDecryption: versions.MinDecryption, MinAvailable: versions.MinAvailable,
-			Rotated: versions.Rotated.UTC(),
-		}
-	}
+	found.versions, found.begun = versions, begun
 	return found, nil
+}
+
+func (e *Erasure) versions(ctx context.Context, keyID keys.KeyID) (KeyVersions, error) {
+	versions, err := e.keyring.Versions(ctx, keyID)
+	if err != nil {
+		return KeyVersions{}, err
+	}
+	return KeyVersions{
+		Latest: versions.Latest, MinDecryption: versions.MinDecryption, MinAvailable: versions.MinAvailable,
+		Rotated: versions.Rotated.UTC(),
+	}, nil
 }
 
 // objects lists the objects of a patient.

@@ -27,7 +27,7 @@ const maxSamples = 16
 // over.
 func (e *Erasure) takeSample(ctx context.Context, found inventory) (sample, error) {
 	for _, id := range found.recordings[:min(len(found.recordings), maxSamples)] {
-		text, err := e.read(ctx, e.layout.Envelope(id), envelope.MaxSize)
+		text, _, err := e.read(ctx, e.layout.Envelope(id), envelope.MaxSize)
 		if errors.Is(err, storage.ErrNotFound) {
 			continue
 		}

@@ -80,18 +80,19 @@ func (r Receipt) sealed() (Receipt, error) {
 	return r, nil
 }
 
-// ParseReceipt reads the JSON of a receipt, indented or not, and returns [ErrDamagedReceipt] unless its
-// digest is that of what it says. Whoever changes a receipt on purpose can make a new digest for it: have
-// the digest on record elsewhere, or sign it, where that matters.
+// ParseReceipt reads the JSON of a receipt. It returns [ErrDamagedReceipt] unless the text is what the
+// receipt encodes to, indented or not and with HTML escaped or not, and its digest is that of what it says.
+// So nothing stands in the text that is not in the receipt. Whoever changes a receipt on purpose can make
+// a new digest for it: have the digest on record elsewhere, or sign it, where that matters.
 func ParseReceipt(text []byte) (Receipt, error) {
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.DisallowUnknownFields()
 	var receipt Receipt
-	if err := decoder.Decode(&receipt); err != nil {
+	var compact, escaped bytes.Buffer
+	if json.Unmarshal(text, &receipt) != nil || json.Compact(&compact, text) != nil {
 		return Receipt{}, fmt.Errorf("%w: it is not the JSON of a receipt", ErrDamagedReceipt)
 	}
-	if len(bytes.TrimSpace(text[decoder.InputOffset():])) != 0 {
-		return Receipt{}, fmt.Errorf("%w: something follows it", ErrDamagedReceipt)
+	json.HTMLEscape(&escaped, compact.Bytes())
+	if canonical, err := json.Marshal(receipt); err != nil || !bytes.Equal(canonical, escaped.Bytes()) {
+		return Receipt{}, fmt.Errorf("%w: it says more than a receipt, or in another way", ErrDamagedReceipt)
 	}
 	sealed, err := receipt.sealed()
 	if err != nil || sealed.Digest != receipt.Digest {

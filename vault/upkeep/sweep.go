@@ -61,6 +61,7 @@ type SweepReport struct {
 	Held         Tally `json:"held_orphans"`  // of patients on hold: kept
 	Young        Tally `json:"young_media"`   // without an envelope yet, and not old enough: kept
 	Uploads      int64 `json:"uploads"`       // unfinished: removed, or to be
+	HeldUploads  int64 `json:"held_uploads"`  // unfinished, of patients on hold: kept
 	YoungUploads int64 `json:"young_uploads"` // unfinished and not old enough, or under way: kept
 
 	// UploadsListed tells whether the store could be asked for its unfinished uploads. What it may not
@@ -100,11 +101,12 @@ func (r SweepReport) Complete() bool {
 //
 // What is garbage cannot be opened by anybody: the recording's key was in the envelope. But if envelopes
 // were lost, by somebody's mistake, their media looks the same, and a backup that has the envelopes needs
-// it. Look at a dry run first. More orphans than writers failed are a reason not to go on. Media of a patient
-// on hold is kept in any case.
+// it. Look at a dry run first. More orphans than writers failed are a reason not to go on. Media and unfinished
+// uploads of a patient on hold are kept in any case. Holds lie at the root of the store, under "holds/": the
+// credentials must let them be read there, whatever the prefix.
 //
 // A store in one directory cannot name what its unfinished uploads were to be, and knows for certain that
-// nobody is writing them; a sweep of any scope removes all of them.
+// nobody is writing them; a sweep of any scope removes all of them, whoever is on hold.
 //
 // Errors: [ErrInvalidOptions], [storage.ErrInvalidName] for a prefix; with a report, those of
 // [storage.Store] for List, and the context's.
@@ -234,7 +236,7 @@ func (s *sweeper) orphan(ctx context.Context, id keys.RecordingID, media storage
 		return
 	}
 	finding := about(KindOrphan, id, media, "")
-	hold, err := exists(ctx, s.store, s.layout.Hold(id.KeyID()))
+	hold, err := layout.Held(ctx, s.store, id.KeyID())
 	var envelope *storage.Info
 	if err == nil {
 		envelope, err = exists(ctx, s.store, s.layout.Envelope(id)) // last, just before the removal
@@ -294,6 +296,21 @@ func (s *sweeper) upload(ctx context.Context, lister storage.UploadLister, uploa
 	}
 	finding := Finding{Kind: KindUpload, ID: id, Object: upload.Name, Upload: upload.ID, Since: upload.Started.UTC()}
 	young := !s.old(upload.Started)
+	if !young && known {
+		hold, err := layout.Held(ctx, s.store, id.KeyID())
+		if err != nil {
+			s.fail(ctx, finding, err)
+			return
+		}
+		if hold != nil {
+			finding.Kind = KindHeldUpload
+			s.record(func(r *SweepReport) {
+				r.HeldUploads++
+				r.Findings.add(finding)
+			})
+			return
+		}
+	}
 	if !young && s.options.Remove {
 		err := lister.AbortUpload(ctx, upload)
 		young = errors.Is(err, storage.ErrInUse)

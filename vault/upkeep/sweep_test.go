@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/layout"
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
@@ -41,8 +43,7 @@ func TestSweepRemovesGarbageAndNothingElse(t *testing.T) {
 		b.remove(t, b.layout.Media(damaged))
 		stray := b.layout.Patient(alice.keyID) + "notes"
 		elsewhere := "other/" + b.layout.Media(kept[0])
-		hold := b.layout.Hold(alice.keyID)
-		for _, name := range []string{stray, elsewhere, b.layout.Root() + "x/y/media"} {
+		for _, name := range []string{stray, elsewhere, layout.Hold(keys.NewKeyID(make([]byte, keys.KeyIDBytes))), b.layout.Root() + "x/y/media"} {
 			b.write(t, name, []byte("not ours"))
 		}
 		clean := b.objects(t)
@@ -85,15 +86,68 @@ func TestSweepRemovesGarbageAndNothingElse(t *testing.T) {
 
 		b.open(t, alice, kept[0])
 		b.open(t, bob, kept[1])
+	})
+}
 
+func TestSweepKeepsAllOfAPatientOnHold(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice, bob := b.enrol(t), b.enrol(t)
+		hold := layout.Hold(alice.keyID)
 		b.write(t, hold, []byte("{}"))
 		held := b.orphan(t, alice, 50)
-		report = b.sweep(t, scope.All())
-		assert.Contains(t, b.objects(t), b.layout.Media(held), "a patient on hold")
-		assert.Contains(t, b.objects(t), hold)
-		assert.EqualValues(t, 1, report.Held.Count)
+		b.orphan(t, bob, 50)
+		report := b.sweep(t, scope.All())
+		assert.Equal(t, []string{b.layout.Media(held), hold}, b.objects(t))
+		assert.Equal(t, upkeep.Tally{Count: 1, Bytes: segment.CiphertextSize(50)}, report.Held)
 		assert.EqualValues(t, 1, report.Findings.Counts[upkeep.KindHeld])
+		assert.EqualValues(t, 1, report.Orphans.Count, "of the other patient")
+
+		b.write(t, hold, nil) // as it is left where a hold was cleared
+		report = b.sweep(t, scope.All())
+		assert.Equal(t, []string{hold}, b.objects(t))
+		assert.Zero(t, report.Held)
+		assert.EqualValues(t, 1, report.Orphans.Count)
 	})
+}
+
+// A directory cannot tell whose its unfinished uploads are.
+func TestSweepKeepsTheUploadsOfAPatientOnHold(t *testing.T) {
+	b := servers(t)
+	alice, bob := b.enrol(t), b.enrol(t)
+	b.write(t, layout.Hold(alice.keyID), []byte("{}"))
+	held := b.layout.Media(keys.NewRecordingID(alice.keyID))
+	b.abandon(t, held)
+	b.abandon(t, b.layout.Media(keys.NewRecordingID(bob.keyID)))
+	for range 2 {
+		report := b.sweep(t, scope.All())
+		assert.EqualValues(t, 1, report.HeldUploads)
+		assert.Zero(t, report.YoungUploads)
+		assert.EqualValues(t, 1, report.Findings.Counts[upkeep.KindHeldUpload])
+		assert.Equal(t, []string{strings.TrimPrefix(held, prefix)}, b.uploads(t))
+	}
+
+	unreadable := spy{b.store, func(_ context.Context, verb, name string) error {
+		if name == layout.Hold(alice.keyID) {
+			return storage.ErrDenied
+		}
+		return nil
+	}}
+	report, err := upkeep.SweepOfAnyAge(t.Context(), listingSpy{unreadable, b.store.(storage.UploadLister)}, upkeep.SweepOptions{
+		Prefix: prefix, Scope: scope.All(), OlderThan: time.Nanosecond, Remove: true,
+	})
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, report.Findings.Counts[upkeep.KindUnchecked])
+	assert.Len(t, b.uploads(t), 1, "where it cannot be told, it stays")
+
+	b.write(t, layout.Hold(alice.keyID), nil)
+	assert.EqualValues(t, 1, b.sweep(t, scope.All()).Uploads)
+	assert.Empty(t, b.uploads(t))
+}
+
+// listingSpy is a spy that lists uploads too.
+type listingSpy struct {
+	spy
+	storage.UploadLister
 }
 
 func TestSweepLeavesWhatIsYoung(t *testing.T) {

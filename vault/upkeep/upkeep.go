@@ -49,6 +49,8 @@ const (
 	KindHeld Kind = "held_orphan"
 	// KindUpload: an unfinished upload, older than any may last. It was removed, or would be.
 	KindUpload Kind = "unfinished_upload"
+	// KindHeldUpload: an unfinished upload of a patient who is on hold. It stays.
+	KindHeldUpload Kind = "held_upload"
 )
 
 // What Sweep and Verify find. All of it stays as it is.
