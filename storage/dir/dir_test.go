@@ -2,13 +2,16 @@ package dir_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -369,3 +372,30 @@ func TestAClosedStoreIsUnavailable(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func TestAListingSurvivesDirectoriesThatGoMeanwhile(t *testing.T) {
+	store, err := dir.Open(t.TempDir())
+	require.NoError(t, err)
+	var lister sync.WaitGroup
+	done := make(chan struct{})
+	lister.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			for _, err := range store.List(context.Background(), "") {
+				assert.NoError(t, err)
+			}
+		}
+	})
+	for i := range 2000 {
+		name := fmt.Sprintf("a/%d/b/c", i%7)
+		_, err := store.Put(t.Context(), name, strings.NewReader("x"), 1, storage.Condition{})
+		require.NoError(t, err)
+		require.NoError(t, store.Delete(t.Context(), name))
+	}
+	close(done)
+	lister.Wait()
+}

@@ -84,6 +84,9 @@ func (s *Store) readDir(dir string) ([]entry, error) {
 	}
 	defer f.Close()
 	infos, err := f.Readdir(-1)
+	if errors.Is(err, fs.ErrNotExist) && dir != "" {
+		return nil, nil // it was removed since it was opened
+	}
 	if err != nil {
 		return nil, err
 	}
