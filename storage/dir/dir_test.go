@@ -390,7 +390,7 @@ func TestAListingSurvivesDirectoriesThatGoMeanwhile(t *testing.T) {
 			}
 		}
 	})
-	for i := range 2000 {
+	for i := range 500 {
 		name := fmt.Sprintf("a/%d/b/c", i%7)
 		_, err := store.Put(t.Context(), name, strings.NewReader("x"), 1, storage.Condition{})
 		require.NoError(t, err)
