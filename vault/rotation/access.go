@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	// maxFailures is how many requests to the keyring, or to the store, may fail in a row.
+	// maxFailures is how many requests of a kind may fail in a row.
 	maxFailures = 10
-	// requestTimeout bounds one read or write of an envelope.
+	// requestTimeout bounds one request for an envelope or to write it.
 	requestTimeout = 30 * time.Second
 	// maxReads is how often an envelope is asked for, if connections drop while it comes.
 	maxReads = 3
@@ -31,6 +31,8 @@ const (
 var (
 	// errDamaged: what is stored is no envelope of this recording.
 	errDamaged = errors.New("envelope is damaged")
+	// errDropped: the connection dropped while an object came.
+	errDropped = errors.New("connection dropped")
 	// errContended: others kept changing the envelope.
 	errContended = errors.New("envelope kept changing")
 	// errInterrupted: the run ended before it was known what became of the request.
@@ -44,10 +46,14 @@ type access struct {
 	store   storage.Store
 	layout  layout.Layout
 
-	keyringRate, storageRate     *rate.Limiter
-	calls, reads, writes         atomic.Int64
-	calling, reading             atomic.Int64 // time taken in all, in nanoseconds
-	keyringFailed, storageFailed atomic.Int64 // in a row
+	keyringRate, storageRate *rate.Limiter
+	calls, reads, writes     atomic.Int64
+	calling, reading         atomic.Int64 // time taken in all, in nanoseconds
+
+	// Failures in a row, of each kind of request for itself: with the wrong role, or a store that is
+	// read-only, one kind keeps failing while another works.
+	versionsFailed, changesFailed, rewrapsFailed atomic.Int64
+	listingsFailed, readsFailed, writesFailed    atomic.Int64
 
 	giveUp func(error) // ends the run
 }
@@ -69,29 +75,29 @@ func (a *access) meanTimes() (call, read time.Duration) {
 	return time.Duration(a.calling.Load() / max(1, a.calls.Load())), time.Duration(a.reading.Load() / max(1, a.reads.Load()))
 }
 
-// ask makes one call to the keyring, when it is its turn.
-func ask[T any](ctx context.Context, a *access, call func(context.Context) (T, error)) (T, error) {
+// ask makes one call to the keyring, when it is its turn, and counts its failures with those of its kind.
+func ask[T any](ctx context.Context, a *access, inARow *atomic.Int64, call func(context.Context) (T, error)) (T, error) {
 	if err := wait(ctx, a.keyringRate); err != nil {
 		return *new(T), err
 	}
-	return askNow(ctx, a, call)
+	return askNow(ctx, a, inARow, call)
 }
 
-func askNow[T any](ctx context.Context, a *access, call func(context.Context) (T, error)) (T, error) {
+func askNow[T any](ctx context.Context, a *access, inARow *atomic.Int64, call func(context.Context) (T, error)) (T, error) {
 	a.calls.Add(1)
 	start := time.Now()
 	answer, err := call(ctx)
 	a.calling.Add(int64(time.Since(start)))
-	a.watch(&a.keyringFailed, err, keys.ErrDenied, keys.ErrUnavailable)
+	a.watch(inARow, err, keys.ErrDenied, keys.ErrUnavailable)
 	return answer, ended(ctx, err)
 }
 
 func (a *access) versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
-	return ask(ctx, a, func(ctx context.Context) (keys.Versions, error) { return a.keyring.Versions(ctx, id) })
+	return ask(ctx, a, &a.versionsFailed, func(ctx context.Context) (keys.Versions, error) { return a.keyring.Versions(ctx, id) })
 }
 
 func (a *access) rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error) {
-	results, err := ask(ctx, a, func(ctx context.Context) ([]keys.RewrapResult, error) {
+	results, err := ask(ctx, a, &a.rewrapsFailed, func(ctx context.Context) ([]keys.RewrapResult, error) {
 		return a.keyring.Rewrap(ctx, id, items)
 	})
 	if err == nil && len(results) != len(items) {
@@ -106,7 +112,7 @@ func (a *access) change(ctx, finish context.Context, call func(context.Context) 
 	if err := wait(ctx, a.keyringRate); err != nil {
 		return err
 	}
-	_, err := askNow(finish, a, func(ctx context.Context) (struct{}, error) { return struct{}{}, call(ctx) })
+	_, err := askNow(finish, a, &a.changesFailed, func(ctx context.Context) (struct{}, error) { return struct{}{}, call(ctx) })
 	return err
 }
 
@@ -119,16 +125,9 @@ type stored struct {
 
 // read fetches and parses an envelope. It is errDamaged if it is not one of this recording.
 func (a *access) read(ctx context.Context, id keys.RecordingID) (stored, error) {
-	if err := wait(ctx, a.storageRate); err != nil {
-		return stored{}, err
-	}
-	a.reads.Add(1)
-	start := time.Now()
 	text, etag, err := a.fetch(ctx, a.layout.Envelope(id))
-	a.reading.Add(int64(time.Since(start)))
-	a.watchStorage(err)
 	if err != nil {
-		return stored{}, ended(ctx, err)
+		return stored{}, err
 	}
 	parsed, err := envelope.Parse(text)
 	if err != nil {
@@ -144,27 +143,42 @@ func (a *access) read(ctx context.Context, id keys.RecordingID) (stored, error) 
 	return stored{parsed, version, etag}, err
 }
 
-// fetch returns the text of an object, or of one that is too long for an envelope as much as makes it too
-// long.
+// fetch gets an object, and asks again if the connection drops. Each request waits for its turn.
 func (a *access) fetch(ctx context.Context, name string) (text []byte, etag string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	for range maxReads {
-		var object *storage.Object
-		if object, err = a.store.Get(ctx, name, 0, envelope.MaxSize+1); err != nil {
+		if err := wait(ctx, a.storageRate); err != nil {
 			return nil, "", err
 		}
-		text = make([]byte, max(0, min(object.Info.Size, envelope.MaxSize+1)))
-		_, err = io.ReadFull(object, text)
-		_ = object.Close()
-		if err == nil {
-			return text, object.Info.ETag, nil
+		a.reads.Add(1)
+		start := time.Now()
+		text, etag, err = a.get(ctx, name)
+		a.reading.Add(int64(time.Since(start)))
+		if !errors.Is(err, errDropped) {
+			break
 		}
+	}
+	a.watchStorage(&a.readsFailed, err)
+	return text, etag, ended(ctx, err)
+}
+
+// get returns the text of an object, or of one that is too long for an envelope as much as makes it too
+// long.
+func (a *access) get(ctx context.Context, name string) (text []byte, etag string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	object, err := a.store.Get(ctx, name, 0, envelope.MaxSize+1)
+	if err != nil {
+		return nil, "", err
+	}
+	defer object.Close()
+	text = make([]byte, max(0, min(object.Info.Size, envelope.MaxSize+1)))
+	if _, err := io.ReadFull(object, text); err != nil {
 		if ctx.Err() != nil {
 			return nil, "", ctx.Err()
 		}
+		return nil, "", fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, errDropped, err)
 	}
-	return nil, "", fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	return text, object.Info.ETag, nil
 }
 
 // replace puts an envelope in the place of one that was read, if that is still there. It is the caller who
@@ -175,7 +189,7 @@ func (a *access) replace(ctx context.Context, old stored, next envelope.Envelope
 	defer cancel()
 	text := next.Encode()
 	_, err := a.store.Put(limited, a.layout.Envelope(next.ID), bytes.NewReader(text), int64(len(text)), storage.IfMatch(old.etag))
-	a.watchStorage(err)
+	a.watchStorage(&a.writesFailed, err)
 	return ended(ctx, err)
 }
 
@@ -191,8 +205,8 @@ func wait(ctx context.Context, limiter *rate.Limiter) error {
 	return ended(ctx, ctx.Err())
 }
 
-// watch counts failures in a row that are not about a single patient or recording, and gives up after
-// too many.
+// watch counts failures in a row of one kind of request that are not about a single patient or
+// recording, and gives up after too many.
 func (a *access) watch(inARow *atomic.Int64, err error, failures ...error) {
 	for _, failure := range failures {
 		if errors.Is(err, failure) {
@@ -207,11 +221,11 @@ func (a *access) watch(inARow *atomic.Int64, err error, failures ...error) {
 	}
 }
 
-func (a *access) watchStorage(err error) {
+func (a *access) watchStorage(inARow *atomic.Int64, err error) {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = storage.ErrUnavailable
 	}
-	a.watch(&a.storageFailed, err, storage.ErrUnavailable, storage.ErrDenied, storage.ErrNoBucket, storage.ErrFull)
+	a.watch(inARow, err, storage.ErrUnavailable, storage.ErrDenied, storage.ErrNoBucket, storage.ErrFull)
 }
 
 // ended tells a request that was interrupted with its run from one that failed, and one that took too

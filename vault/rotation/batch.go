@@ -155,7 +155,7 @@ func (r *run) settle(it *item, o outcome, err error) {
 		case current:
 			report.Before[it.stored.version]++
 			report.After[it.stored.version]++
-		case damaged, failed:
+		case notEnrolled, damaged, failed:
 			report.leave(Left{KeyID: p.id, ID: it.id, Reason: reasonOf(err), Detail: err.Error()})
 		}
 		p.outcomes[o]++

@@ -55,7 +55,7 @@ type Patients struct {
 	Unchanged   int `json:"unchanged"`    // there was nothing to do
 	Left        int `json:"left"`         // not to be done yet, or at all: see Report.Left
 	Erased      int `json:"erased"`       // the key was destroyed; the envelopes are waste
-	NotEnrolled int `json:"not_enrolled"` // there is no key
+	NotEnrolled int `json:"not_enrolled"` // the keyring knows of no key: see Report.Left
 	Failed      int `json:"failed"`       // with at least one failure
 }
 
@@ -89,8 +89,13 @@ type Requests struct {
 
 // Complete tells whether nothing failed, was damaged or was left. Of a run that returned no error, it
 // decides whether there is anything to see to.
+//
+// Recordings of a patient whom the keyring does not know are something to see to: they point to a keyring
+// that was lost, or to the wrong one. Those of an erased patient are not: nothing opens them any more, and
+// they are waste for package vault/erasure to remove.
 func (r Report) Complete() bool {
-	return r.Patients.Left == 0 && r.Patients.Failed == 0 && r.Envelopes.Damaged == 0 && r.Envelopes.Failed == 0
+	return r.Patients.Left == 0 && r.Patients.NotEnrolled == 0 && r.Patients.Failed == 0 &&
+		r.Envelopes.Damaged == 0 && r.Envelopes.Failed == 0
 }
 
 // Progress tells how far a run has come.

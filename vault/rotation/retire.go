@@ -103,7 +103,7 @@ func (r *run) scan(id keys.KeyID, oldest int, readers chan struct{}) (findings, 
 	defer reading.Wait()
 	for item, err := range r.layout.Walk(r.ctx, r.store, scope.Of(id)) {
 		if err != nil {
-			r.watchStorage(err)
+			r.watchStorage(&r.listingsFailed, err)
 			return findings{}, ended(r.ctx, err)
 		}
 		if item.Envelope == nil {
@@ -115,6 +115,7 @@ func (r *run) scan(id keys.KeyID, oldest int, readers chan struct{}) (findings, 
 			r.examine(item.ID, oldest, &found)
 		})
 	}
+	r.watchStorage(&r.listingsFailed, nil)
 	reading.Wait()
 	if r.ctx.Err() != nil {
 		return findings{}, fmt.Errorf("%w: %w", errInterrupted, r.ctx.Err())

@@ -26,6 +26,14 @@
 // envelope of the patient, and only then raise the minimum, never beyond what was the newest version
 // before they began to read.
 //
+// # One keyring for one bucket and prefix
+//
+// Retire and Trim read the envelopes of one store and one prefix, but the minimum that they raise holds
+// wherever the patient's key was used. What lies under another prefix or in another bucket and was wrapped
+// with the same key, they do not see: Retire ends its use all the same, and Trim destroys it for good. So
+// give each bucket and prefix a keyring (at Vault, a mount) of its own. Where several share one, run
+// Rewrap for all of them before Retire, and never Trim.
+//
 // # Who needs which right
 //
 // Plan, Rotate and Rewrap need the rotator's role at the keyring, Retire the retirer's and Trim the
@@ -67,6 +75,10 @@ type Options struct {
 
 	// Concurrency is how many requests of a kind are under way at a time: reads, keyring calls, and
 	// writes. Default 8, at most [MaxConcurrency].
+	//
+	// The clients of keyring and store must keep enough idle connections, about twice as many, or they
+	// make new ones all the time. storage/s3.NewClient does. The default transport of Vault's client
+	// keeps about three for a host: set MaxIdleConnsPerHost of api.Config.HttpClient.Transport.
 	Concurrency int
 
 	// KeyringRate and StorageRate bound the calls to the keyring and the reads and writes of
@@ -96,7 +108,8 @@ type Options struct {
 	DryRun bool
 
 	// Progress, if not nil, is told how far a run has come, every 100 ms and at the end. It is never
-	// called concurrently, and while it runs the next call waits, not the work.
+	// called concurrently, and while it runs the next call waits, not the work; but the run does not
+	// return before the last call has, so one that blocks keeps it from returning.
 	Progress func(Progress)
 }
 
@@ -138,8 +151,8 @@ func setDefault[T comparable](option *T, value T) {
 //
 // What fails for single patients and recordings ends no run: it is in the Report, and [Report.Complete]
 // is false. The errors of the verbs are those that end one: the context's, those of the store's
-// listing, and what the keyring or the store answers ten times in a row, each time after its own
-// retries: [keys.ErrDenied], [keys.ErrUnavailable], [storage.ErrDenied], [storage.ErrUnavailable],
+// listing, and what the keyring or the store answers ten times in a row to one kind of request, each
+// time after its own retries: [keys.ErrDenied], [keys.ErrUnavailable], [storage.ErrDenied], [storage.ErrUnavailable],
 // [storage.ErrNoBucket], [storage.ErrFull]. With an error too, the Report tells what was done.
 //
 // When a run ends early, changes that were begun are finished, for up to five seconds, and nothing else
@@ -188,6 +201,9 @@ func (r *Rotation) Rewrap(ctx context.Context, s scope.Scope) (Report, error) {
 // older than the grace period, it reads every envelope, and if all are at the newest version, makes
 // that the oldest that unwraps. Others are left, and the Report says why.
 // The keyring can take it back.
+//
+// The versions end wherever the patient's key was used, and Retire reads one store and one prefix only:
+// a keyring must be for one bucket and prefix. Where several share one, run Rewrap for all of them first.
 func (r *Rotation) Retire(ctx context.Context, s scope.Scope) (Report, error) {
 	return r.run(ctx, verbRetire, s, (*run).retire)
 }
@@ -196,6 +212,9 @@ func (r *Rotation) Retire(ctx context.Context, s scope.Scope) (Report, error) {
 // patient and found none that needs them. Nothing brings a trimmed version back but a backup of the
 // keyring, and copies of envelopes from before their rewrap, such as in backups and older versions of
 // objects, open nothing any more.
+//
+// Never trim where several buckets or prefixes share a keyring: Trim reads one store and one prefix only,
+// and recordings elsewhere that still need a version which it destroys are lost for good.
 func (r *Rotation) Trim(ctx context.Context, s scope.Scope) (Report, error) {
 	return r.run(ctx, verbTrim, s, (*run).trim)
 }

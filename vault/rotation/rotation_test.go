@@ -1,13 +1,17 @@
 package rotation_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -196,19 +200,36 @@ func TestOnePatientsFailureStopsNobodyElse(t *testing.T) {
 		e := b.envelope(t, recordings[0].id)
 		e.ID = stranger
 		b.overwrite(t, objectName(stranger, "envelope"), e.Encode())
+		strangerIsLeft := func(left []rotation.Left, reasons map[string]int) {
+			assert.Equal(t, map[string]int{keys.ErrNotEnrolled.Error(): 1}, reasons)
+			if assert.Len(t, left, 1) {
+				assert.Equal(t, strangers, left[0].KeyID)
+			}
+		}
 
 		report := b.rewrap(t)
+		assert.False(t, report.Complete())
+		strangerIsLeft(report.Left, report.Reasons)
 		assert.Equal(t, rotation.Patients{Seen: 5, Changed: 3, Erased: 1, NotEnrolled: 1}, report.Patients)
 		assert.Equal(t, rotation.Envelopes{Seen: 7, Rewrapped: 3, Keyless: 4}, report.Envelopes)
 		b.opens(t, recordings...)
 		_, err = b.read(t, lost[0])
 		assert.ErrorIs(t, err, keys.ErrErased)
 
-		assert.Equal(t, rotation.Patients{Seen: 5, Changed: 3, Erased: 1, NotEnrolled: 1}, b.rotate(t).Patients)
+		report = b.rotate(t)
+		assert.Equal(t, rotation.Patients{Seen: 5, Changed: 3, Erased: 1, NotEnrolled: 1}, report.Patients)
+		assert.False(t, report.Complete())
+		strangerIsLeft(report.Left, report.Reasons)
 		plan, err := b.rotation(t, b.rotator, rotation.Options{}).Plan(t.Context(), scope.All())
 		require.NoError(t, err)
 		assert.Equal(t, rotation.Patients{Seen: 5, Changed: 3, Erased: 1, NotEnrolled: 1}, plan.Patients)
 		assert.Equal(t, rotation.Envelopes{Seen: 7, Older: 3, Keyless: 4}, plan.Envelopes)
+		strangerIsLeft(plan.Left, plan.Reasons)
+
+		require.NoError(t, b.store.Delete(t.Context(), objectName(stranger, "envelope")))
+		report = b.rewrap(t)
+		assert.Equal(t, rotation.Patients{Seen: 4, Changed: 3, Erased: 1}, report.Patients)
+		assert.True(t, report.Complete(), "what is left of an erased patient is waste")
 	})
 }
 
@@ -252,6 +273,126 @@ func TestARunEndsWhenTheKeyringKeepsFailing(t *testing.T) {
 	assert.Equal(t, 5, report.Patients.Failed)
 	assert.Equal(t, 60, b.rewrap(t).Patients.Seen)
 	assert.Equal(t, rotation.Patients{Seen: 60, Unchanged: 60}, b.rewrap(t).Patients)
+}
+
+// changesDenied is a keyring whose role may look but change nothing.
+type changesDenied struct {
+	rotation.Keyring
+	calls atomic.Int64
+}
+
+func (k *changesDenied) Rotate(context.Context, keys.KeyID) error {
+	k.calls.Add(1)
+	return keys.ErrDenied
+}
+
+func (k *changesDenied) Retire(context.Context, keys.KeyID, int) error {
+	k.calls.Add(1)
+	return keys.ErrDenied
+}
+
+func TestARunEndsWhenOneKindOfRequestKeepsFailing(t *testing.T) {
+	b := embedded(t)
+	var last keys.KeyID
+	for range 30 {
+		var patient keys.Patient
+		patient, last = b.enrol(t)
+		b.put(t, patient, 10)
+	}
+	one := hasty()
+	one.Concurrency = 1
+
+	keyring := &changesDenied{Keyring: b.rotator}
+	_, err := b.rotation(t, keyring, one).Rotate(t.Context(), scope.All())
+	assert.ErrorIs(t, err, keys.ErrDenied)
+	assert.EqualValues(t, 10, keyring.calls.Load())
+
+	b.rotate(t)
+	writes := 0
+	store := &faulty{Store: b.store, putError: func(string) fault { writes++; return lostWrite }}
+	_, err = rotationOf(t, b.rotator, store, one).Rewrap(t.Context(), scope.All())
+	assert.ErrorIs(t, err, storage.ErrUnavailable)
+	assert.GreaterOrEqual(t, writes, 10)
+	assert.Less(t, writes, 14, "what was begun is finished, and nothing else")
+
+	b.rewrap(t)
+	b.waitForGrace(t, last)
+	keyring = &changesDenied{Keyring: b.retirer}
+	_, err = b.rotation(t, keyring, one).Retire(t.Context(), scope.All())
+	assert.ErrorIs(t, err, keys.ErrDenied)
+	assert.EqualValues(t, 10, keyring.calls.Load())
+}
+
+// dropping is a store whose connections drop while objects come.
+type dropping struct {
+	storage.Store
+	gets atomic.Int64
+}
+
+func (s *dropping) Get(ctx context.Context, name string, offset, length int64) (*storage.Object, error) {
+	s.gets.Add(1)
+	object, err := s.Store.Get(ctx, name, offset, length)
+	if err != nil {
+		return nil, err
+	}
+	_ = object.Close()
+	object.ReadCloser = io.NopCloser(iotest.ErrReader(errors.New("the test's fault")))
+	return object, nil
+}
+
+func TestReadsThatDropAreCountedAndKeepTheRate(t *testing.T) {
+	b := embedded(t)
+	patient, _ := b.enrol(t)
+	b.putMany(t, patient, 2)
+	store := &dropping{Store: b.store}
+	start := time.Now()
+	report, err := rotationOf(t, b.rotator, store, rotation.Options{StorageRate: 20}).Rewrap(t.Context(), scope.All())
+	require.NoError(t, err)
+	assert.GreaterOrEqual(t, time.Since(start), 5*time.Second/20)
+	assert.EqualValues(t, 6, store.gets.Load(), "three for each")
+	assert.Equal(t, 6, report.Requests.Reads)
+	assert.Equal(t, map[string]int{storage.ErrUnavailable.Error(): 2}, report.Reasons)
+}
+
+// stuck is a keyring that does not answer.
+type stuck struct{ rotation.Keyring }
+
+func (stuck) Rewrap(ctx context.Context, _ keys.KeyID, _ []keys.RewrapItem) ([]keys.RewrapResult, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestACancelledRunCountsNoPatientItHasNotLookedAt(t *testing.T) {
+	b := embedded(t)
+	patient, _ := b.enrol(t)
+	r := b.put(t, patient, 10)
+	e := b.envelope(t, r.id)
+	for _, part := range []string{"envelope", "media"} {
+		require.NoError(t, b.store.Delete(t.Context(), objectName(r.id, part)))
+	}
+	// The first patient has as many envelopes as may be in flight, so the second must wait.
+	for i := range 513 {
+		fill := byte(1)
+		if i == 512 {
+			fill = 2
+		}
+		e.ID = keys.NewRecordingID(keys.NewKeyID(bytes.Repeat([]byte{fill}, keys.KeyIDBytes)))
+		b.overwrite(t, objectName(e.ID, "envelope"), e.Encode())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var last rotation.Progress
+	options := rotation.Options{Progress: func(p rotation.Progress) {
+		last = p
+		if p.Patients.Seen == 2 {
+			cancel()
+		}
+	}}
+	report, err := b.rotation(t, stuck{b.rotator}, options).Rewrap(ctx, scope.All())
+	assert.ErrorIs(t, err, context.Canceled)
+	assert.Equal(t, rotation.Patients{Seen: 2}, report.Patients)
+	assert.True(t, last.Final)
+	assert.Less(t, last.Fraction, 1.0)
 }
 
 func TestACancelledRunReportsAndCanBeRunAgain(t *testing.T) {

@@ -98,7 +98,8 @@ func (r *run) tellProgress() (stop func()) {
 	}
 }
 
-// walk calls visit for every recording in the scope, patient by patient, until the run ends.
+// walk calls visit for every recording in the scope, patient by patient, until the run ends. It returns
+// nil only if visit has had the chance to take all.
 func (r *run) walk(visit func(layout.Item)) error {
 	prefixes := r.scope.Prefixes()
 	var patient keys.KeyID
@@ -118,6 +119,9 @@ func (r *run) walk(visit func(layout.Item)) error {
 			r.record(func(report *Report) { report.Patients.Seen++ })
 		}
 		visit(item)
+	}
+	if r.ctx.Err() != nil {
+		return r.ctx.Err() // visit may have passed over the last
 	}
 	r.listed(1)
 	return nil
@@ -190,6 +194,7 @@ func (r *run) patientFailed(id keys.KeyID, err error) {
 			report.Patients.Erased++
 		case errors.Is(err, keys.ErrNotEnrolled):
 			report.Patients.NotEnrolled++
+			report.leave(Left{KeyID: id, Reason: reasonOf(err), Detail: err.Error()})
 		case errors.Is(err, errInterrupted) && r.finish.Err() == nil:
 		default:
 			report.Patients.Failed++
