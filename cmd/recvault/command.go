@@ -84,7 +84,7 @@ so that everything can be tried without a server.`,
 			if err := cmd.ValidateFlagGroups(); err != nil {
 				return usagef("%v", err) // which names flags and no values
 			}
-			return c.checkOutput()
+			return errors.Join(c.checkOutput(), refuseEmpty(cmd.Flags()))
 		},
 	}
 	root.SetOut(c.stdout)
@@ -168,6 +168,18 @@ func flagError(cmd *cobra.Command, err error) error {
 		return usagef("the value of flag --%s is not of type %s; %s", invalid.GetFlag().Name, invalid.GetFlag().Value.Type(), hint)
 	}
 	return usagef("the flags cannot be understood; %s", hint)
+}
+
+// refuseEmpty refuses flags that were given an empty value, as an unset variable in a script gives them. To
+// take them for flags that were not given would do something else to somebody else.
+func refuseEmpty(flags *pflag.FlagSet) error {
+	var err error
+	flags.Visit(func(f *pflag.Flag) {
+		if value := f.Value.String(); value == "" || f.Name == "shards" && value == "0" {
+			err = usagef("flag --%s was given an empty value: leave it out or say what it is", f.Name)
+		}
+	})
+	return err
 }
 
 // wantedOutput finds out, before flags are parsed, how errors in them are to be told.

@@ -70,9 +70,9 @@
 //	  6  incomplete: some work is left, or problems were found; the report says which
 //	  7  damaged: a recording or an envelope is not what was written
 //	  8  held: a legal hold forbids it
-//	130  stopped by SIGINT, 143 by SIGTERM
+//	130  stopped by SIGINT, 143 by SIGTERM, 129 by SIGHUP
 //
-// The first SIGINT or SIGTERM lets what was begun finish, within seconds, and has it reported. The second
+// The first such signal lets what was begun finish, within seconds, and has it reported. The second
 // one ends the process at once. Either way, and after a crash, the same command does what is left.
 //
 // # Rotating

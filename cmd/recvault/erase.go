@@ -201,6 +201,11 @@ Role: eraser.`,
 			return err
 		}
 		if *dryRun {
+			if receiptFile != "" {
+				if err := checkNewFile(receiptFile); err != nil {
+					return err
+				}
+			}
 			return c.checkPlan(ctx, e, keyID, id, digest)
 		}
 		return c.confirm(receiptFile, func() (erasure.Receipt, error) {
@@ -246,7 +251,11 @@ func (c *cli) confirm(receiptFile string, erase func() (erasure.Receipt, error))
 	if file != nil {
 		err = writeReceipt(file, receipt)
 	}
-	return errors.Join(err, c.print(eraseReceipt{receipt}))
+	printErr := c.printDone(eraseReceipt{receipt}, "it is erased")
+	if printErr != nil && (file == nil || err != nil) {
+		c.printLine(receipt) // there will be no other
+	}
+	return errors.Join(err, printErr)
 }
 
 func writeReceipt(file *newFile, receipt erasure.Receipt) error {
@@ -259,7 +268,7 @@ func writeReceipt(file *newFile, receipt erasure.Receipt) error {
 		err = file.commit(text.Bytes())
 	}
 	if err != nil {
-		return fmt.Errorf("it is erased, but the receipt's file could not be written: %w", err)
+		return &notPrintedError{"it is erased", fmt.Errorf("write the receipt's file: %w", err)}
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ const (
 	exitIncomplete  = 6
 	exitDamaged     = 7
 	exitHeld        = 8
+	exitHungUp      = 129
 	exitInterrupted = 130
 	exitTerminated  = 143
 )
@@ -48,8 +49,8 @@ const exitCodesHelp = `Every command ends with one of these codes:
        says which
     7  damaged: a recording or an envelope is not what was written
     8  held: a legal hold forbids it
-  130  stopped by SIGINT (Ctrl-C), 143 by SIGTERM: what was begun is finished and
-       reported; the second signal stops at once
+  130  stopped by SIGINT (Ctrl-C), 143 by SIGTERM, 129 by SIGHUP: what was begun
+       is finished and reported; the second signal stops at once
 
 With --output json, the error is a JSON object on standard error:
 
@@ -57,7 +58,9 @@ With --output json, the error is a JSON object on standard error:
 
 "code" tells more than the exit code: usage, denied, invalid_grant, not_found,
 not_enrolled, erased, not_held, retired, exists, plan_changed, uncertain,
-unavailable, not_set_up, incomplete, damaged, held, interrupted, failure.`
+unavailable, not_set_up, incomplete, damaged, held, interrupted, failure, and
+not_printed: it is done, but the result could not be printed; the error says
+what was done.`
 
 // errIncomplete: the report tells of work that is left, or of problems.
 var errIncomplete = errors.New("incomplete")
@@ -76,11 +79,24 @@ func usagef(format string, args ...any) error {
 type interruption struct{ signal os.Signal }
 
 func (i interruption) Error() string {
-	if i.signal == syscall.SIGTERM {
+	switch i.signal {
+	case syscall.SIGTERM:
 		return "interrupted by SIGTERM"
+	case syscall.SIGHUP:
+		return "interrupted by SIGHUP"
 	}
 	return "interrupted"
 }
+
+// notPrintedError: something is done that cannot be taken back, and its result could not be printed.
+type notPrintedError struct {
+	done string
+	err  error
+}
+
+func (e *notPrintedError) Error() string { return e.done + ", but: " + e.err.Error() }
+
+func (e *notPrintedError) Unwrap() error { return e.err }
 
 // failure is how an error is told to those who called the command.
 type failure struct {
@@ -141,14 +157,19 @@ func classify(ctx context.Context, err error) failure {
 	text := oneLine(err)
 	var uncertain *vault.UncertainError
 	isUncertain := errors.As(err, &uncertain)
+	var notPrinted *notPrintedError
+	isDone := errors.As(err, &notPrinted)
 	if ctx.Err() != nil {
 		var stopped interruption
 		_ = errors.As(context.Cause(ctx), &stopped)
 		exit := exitInterrupted
-		if stopped.signal == syscall.SIGTERM {
+		switch stopped.signal {
+		case syscall.SIGTERM:
 			exit = exitTerminated
+		case syscall.SIGHUP:
+			exit = exitHungUp
 		}
-		if isUncertain || errors.Is(err, erasure.ErrIncomplete) {
+		if isUncertain || isDone || errors.Is(err, erasure.ErrIncomplete) {
 			return failure{stopped.Error() + ": " + text, "interrupted", exit} // there is something to see to
 		}
 		return failure{stopped.Error(), "interrupted", exit}
@@ -159,6 +180,9 @@ func classify(ctx context.Context, err error) failure {
 	}
 	if isUncertain {
 		return failure{text, "uncertain", exitUnavailable}
+	}
+	if isDone {
+		return failure{text, "not_printed", exitFailure}
 	}
 	for _, class := range classes {
 		if errors.Is(err, class.err) {

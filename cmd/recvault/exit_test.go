@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -197,6 +198,76 @@ func TestUsageErrorsRepeatNoArgument(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestErrorsRepeatNothingThatWasGivenInPlaceOfAFile(t *testing.T) {
+	d := inDirectory(t)
+	alice, _ := d.enrol("alice")
+	id := d.put(alice, random(t, 10))
+	servers := d.with("RECVAULT_DIR", "", "VAULT_ADDR", "http://127.0.0.1:1", "AWS_ENDPOINT_URL", "http://127.0.0.1:1", "RECVAULT_BUCKET", "recordings")
+	for _, canary := range []string{"MRN-4711 Jane Doe", "recvault-grant-1." + strings.Repeat("canary", 100), "canary/with/slashes"} {
+		for _, c := range []struct {
+			d    *deployment
+			flag string
+			args []string
+		}{
+			{servers, "--token-file", []string{"rotate", "--all", "--token-file", canary}},
+			{d, "--grant-file", []string{"get", "--grant-file", canary, "--out", d.path("out"), id}},
+			{d, "--grant-file", []string{"verify", "--all", "--grant-file", canary}},
+			{d, "--patient-file", []string{"enrol", "--patient-file", canary}},
+			{d, "--patient-file", []string{"put", "--patient-file", canary, alice}},
+			{d, "--patient-file", []string{"rotate", "--patient-file", canary}},
+			{d, "--key-id-file", []string{"rotate", "--key-id-file", canary}},
+			{d, "--metadata-file", []string{"put", "--patient-file", alice, "--metadata-file", canary, alice}},
+			{d, "FILE", []string{"put", "--patient-file", alice, canary}},
+			{d, "FILE", []string{"put", "--dry-run", "--patient-file", alice, canary}},
+			{d, "FILE", []string{"inspect", canary}},
+		} {
+			for _, form := range []string{"text", "json"} {
+				o := c.d.run(append(c.args, "--output", form)...).exits(exitFailure)
+				assert.NotContains(t, o.stdout+o.stderr, canary, "%q", c.args)
+				assert.Contains(t, o.stderr, c.flag)
+			}
+		}
+	}
+	// Nor does an error in reading what could be opened.
+	folder := d.path("MRN-4711")
+	require.NoError(t, os.Mkdir(folder, 0o700))
+	assert.NotContains(t, d.run("put", "--patient-file", alice, folder).exits(exitUsage).stderr, "MRN-4711")
+	_, err := (&input{source: failing{}, flag: "FILE"}).Read(nil)
+	assert.EqualError(t, err, "FILE: input/output error")
+}
+
+type failing struct{ io.Closer }
+
+func (failing) Read([]byte) (int, error) {
+	return 0, &os.PathError{Op: "read", Path: "MRN-4711", Err: syscall.EIO}
+}
+
+func TestAnEmptyValueIsNotTakenForNone(t *testing.T) {
+	d := inDirectory(t)
+	alice, aliceID := d.enrol("alice")
+	d.put(alice, random(t, 10))
+	other := d.with("RECVAULT_PATIENT", strings.TrimSpace(readFile(t, alice)), "RECVAULT_OPERATOR", "o")
+	for _, args := range [][]string{
+		{"erase", "plan", "--key-id", ""},
+		{"erase", "plan", "--recording", ""},
+		{"erase", "plan", "--patient-file", ""},
+		{"erase", "confirm", "--digest", "x", "--key-id", ""},
+		{"hold", "set", "--reason", "r", "--key-id", ""},
+		{"enrol", "--patient-file", ""},
+		{"list", "--key-id="},
+		{"revoke", "--accessor", ""},
+		{"rotate", "--key-id", ""},
+		{"rotate", "--key-id", aliceID, "--key-id", ""},
+		{"rotate", "--key-id", aliceID, "--key-id-file", ""},
+		{"rotate", "--all", "--older-than", ""},
+		{"rotate", "--shard", ""},
+		{"rotate", "--all", "--dir", ""},
+	} {
+		other.wants(exitUsage, "usage", args...)
+	}
+	other.run("erase", "plan").ok()
 }
 
 func TestSweepRemovesWhatUnfinishedUploadsLeftIfTold(t *testing.T) {

@@ -21,6 +21,15 @@ func createFile(path string) (*newFile, error) {
 	return &newFile{file}, nil
 }
 
+// checkNewFile tells, for a dry run, whether createFile would find a file of that name, or no directory for it.
+func checkNewFile(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s: %w", path, fs.ErrExist)
+	}
+	_, err := os.Stat(filepath.Dir(path))
+	return err
+}
+
 // commit writes the file, and returns when it is on disk.
 func (f *newFile) commit(text []byte) error {
 	_, err := f.file.Write(text)
@@ -44,11 +53,15 @@ type partialFile struct {
 	overwrite bool
 }
 
-// createPartial begins a file. It returns fs.ErrExist if there is one that may not be overwritten.
+// createPartial begins a file. It returns fs.ErrExist if there is one that may not be overwritten. Renaming
+// would put a file in the place of a device, a pipe or a link, so none of those is ever overwritten.
 func createPartial(path string, overwrite bool) (*partialFile, error) {
-	if !overwrite {
-		if _, err := os.Lstat(path); err == nil {
+	if info, err := os.Lstat(path); err == nil {
+		switch {
+		case !overwrite:
 			return nil, existsError(path)
+		case !info.Mode().IsRegular():
+			return nil, usagef("--force replaces a regular file, and --out names something else")
 		}
 	}
 	file, err := os.CreateTemp(filepath.Dir(path), ".recvault-*") // with mode 0600

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -70,6 +71,11 @@ Role: granter.`,
 			return err
 		}
 		if *dryRun {
+			if out != "" && out != dash {
+				if err := checkNewFile(out); err != nil {
+					return err
+				}
+			}
 			keyID, err := k.KeyID(ctx, who)
 			if err != nil {
 				return err
@@ -84,7 +90,13 @@ Role: granter.`,
 	return cmd
 }
 
-func (c *cli) issue(ctx context.Context, k keys.Granter, who keys.Patient, options keys.GrantOptions, out string) error {
+// grantKeyring issues grants, and ends them again.
+type grantKeyring interface {
+	keys.Granter
+	keys.Unwrapper
+}
+
+func (c *cli) issue(ctx context.Context, k grantKeyring, who keys.Patient, options keys.GrantOptions, out string) error {
 	var file *newFile
 	if out != dash {
 		var err error
@@ -105,14 +117,28 @@ func (c *cli) issue(ctx context.Context, k keys.Granter, who keys.Patient, optio
 	result := grantResult{GrantDetails: g.Details(), MaxUses: options.MaxUses}
 	if file != nil {
 		result.File = out
-		return c.print(result)
+		return c.printDone(result, "the grant is in its file, with the accessor "+g.Accessor())
 	}
 	result.Grant = g.Reveal()
 	if c.output == outputText {
 		c.note("grant for %s, accessor %s, ends %s", g.KeyID(), g.Accessor(), humanTime(g.Expires()))
 	}
-	return c.print(result)
+	err = c.print(result)
+	if err == nil {
+		return nil
+	}
+	// Nobody has it, or somebody has a part of it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
+	defer cancel()
+	if revokeErr := k.RevokeSelf(ctx, g); revokeErr != nil {
+		done := fmt.Sprintf("the grant with the accessor %s was issued and could not be ended", g.Accessor())
+		return &notPrintedError{done, errors.Join(err, revokeErr)}
+	}
+	return &notPrintedError{fmt.Sprintf("the grant with the accessor %s was issued and ended again", g.Accessor()), err}
 }
+
+// revokeTimeout bounds the end of a grant that could not be printed.
+const revokeTimeout = 10 * time.Second
 
 func (r grantResult) writeText(w io.Writer) {
 	if r.Grant != "" {

@@ -150,7 +150,12 @@ Without a hold the code is 4.`,
 		if err != nil {
 			return err
 		}
-		return c.print(holdResult{KeyID: keyID, Cleared: &cleared})
+		result := holdResult{KeyID: keyID, Cleared: &cleared}
+		err = c.printDone(result, "the hold is cleared")
+		if err != nil {
+			c.printLine(result) // there is no other record
+		}
+		return err
 	}
 	return cmd
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -59,24 +58,14 @@ it is another recording's, or if the media is missing.`,
 }
 
 func (c *cli) inspectFile(ctx context.Context, path string) error {
-	var r io.Reader
-	if path == dash {
-		stdin, err := c.takeStdin(ctx, "envelope")
-		if err != nil {
-			return err
-		}
-		r = stdin
-	} else {
-		file, err := os.Open(path)
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		r = file
-	}
-	text, err := io.ReadAll(io.LimitReader(r, envelope.MaxSize+1))
+	in, err := c.openInput(ctx, path, "envelope", "FILE")
 	if err != nil {
-		return err
+		return fmt.Errorf("read the envelope: %w", err)
+	}
+	defer in.Close()
+	text, err := io.ReadAll(io.LimitReader(in, envelope.MaxSize+1))
+	if err != nil {
+		return fmt.Errorf("read the envelope: %w", err)
 	}
 	result, err := inspectEnvelope(text)
 	if err != nil {

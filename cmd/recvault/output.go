@@ -47,6 +47,14 @@ func (c *cli) print(r result) error {
 	return nil
 }
 
+// printDone prints the result of what cannot be taken back. If that fails, the error says what was done.
+func (c *cli) printDone(r result, done string) error {
+	if err := c.print(r); err != nil {
+		return &notPrintedError{done, err}
+	}
+	return nil
+}
+
 // errWriter keeps its first error, so that whoever writes text need not look.
 type errWriter struct {
 	w   io.Writer

@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"mime"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -63,7 +63,8 @@ func (c *cli) put() *cobra.Command {
 		GroupID: groupRecordings,
 		Long: `put encrypts a recording for one patient, stores it, and prints its ID. FILE is
 a file, or - for standard input. The recording exists when the command has
-ended with code 0; otherwise nothing was stored, save after code "uncertain".
+ended with code 0; otherwise nothing was stored, save after the codes
+"uncertain" and "not_printed", whose errors tell the ID.
 Interrupted, it stores nothing.
 
 The metadata are sealed in the recording. A title given as a flag is visible to
@@ -104,7 +105,7 @@ Role: writer.`,
 			}
 		}
 		flags.Duration = duration(length)
-		described, err := describe(metadataFile, flags, args[0])
+		described, err := c.describe(ctx, metadataFile, flags, args[0])
 		if err != nil {
 			return err
 		}
@@ -126,10 +127,8 @@ Role: writer.`,
 			if _, err := k.Versions(ctx, keyID); err != nil {
 				return err
 			}
-			if args[0] != dash {
-				if _, err := os.Stat(args[0]); err != nil {
-					return err
-				}
+			if err := c.checkPut(ctx, k, who, args[0], described); err != nil {
+				return err
 			}
 			return c.print(result)
 		}
@@ -142,16 +141,43 @@ Role: writer.`,
 			return err
 		}
 		result.ID = id.String()
-		return c.print(result)
+		return c.printDone(result, "the recording is stored, with the ID "+result.ID)
 	}
 	return cmd
 }
 
+// errNotWrapped: all that Put checks before it wraps a key is in order.
+var errNotWrapped = errors.New("a dry run wraps no key")
+
+// wrapsNothing is a keyring with which Put ends before anything is wrapped or stored.
+type wrapsNothing struct{ keyring }
+
+func (wrapsNothing) Wrap(context.Context, keys.Binding, *keys.RecordingKey) (keys.WrappedKey, error) {
+	return "", errNotWrapped
+}
+
+// checkPut tells whether there is a file, and whether its metadata would be accepted.
+func (c *cli) checkPut(ctx context.Context, k keyring, who keys.Patient, path string, m vault.Metadata) error {
+	if path != dash {
+		if _, err := statInput(path, "FILE"); err != nil {
+			return fmt.Errorf("read the recording: %w", err)
+		}
+	}
+	v, err := c.openVault(wrapsNothing{k})
+	if err != nil {
+		return err
+	}
+	if _, err = v.Put(ctx, who, strings.NewReader(""), m); errors.Is(err, errNotWrapped) {
+		return nil
+	}
+	return err
+}
+
 // describe puts the metadata together.
-func describe(metadataFile string, flags metadata, path string) (vault.Metadata, error) {
+func (c *cli) describe(ctx context.Context, metadataFile string, flags metadata, path string) (vault.Metadata, error) {
 	var m metadata
 	if metadataFile != "" {
-		text, err := readSmallFile(metadataFile)
+		text, err := c.readSmallFile(ctx, metadataFile, "metadata", "--metadata-file")
 		if err != nil {
 			return vault.Metadata{}, fmt.Errorf("read the metadata: %w", err)
 		}
@@ -211,34 +237,17 @@ func contentType(path string) string {
 }
 
 func (c *cli) putFile(ctx context.Context, v *vault.Vault, who keys.Patient, path string, size int64, m vault.Metadata) (vault.ID, error) {
-	var source io.Reader
-	if path == dash {
-		stdin, err := c.takeStdin(ctx, "recording")
-		if err != nil {
-			return vault.ID{}, err
-		}
-		source = stdin
-	} else {
-		file, err := os.Open(path)
-		if err != nil {
-			return vault.ID{}, err
-		}
-		defer file.Close()
-		info, err := file.Stat()
-		if err != nil {
-			return vault.ID{}, err
-		}
-		if info.IsDir() {
-			return vault.ID{}, usagef("%s is a directory", path)
-		}
-		if info.Mode().IsRegular() && info.Size() > 0 { // files in /proc claim to be empty
-			size = info.Size()
-		}
-		source = file
+	in, err := c.openInput(ctx, path, "recording", "FILE")
+	if err != nil {
+		return vault.ID{}, fmt.Errorf("read the recording: %w", err)
+	}
+	defer in.Close()
+	if in.size >= 0 {
+		size = in.size
 	}
 	p := c.startProgress("put")
 	defer p.end()
-	return v.Put(ctx, who, p.reader(source, size), m, vault.WithSize(size))
+	return v.Put(ctx, who, p.reader(in, size), m, vault.WithSize(size))
 }
 
 // openVault joins a keyring and the store.

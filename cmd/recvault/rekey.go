@@ -68,7 +68,7 @@ Role: writer, and a grant for the patient, of which it takes two uses or more.`,
 			return err
 		}
 		// With an error too, the new one exists: whoever keeps IDs must know of it.
-		return errors.Join(err, c.print(result))
+		return errors.Join(err, c.printDone(result, "the recording was encrypted anew, with the ID "+result.New))
 	}
 	return cmd
 }

@@ -392,8 +392,14 @@ Role: retirer.`,
 			if err := k.Reinstate(ctx, id, oldest); err != nil {
 				return err
 			}
-		} else if _, err := k.Versions(ctx, id); err != nil {
-			return err
+		} else {
+			versions, err := k.Versions(ctx, id)
+			if err != nil {
+				return err
+			}
+			if oldest < versions.MinAvailable || oldest > versions.Latest {
+				return keys.ErrInvalidVersion
+			}
 		}
 		return c.print(reinstateResult{*dryRun, oldest, id})
 	}

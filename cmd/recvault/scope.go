@@ -25,7 +25,7 @@ func (s *scopeFlags) add(cmd *cobra.Command) {
 	flags.BoolVar(&s.all, "all", false, "every patient")
 	flags.StringVar(&s.shard, "shard", "", "share `i/n` of all patients, i from 0 to n-1")
 	flags.IntVar(&s.shards, "shards", 0, "the share that JOB_COMPLETION_INDEX says, out of `n` (RECVAULT_SHARDS)")
-	flags.StringSliceVar(&s.keyIDs, "key-id", nil, "the patient with this `KeyID`; can be repeated")
+	flags.StringArrayVar(&s.keyIDs, "key-id", nil, "the patient with this `KeyID`; can be repeated")
 	flags.StringVar(&s.keyIDFile, "key-id-file", "", "the patients with the KeyIDs in this `file`, one to a line, - for standard input")
 	flags.StringVar(&s.patientFile, "patient-file", "", "the patients with the identifiers in this `file`, one to a line, - for standard input")
 	for _, one := range []string{"key-id", "key-id-file", "patient-file"} {
@@ -33,7 +33,7 @@ func (s *scopeFlags) add(cmd *cobra.Command) {
 			cmd.MarkFlagsMutuallyExclusive(one, many)
 		}
 	}
-	cmd.MarkFlagsMutuallyExclusive("shard", "shards")
+	cmd.MarkFlagsMutuallyExclusive("all", "shard", "shards")
 }
 
 // indexVariable is where Kubernetes tells a pod of an Indexed Job which of them it is.
@@ -52,6 +52,9 @@ func (s *scopeFlags) scope(ctx context.Context, c *cli, pseudonyms func() (keys.
 	}
 	if s.shard != "" {
 		return scope.ParseShard(s.shard)
+	}
+	if s.all && c.getenv("RECVAULT_SHARDS") != "" {
+		return scope.Scope{}, usagef("--all is every patient, but RECVAULT_SHARDS is set for a share of them: leave out one of the two")
 	}
 	shards := s.shards
 	if text := c.getenv("RECVAULT_SHARDS"); shards == 0 && text != "" {
@@ -92,7 +95,7 @@ func (s *scopeFlags) patients(ctx context.Context, c *cli, pseudonyms func() (ke
 		}
 	}
 	if s.keyIDFile != "" {
-		if err := c.eachLine(ctx, s.keyIDFile, "KeyIDs", add); err != nil {
+		if err := c.eachLine(ctx, s.keyIDFile, "KeyIDs", "--key-id-file", add); err != nil {
 			return nil, err
 		}
 	}
@@ -103,7 +106,7 @@ func (s *scopeFlags) patients(ctx context.Context, c *cli, pseudonyms func() (ke
 	if err != nil {
 		return nil, err
 	}
-	err = c.eachLine(ctx, s.patientFile, "patients", func(line string) error {
+	err = c.eachLine(ctx, s.patientFile, "patients", "--patient-file", func(line string) error {
 		id, err := k.KeyID(ctx, keys.Patient(line))
 		ids = append(ids, id)
 		return err

@@ -53,10 +53,10 @@ func (c *cli) secret(ctx context.Context, what, file, flag, variable string) (st
 	}
 	var text []byte
 	var err error
-	if file == dash {
-		text, err = c.secretFromStdin(ctx, what)
+	if terminal, ok := c.stdin.(*os.File); ok && file == dash && term.IsTerminal(int(terminal.Fd())) {
+		text, err = c.ask(ctx, terminal, what)
 	} else {
-		text, err = readSmallFile(file)
+		text, err = c.readSmallFile(ctx, file, what, flag)
 	}
 	if err != nil {
 		return "", fmt.Errorf("read the %s: %w", what, err)
@@ -76,17 +76,13 @@ func (c *cli) vaultToken(ctx context.Context) (string, error) {
 	return token, err
 }
 
-func readSmallFile(path string) ([]byte, error) {
-	file, err := os.Open(path)
+func (c *cli) readSmallFile(ctx context.Context, name, what, flag string) ([]byte, error) {
+	in, err := c.openInput(ctx, name, what, flag)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	return readSmall(file)
-}
-
-func readSmall(r io.Reader) ([]byte, error) {
-	text, err := io.ReadAll(io.LimitReader(r, maxSecretFile+1))
+	defer in.Close()
+	text, err := io.ReadAll(io.LimitReader(in, maxSecretFile+1))
 	if err == nil && len(text) > maxSecretFile {
 		err = fmt.Errorf("it has more than %d bytes", maxSecretFile)
 	}
@@ -95,34 +91,6 @@ func readSmall(r io.Reader) ([]byte, error) {
 
 func trimLineBreak(text []byte) []byte {
 	return bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
-}
-
-// takeStdin returns standard input for one use. Reading from it ends with the context.
-func (c *cli) takeStdin(ctx context.Context, what string) (io.Reader, error) {
-	if c.stdinFor != "" {
-		return nil, usagef("standard input cannot be read twice, for the %s and the %s", c.stdinFor, what)
-	}
-	c.stdinFor = what
-	// A Read of a terminal or a pipe cannot be called off. The goroutine that waits for it ends with the
-	// process.
-	reader, writer := io.Pipe()
-	go func() {
-		_, err := io.Copy(writer, c.stdin)
-		_ = writer.CloseWithError(err)
-	}()
-	context.AfterFunc(ctx, func() { _ = writer.CloseWithError(ctx.Err()) })
-	return reader, nil
-}
-
-func (c *cli) secretFromStdin(ctx context.Context, what string) ([]byte, error) {
-	if file, ok := c.stdin.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		return c.ask(ctx, file, what)
-	}
-	stdin, err := c.takeStdin(ctx, what)
-	if err != nil {
-		return nil, err
-	}
-	return readSmall(stdin)
 }
 
 // ask reads a line from a terminal that does not show it.
@@ -138,7 +106,7 @@ func (c *cli) ask(ctx context.Context, terminal *os.File, what string) ([]byte, 
 		err  error
 	}
 	answered := make(chan answer, 1)
-	go func() { // ends with the process, as in takeStdin
+	go func() { // ends with the process, as in interruptible
 		text, err := term.ReadPassword(int(terminal.Fd()))
 		answered <- answer{text, err}
 	}()
@@ -221,7 +189,7 @@ func (p *patientFlag) pseudonym(ctx context.Context, c *cli, open func() (keys.W
 // patients reads a file with one identifier to a line.
 func (c *cli) patients(ctx context.Context, file string) ([]keys.Patient, error) {
 	var patients []keys.Patient
-	err := c.eachLine(ctx, file, "patients", func(line string) error {
+	err := c.eachLine(ctx, file, "patients", "--patient-file", func(line string) error {
 		patients = append(patients, keys.Patient(line))
 		return keys.Patient(line).Validate()
 	})
@@ -229,23 +197,13 @@ func (c *cli) patients(ctx context.Context, file string) ([]keys.Patient, error)
 }
 
 // eachLine calls a function with each line of a file that is not empty.
-func (c *cli) eachLine(ctx context.Context, file, what string, do func(line string) error) error {
-	var r io.Reader
-	if file == dash {
-		stdin, err := c.takeStdin(ctx, what)
-		if err != nil {
-			return err
-		}
-		r = stdin
-	} else {
-		opened, err := os.Open(file)
-		if err != nil {
-			return fmt.Errorf("read the %s: %w", what, err)
-		}
-		defer opened.Close()
-		r = opened
+func (c *cli) eachLine(ctx context.Context, file, what, flag string, do func(line string) error) error {
+	in, err := c.openInput(ctx, file, what, flag)
+	if err != nil {
+		return fmt.Errorf("read the %s: %w", what, err)
 	}
-	lines := bufio.NewScanner(r)
+	defer in.Close()
+	lines := bufio.NewScanner(in)
 	for number := 1; lines.Scan(); number++ {
 		if lines.Text() == "" {
 			continue

@@ -126,6 +126,11 @@ func TestNoScopeIsAMistakeAndAllIsAMatterOfSayingSo(t *testing.T) {
 	d.run("rotate", "--shard", "4/4").exits(exitUsage)
 	d.run("rotate", "--shard", "0/4", "--shards", "4").exits(exitUsage)
 	d.run("rotate", "--shards", "4").exits(exitUsage)
+	d.run("rotate", "--all", "--shard", "0/4").exits(exitUsage)
+	d.with(indexVariable, "3").run("rotate", "--all", "--shards", "4").exits(exitUsage)
+	d.with(indexVariable, "3").run("rotate", "--shards", "0", "--key-id", ids[0]).exits(exitUsage)
+	d.with(indexVariable, "3", "RECVAULT_SHARDS", "4").run("rotate", "--shards", "0").exits(exitUsage)
+	assert.Contains(t, d.with(indexVariable, "3", "RECVAULT_SHARDS", "4").run("rotate", "--all").exits(exitUsage).stderr, "RECVAULT_SHARDS")
 	pod := d.with(indexVariable, "3")
 	for _, args := range [][]string{{"rotate"}, {"rotate", "--all"}, {"rotate", "--shards", "3"}} {
 		pod.run(args...).exits(exitUsage)
@@ -144,7 +149,7 @@ func TestNoScopeIsAMistakeAndAllIsAMatterOfSayingSo(t *testing.T) {
 	byFlag, byIndex, byVariable := 0, 0, 0
 	for i := range 4 {
 		byFlag += plan(d, "--shard", strconv.Itoa(i)+"/4")
-		byIndex += plan(d.with(indexVariable, strconv.Itoa(i)), "--all", "--shards", "4")
+		byIndex += plan(d.with(indexVariable, strconv.Itoa(i)), "--shards", "4")
 		byVariable += plan(d.with(indexVariable, strconv.Itoa(i), "RECVAULT_SHARDS", "4"))
 	}
 	assert.Equal(t, []int{8, 8, 8, 8}, []int{byFlag, byIndex, byVariable, plan(d, "--all")})
@@ -247,6 +252,21 @@ func dryRuns(t *testing.T, d *deployment) {
 	}
 	d.as("retirer").run(append([]string{"retire", "--all", "--dry-run"}, quickly...)...).exits(exitIncomplete)
 	d.as("writer").run("put", "--dry-run", "--patient-file", nobody, grant).exits(exitNotFound)
+	for _, fails := range []struct {
+		exit int
+		role string
+		args []string
+	}{
+		{exitUsage, "writer", []string{"put", "--patient-file", alice, d.home}},
+		{exitUsage, "writer", []string{"put", "--patient-file", alice, "--title", strings.Repeat("x", 2000), grant}},
+		{exitFailure, "writer", []string{"put", "--patient-file", alice, d.path("missing")}},
+		{exitUsage, "retirer", []string{"reinstate", "--key-id", aliceID, "--oldest", "3"}},
+		{exitFailure, "granter", []string{"grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--out", grant}},
+		{exitFailure, "granter", []string{"grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--out", d.path("missing/new")}},
+		{exitFailure, "eraser", []string{"erase", "confirm", "--key-id", aliceID, "--digest", digest, "--operator", "o", "--receipt", grant}},
+	} {
+		d.as(fails.role).run(append(fails.args, "--dry-run")...).exits(fails.exit)
+	}
 	confirm := []string{"erase", "confirm", "--dry-run", "--key-id", aliceID, "--operator", "o", "--digest"}
 	d.as("eraser").run(append(confirm, "another")...).exits(exitFailure)
 	require.Equal(t, before, d.snapshot())

@@ -4,9 +4,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -86,9 +89,13 @@ func TestASignalEndsAPutThatLeavesNothing(t *testing.T) {
 func TestASecondSignalStopsAtOnce(t *testing.T) {
 	d := inDirectory(t)
 	alice, _ := d.enrol("alice")
-	pipe := d.path("pipe") // nobody writes to it, so opening it waits for ever
-	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
-	command := d.asProcess().command("put", "--patient-file", alice, pipe)
+	id := d.put(alice, random(t, 1<<20))
+	unread, stdout, err := os.Pipe() // nobody reads it, and it holds less than the recording
+	require.NoError(t, err)
+	defer unread.Close()
+	defer stdout.Close()
+	command := d.asProcess().command("get", "--grant-file", d.grant(alice, "grant"), "--out", "-", id)
+	command.Stdout = stdout
 	require.NoError(t, command.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- command.Wait() }()
@@ -104,6 +111,180 @@ func TestASecondSignalStopsAtOnce(t *testing.T) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+func TestASignalEndsTheWaitForAPipe(t *testing.T) {
+	d := inDirectory(t)
+	alice, _ := d.enrol("alice")
+	id := d.put(alice, random(t, 10))
+	pipe := d.path("pipe")
+	for _, args := range [][]string{
+		{"put", "--patient-file", alice, pipe},
+		{"put", "--patient-file", alice, "--metadata-file", pipe, alice},
+		{"get", "--grant-file", pipe, "--out", d.path("out"), id},
+		{"enrol", "--patient-file", pipe},
+		{"inspect", pipe},
+	} {
+		require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+		command := d.asProcess().command(args...)
+		require.NoError(t, command.Start())
+		writer, err := os.OpenFile(pipe, os.O_WRONLY, 0) // returns when the command opens it
+		require.NoError(t, err)
+		require.NoError(t, command.Process.Signal(syscall.SIGTERM))
+		var exit *exec.ExitError
+		require.ErrorAs(t, command.Wait(), &exit)
+		assert.Equal(t, exitTerminated, exit.ExitCode(), "%q", args)
+		require.NoError(t, writer.Close())
+		require.NoError(t, os.Remove(pipe))
+	}
+}
+
+// Nobody ever writes to this pipe, so opening it does not return.
+func TestTheWaitForAPipeThatNobodyOpensEndsWithTheContext(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	ctx, cancel := context.WithCancel(t.Context())
+	in, err := new(cli).openInput(ctx, pipe, "grant", "--grant-file")
+	require.NoError(t, err)
+	cancel()
+	_, err = io.ReadAll(in)
+	require.ErrorIs(t, err, context.Canceled)
+	// The goroutine that waits goes too.
+	writer, err := os.OpenFile(pipe, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	require.NoError(t, writer.Close())
+}
+
+func TestForceReplacesNothingButFiles(t *testing.T) {
+	d := inDirectory(t)
+	alice, _ := d.enrol("alice")
+	id, grant := d.put(alice, random(t, 10)), d.grant(alice, "grant")
+	pipe, folder, link := d.path("pipe"), d.path("folder"), d.path("link")
+	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+	require.NoError(t, os.Mkdir(folder, 0o700))
+	require.NoError(t, os.Symlink(os.DevNull, link))
+	before := d.files()
+	for _, out := range []string{pipe, folder, link} {
+		d.wants(exitUsage, "usage", "get", "--force", "--grant-file", grant, "--out", out, id)
+		info, err := os.Lstat(out)
+		require.NoError(t, err)
+		assert.False(t, info.Mode().IsRegular())
+	}
+	assert.Equal(t, before, d.files())
+	d.run("get", "--force", "--grant-file", grant, "--out", d.file("old", nil), id).ok()
+}
+
+func TestAHangupEndsTheCommandUnlessItIsIgnored(t *testing.T) {
+	d := inDirectory(t)
+	alice, aliceID := d.enrol("alice")
+	begun := func(command *exec.Cmd) io.WriteCloser {
+		stdin, err := command.StdinPipe()
+		require.NoError(t, err)
+		require.NoError(t, command.Start())
+		_, err = io.Copy(stdin, bytes.NewReader(random(t, 1<<20))) // it is reading when this returns
+		require.NoError(t, err)
+		require.NoError(t, command.Process.Signal(syscall.SIGHUP))
+		return stdin
+	}
+	put := d.asProcess().command("put", "--patient-file", alice, "-")
+	begun(put)
+	var exit *exec.ExitError
+	require.ErrorAs(t, put.Wait(), &exit)
+	assert.Equal(t, exitHungUp, exit.ExitCode())
+	assert.Empty(t, d.run("list", "--key-id", aliceID, "--output", "json").ok().object()["recordings"])
+
+	direct := d.asProcess().command("put", "--patient-file", alice, "-")
+	nohup := exec.Command("/bin/sh", append([]string{"-c", `trap "" HUP; exec "$0" "$@"`}, direct.Args...)...)
+	nohup.Env = direct.Env
+	stdin := begun(nohup)
+	require.NoError(t, stdin.Close())
+	require.NoError(t, nohup.Wait())
+	assert.Len(t, d.run("list", "--key-id", aliceID, "--output", "json").ok().object()["recordings"], 1)
+}
+
+// closedPipe is standard output that nobody reads.
+func closedPipe(t *testing.T) *os.File {
+	t.Helper()
+	reader, writer, err := os.Pipe()
+	require.NoError(t, err)
+	require.NoError(t, reader.Close())
+	t.Cleanup(func() { writer.Close() })
+	return writer
+}
+
+func TestWhatIsDoneIsToldWhenItCannotBePrinted(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, d *deployment) {
+		alice, aliceID := d.enrol("alice")
+		file := d.file("visit.webm", random(t, 10))
+		unprinted := func(d *deployment, args ...string) *outcome {
+			t.Helper()
+			command := d.asProcess().command(append(args, "--output", "json")...)
+			var stderr bytes.Buffer
+			command.Stdout, command.Stderr = closedPipe(t), &stderr
+			var exit *exec.ExitError
+			require.ErrorAs(t, command.Run(), &exit)
+			return (&outcome{t: t, args: args, code: exit.ExitCode(), stderr: stderr.String()}).exits(exitFailure)
+		}
+		ids := func() []string {
+			var all []string
+			for _, recording := range d.run("list", "--key-id", aliceID, "--output", "json").ok().object()["recordings"].([]any) {
+				all = append(all, recording.(map[string]any)["id"].(string))
+			}
+			return all
+		}
+		told := unprinted(d.as("writer"), "put", "--patient-file", alice, file).failure()
+		require.Len(t, ids(), 1)
+		assert.Equal(t, "not_printed", told.Code)
+		assert.Contains(t, told.Error, ids()[0])
+
+		old, grant := ids()[0], d.grant(alice, "grant")
+		told = unprinted(d.as("writer"), "rekey", "--grant-file", grant, old).failure()
+		require.Len(t, ids(), 1)
+		assert.NotEqual(t, old, ids()[0])
+		assert.Contains(t, told.Error, ids()[0])
+
+		issue := []string{"grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--out", "-"}
+		o := unprinted(d.as("granter"), issue...)
+		assert.NotContains(t, o.stderr, "recvault-grant-1.")
+		assert.Regexp(t, `accessor \S+ was issued and ended again`, o.failure().Error)
+
+		hold := []string{"--key-id", aliceID, "--reason", "case 4", "--operator", "okafor"}
+		d.run(append([]string{"hold", "set"}, hold...)...).ok()
+		o = unprinted(d, append([]string{"hold", "clear"}, hold...)...)
+		assert.Contains(t, o.failure().Error, "the hold is cleared")
+		assert.Equal(t, "case 4", decodeOne(t, strings.SplitN(o.stderr, "\n", 2)[0])["cleared"].(map[string]any)["cleared_reason"])
+
+		digest := d.as("eraser").run("erase", "plan", "--key-id", aliceID, "--output", "json").ok().object()["digest"].(string)
+		o = unprinted(d.as("eraser"), "erase", "confirm", "--key-id", aliceID, "--digest", digest, "--operator", "okafor")
+		assert.Contains(t, o.failure().Error, "it is erased")
+		receipt := decodeOne(t, strings.SplitN(o.stderr, "\n", 2)[0])
+		assert.Equal(t, aliceID, receipt["key_id"])
+		assert.Equal(t, "okafor", receipt["operator"])
+	})
+}
+
+// failingWriter is standard output on a full disk. It keeps what did not fit.
+type failingWriter struct{ lost bytes.Buffer }
+
+func (f *failingWriter) Write(p []byte) (int, error) {
+	f.lost.Write(p)
+	return 0, syscall.ENOSPC
+}
+
+func TestAGrantThatCouldNotBePrintedOpensNothing(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, d *deployment) {
+		alice, _ := d.enrol("alice")
+		id := d.put(alice, random(t, 10))
+		var stdout failingWriter
+		var stderr bytes.Buffer
+		granter := d.as("granter")
+		args := []string{"grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--out", "-"}
+		code := run(t.Context(), args, func(name string) string { return granter.environment[name] }, strings.NewReader(""), &stdout, &stderr)
+		assert.Equal(t, exitFailure, code, stderr.String())
+		grant := d.file("lost", stdout.lost.Bytes())
+		require.Contains(t, readFile(t, grant), "recvault-grant-1.")
+		d.wants(exitDenied, "invalid_grant", "get", "--grant-file", grant, "--out", d.path("out"), id)
+	})
 }
 
 func TestTheProgramTellsItsVersion(t *testing.T) {

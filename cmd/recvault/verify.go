@@ -103,7 +103,7 @@ func (c *cli) verifyGrants(ctx context.Context, file string, options *upkeep.Ver
 		return err
 	}
 	if file != "" {
-		if err := c.eachLine(ctx, file, "grants", add); err != nil {
+		if err := c.eachLine(ctx, file, "grants", "--grant-file", add); err != nil {
 			return err
 		}
 	} else if one := new(grantFlag); one.given(c) {
