@@ -15,7 +15,7 @@ path "<mount>/keys/+/config" {
 # "update" leaves the mark of an erasure: a key of a type that cannot encrypt. Vault asks for the
 # required parameter in reading too: `vault read <mount>/keys/... type=hmac`. A policy cannot tell a key's
 # name by its end, so this may also delete the mark, by which an erased patient looks as if never enrolled,
-# and make a key of that type under <KeyID>-kek for somebody not enrolled, which then cannot be.
+# and make a key of that type in the place of an envelope key for somebody not enrolled, who then cannot be.
 path "<mount>/keys/+" {
   capabilities        = ["read", "update", "delete"]
   required_parameters = ["type"]
