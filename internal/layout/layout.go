@@ -70,14 +70,22 @@ func Hold(id keys.KeyID) string { return "holds/" + id.String() }
 // Held describes the hold that stands on a patient's recordings, or returns nil. An empty object is a hold
 // that was cleared. Errors: those of [storage.Store] for Stat, with which it cannot be told.
 func Held(ctx context.Context, store storage.Store, id keys.KeyID) (*storage.Info, error) {
-	info, err := store.Stat(ctx, Hold(id))
+	hold, err := Find(ctx, store, Hold(id))
+	if err != nil || hold == nil || hold.Size == 0 {
+		return nil, err
+	}
+	return hold, nil
+}
+
+// Find describes an object, or returns nil if there is none. Errors: the others of [storage.Store] for
+// Stat.
+func Find(ctx context.Context, store storage.Store, name string) (*storage.Info, error) {
+	info, err := store.Stat(ctx, name)
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case info.Size == 0:
-		return nil, nil
 	}
 	return &info, nil
 }

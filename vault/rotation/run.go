@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/progress"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault/scope"
 )
@@ -66,42 +66,22 @@ func linger(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 }
 
-// progressInterval is the time between two calls of Options.Progress.
-const progressInterval = 100 * time.Millisecond
-
 // tellProgress calls Options.Progress now and then, and for the last time when the returned function is
 // called.
 func (r *run) tellProgress() (stop func()) {
 	if r.options.Progress == nil {
 		return func() {}
 	}
-	done := make(chan struct{})
-	var teller sync.WaitGroup
-	teller.Go(func() {
-		ticker := time.NewTicker(progressInterval)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ticker.C:
-				r.options.Progress(r.progress())
-			case <-done:
-				return
-			}
-		}
+	return progress.Tell(func(final bool) {
+		p := r.progress()
+		p.Final = final
+		r.options.Progress(p)
 	})
-	return func() {
-		close(done)
-		teller.Wait()
-		last := r.progress()
-		last.Final = true
-		r.options.Progress(last)
-	}
 }
 
 // walk calls visit for every recording in the scope, patient by patient, until the run ends. It returns
 // nil only if visit has had the chance to take all.
 func (r *run) walk(visit func(layout.Item)) error {
-	prefixes := r.scope.Prefixes()
 	var patient keys.KeyID
 	for item, err := range r.layout.Walk(r.ctx, r.store, r.scope) {
 		if err != nil {
@@ -115,7 +95,7 @@ func (r *run) walk(visit func(layout.Item)) error {
 		}
 		if item.ID.KeyID() != patient {
 			patient = item.ID.KeyID()
-			r.listed(fraction(prefixes, patient))
+			r.listed(r.scope.Before(patient))
 			r.record(func(report *Report) { report.Patients.Seen++ })
 		}
 		visit(item)
@@ -126,34 +106,6 @@ func (r *run) walk(visit func(layout.Item)) error {
 	r.listed(1)
 	return nil
 }
-
-// fraction returns how much of what the prefixes cover, which are in order, comes before the patient.
-func fraction(prefixes []string, patient keys.KeyID) float64 {
-	text := patient.String()
-	var before, all float64
-	for _, prefix := range prefixes {
-		// A character more is a 32nd of the range, and a whole KeyID is next to nothing of it; but then
-		// all are, and count the same.
-		weight := 1.0
-		for range min(len(prefix), 2) {
-			weight /= 32
-		}
-		all += weight
-		switch {
-		case strings.HasPrefix(text, prefix):
-			for _, character := range text[len(prefix):min(len(prefix)+2, len(text))] {
-				weight /= 32
-				before += weight * float64(strings.IndexRune(listingOrder, character))
-			}
-		case prefix < text:
-			before += weight
-		}
-	}
-	return before / all
-}
-
-// listingOrder has the characters of a KeyID in the order in which stores list them.
-const listingOrder = "234567abcdefghijklmnopqrstuvwxyz"
 
 // eachPatient calls work for every patient in the scope, for several at a time. An error is the
 // patient's own: it is recorded and ends nothing.

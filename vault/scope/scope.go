@@ -94,6 +94,22 @@ func (s Scope) Contains(id keys.KeyID) bool {
 	return s.lo <= rank && rank < s.hi
 }
 
+// Before tells how much of the scope, from 0 to 1, comes before the patient, who is in it, in the order in
+// which stores list. KeyIDs are uniform, so for a range it is also about how many of its patients do.
+func (s Scope) Before(id keys.KeyID) float64 {
+	if s.hi == 0 {
+		i, _ := slices.BinarySearchFunc(s.ids, id, compare)
+		return float64(i) / float64(max(1, len(s.ids)))
+	}
+	var position float64
+	width := float64(MaxShards)
+	for _, character := range []byte(id.String()[:4]) {
+		width /= float64(len(alphabet))
+		position += width * float64(strings.IndexByte(alphabet, character))
+	}
+	return (position - float64(s.lo)) / float64(s.hi-s.lo)
+}
+
 // Prefixes returns what the KeyIDs in the scope begin with, in order: every KeyID in the scope begins
 // with one of them, and no other does. A range is told with as few as it takes, and all with
 // the empty one.

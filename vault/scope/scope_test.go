@@ -92,3 +92,30 @@ func TestWhatIsNoShardIsRefused(t *testing.T) {
 		assert.ErrorIs(t, err, scope.ErrInvalid, "%q", text)
 	}
 }
+
+func TestHowFarAListingHasComeGrowsFromNothingToAll(t *testing.T) {
+	ids := make([]keys.KeyID, 2000)
+	for i := range ids {
+		ids[i] = randomKeyID()
+	}
+	slices.SortFunc(ids, func(a, b keys.KeyID) int { return strings.Compare(a.String(), b.String()) })
+	shard, err := scope.Shard(2, 5)
+	require.NoError(t, err)
+	for _, s := range []scope.Scope{scope.All(), shard, scope.Of(ids...)} {
+		var in []keys.KeyID
+		for _, id := range ids {
+			if s.Contains(id) {
+				in = append(in, id)
+			}
+		}
+		last := 0.0
+		for i, id := range in {
+			before := s.Before(id)
+			assert.GreaterOrEqual(t, before, last, "%v", s)
+			assert.Less(t, before, 1.0, "%v", s)
+			assert.InDelta(t, float64(i)/float64(len(in)), before, 0.15, "%v", s)
+			last = before
+		}
+	}
+	assert.Zero(t, scope.Of(ids[7]).Before(ids[7]))
+}

@@ -214,10 +214,10 @@ func (s *sweeper) item(ctx context.Context, item layout.Item) {
 // withoutMedia looks again whether an envelope has no media: it may have been deleted during the listing.
 func (s *sweeper) withoutMedia(ctx context.Context, item layout.Item) {
 	finding := about(KindMissingMedia, item.ID, *item.Envelope, "")
-	media, err := exists(ctx, s.store, s.layout.Media(item.ID))
+	media, err := layout.Find(ctx, s.store, s.layout.Media(item.ID))
 	envelope := item.Envelope
 	if err == nil {
-		envelope, err = exists(ctx, s.store, s.layout.Envelope(item.ID))
+		envelope, err = layout.Find(ctx, s.store, s.layout.Envelope(item.ID))
 	}
 	switch {
 	case err != nil:
@@ -239,7 +239,7 @@ func (s *sweeper) orphan(ctx context.Context, id keys.RecordingID, media storage
 	hold, err := layout.Held(ctx, s.store, id.KeyID())
 	var envelope *storage.Info
 	if err == nil {
-		envelope, err = exists(ctx, s.store, s.layout.Envelope(id)) // last, just before the removal
+		envelope, err = layout.Find(ctx, s.store, s.layout.Envelope(id)) // last, just before the removal
 	}
 	switch {
 	case err != nil:

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/progress"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault/scope"
@@ -137,39 +138,17 @@ type Progress struct {
 	Final      bool          `json:"final"` // set in the last call for a run, whether or not it came to its end
 }
 
-// progressEvery is how often progress is told.
-const progressEvery = 100 * time.Millisecond
-
 // watch calls tell from time to time until the function that it returns is called, which makes the last
 // call. tell may be nil.
 func watch(begun time.Time, tell func(Progress), current func() Progress) (end func()) {
 	if tell == nil {
 		return func() {}
 	}
-	report := func(final bool) {
+	return progress.Tell(func(final bool) {
 		p := current()
 		p.Elapsed, p.Final = time.Since(begun), final
 		tell(p)
-	}
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		ticker := time.NewTicker(progressEvery)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-ticker.C:
-				report(false)
-			}
-		}
-	}()
-	return func() {
-		close(stop)
-		<-stopped
-		report(true)
-	}
+	})
 }
 
 // prepare checks what both jobs are given.
@@ -217,16 +196,4 @@ func each[T any](ctx context.Context, items iter.Seq2[T, error], concurrency int
 		}
 	}
 	return nil
-}
-
-// exists tells whether there is an object, and describes it.
-func exists(ctx context.Context, store storage.Store, name string) (*storage.Info, error) {
-	info, err := store.Stat(ctx, name)
-	switch {
-	case errors.Is(err, storage.ErrNotFound):
-		return nil, nil
-	case err != nil:
-		return nil, err
-	}
-	return &info, nil
 }

@@ -269,8 +269,8 @@ func (r *result) find(kind Kind, id keys.RecordingID, object storage.Info, detai
 func (v *verifier) lookAgain(ctx context.Context, id keys.RecordingID, first result) result {
 	item := layout.Item{ID: id}
 	var err error
-	if item.Media, err = exists(ctx, v.store, v.layout.Media(id)); err == nil {
-		item.Envelope, err = exists(ctx, v.store, v.layout.Envelope(id)) // last: it goes first
+	if item.Media, err = layout.Find(ctx, v.store, v.layout.Media(id)); err == nil {
+		item.Envelope, err = layout.Find(ctx, v.store, v.layout.Envelope(id)) // last: it goes first
 	}
 	switch {
 	case err != nil:
