@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/recvault/recvault/internal/envelope"
+	"github.com/recvault/recvault/internal/layout"
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
@@ -157,33 +158,8 @@ func (v *Vault) envelope(ctx context.Context, grant keys.Grant, id ID) (envelope
 // readEnvelope returns the stored text of an envelope, with the errors of the store. Of a text that is
 // too long for an envelope it returns the beginning, which is too long as well.
 func (v *Vault) readEnvelope(ctx context.Context, id ID) ([]byte, error) {
-	text, _, err := v.fetch(ctx, v.layout.Envelope(id), 0, envelope.MaxSize+1)
+	text, _, err := layout.Read(ctx, v.store, v.layout.Envelope(id), 0, envelope.MaxSize+1)
 	return text, err
-}
-
-// maxFetches is how often a small part of an object is asked for, if connections drop.
-const maxFetches = 3
-
-// fetch returns a small part of an object, and the size of all of it. The store repeats requests that get
-// no answer; an answer that breaks off is asked for again here.
-func (v *Vault) fetch(ctx context.Context, name string, offset, length int64) (data []byte, size int64, err error) {
-	for range maxFetches {
-		object, getErr := v.store.Get(ctx, name, offset, length)
-		if getErr != nil {
-			return nil, 0, getErr
-		}
-		size = object.Info.Size
-		data = make([]byte, max(0, min(length, size-offset)))
-		_, err = io.ReadFull(object, data) // no more than that, whatever the store sends
-		_ = object.Close()
-		if err == nil {
-			return data, size, nil
-		}
-		if ctxErr := ctx.Err(); ctxErr != nil {
-			return nil, 0, ctxErr
-		}
-	}
-	return nil, 0, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 }
 
 // unseal has the recording key unwrapped and opens the metadata with it.
@@ -219,8 +195,8 @@ type part struct {
 // fetchPart fetches the segment that holds the plaintext byte at offset.
 func (v *Vault) fetchPart(ctx context.Context, id ID, offset int64) part {
 	start, length := segment.Span(offset)
-	ciphertext, size, err := v.fetch(ctx, v.layout.Media(id), start, length)
-	return part{start, ciphertext, size, err}
+	ciphertext, info, err := layout.Read(ctx, v.store, v.layout.Media(id), start, length)
+	return part{start, ciphertext, info.Size, err}
 }
 
 // mediaSource reads a recording's media, as long as it has the size that was sealed.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/recvault/recvault/internal/envelope"
+	"github.com/recvault/recvault/internal/layout"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
@@ -106,19 +107,15 @@ func (c *cli) inspectStored(ctx context.Context, id vault.ID) error {
 	if err != nil {
 		return err
 	}
-	object, err := store.Get(ctx, l.Envelope(id), 0, envelope.MaxSize+1)
+	text, info, err := layout.Read(ctx, store, l.Envelope(id), 0, envelope.MaxSize+1)
 	if err != nil {
 		return err
-	}
-	text, err := io.ReadAll(object)
-	if err = errors.Join(err, object.Close()); err != nil {
-		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 	}
 	result, err := inspectEnvelope(text)
 	if err != nil {
 		return err
 	}
-	result.Written = object.Info.Modified
+	result.Written = info.Modified
 	media, err := store.Stat(ctx, l.Media(id))
 	switch {
 	case err == nil:

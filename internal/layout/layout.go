@@ -1,4 +1,5 @@
-// Package layout knows how the objects of recordings are named in a store, and walks over them.
+// Package layout knows how the objects of recordings are named in a store, walks over them and reads small
+// ones.
 //
 //	<prefix>r1/<KeyID>/<rec>/envelope    the recording's envelope
 //	<prefix>r1/<KeyID>/<rec>/media       its media

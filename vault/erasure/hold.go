@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/recvault/recvault/internal/layout"
@@ -171,7 +170,7 @@ func (e *Erasure) Hold(ctx context.Context, keyID keys.KeyID) (Hold, error) {
 // readHold returns the hold and the ETag of its object. With [ErrNotHeld] there is an ETag if one stood once,
 // with [ErrDamagedHold] always.
 func (e *Erasure) readHold(ctx context.Context, keyID keys.KeyID) (hold Hold, etag string, err error) {
-	text, info, err := e.read(ctx, layout.Hold(keyID), maxHoldSize)
+	text, info, err := layout.Read(ctx, e.store, layout.Hold(keyID), 0, maxHoldSize)
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
 		return Hold{}, "", ErrNotHeld
@@ -184,17 +183,6 @@ func (e *Erasure) readHold(ctx context.Context, keyID keys.KeyID) (hold Hold, et
 		return Hold{KeyID: keyID}, info.ETag, ErrDamagedHold
 	}
 	return hold, info.ETag, nil
-}
-
-// read returns an object, or as much of it as makes it too long.
-func (e *Erasure) read(ctx context.Context, name string, maxSize int64) ([]byte, storage.Info, error) {
-	object, err := e.store.Get(ctx, name, 0, maxSize+1)
-	if err != nil {
-		return nil, storage.Info{}, err
-	}
-	defer object.Close()
-	text, err := io.ReadAll(io.LimitReader(object, maxSize+1))
-	return text, object.Info, err
 }
 
 // veto returns [vault.ErrHeld] while a hold stands, and an error too if that cannot be told.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/recvault/recvault/internal/envelope"
+	"github.com/recvault/recvault/internal/layout"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 )
@@ -27,7 +28,7 @@ const maxSamples = 16
 // over.
 func (e *Erasure) takeSample(ctx context.Context, found inventory) (sample, error) {
 	for _, id := range found.recordings[:min(len(found.recordings), maxSamples)] {
-		text, _, err := e.read(ctx, e.layout.Envelope(id), envelope.MaxSize)
+		text, _, err := layout.Read(ctx, e.store, e.layout.Envelope(id), 0, envelope.MaxSize+1)
 		if errors.Is(err, storage.ErrNotFound) {
 			continue
 		}

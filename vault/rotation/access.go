@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +21,7 @@ const (
 	maxFailures = 10
 	// requestTimeout bounds one request for an envelope or to write it.
 	requestTimeout = 30 * time.Second
-	// maxReads is how often an envelope is asked for, if connections drop while it comes.
+	// maxReads is how often an envelope is asked for.
 	maxReads = 3
 	// finishTime is how long changes that were begun may outlive their context.
 	finishTime = 5 * time.Second
@@ -31,8 +30,6 @@ const (
 var (
 	// errDamaged: what is stored is no envelope of this recording.
 	errDamaged = errors.New("envelope is damaged")
-	// errDropped: the connection dropped while an object came.
-	errDropped = errors.New("connection dropped")
 	// errContended: others kept changing the envelope.
 	errContended = errors.New("envelope kept changing")
 	// errInterrupted: the run ended before it was known what became of the request.
@@ -153,7 +150,7 @@ func (a *access) fetch(ctx context.Context, name string) (text []byte, etag stri
 		start := time.Now()
 		text, etag, err = a.get(ctx, name)
 		a.reading.Add(int64(time.Since(start)))
-		if !errors.Is(err, errDropped) {
+		if !errors.Is(err, layout.ErrDropped) {
 			break
 		}
 	}
@@ -166,19 +163,8 @@ func (a *access) fetch(ctx context.Context, name string) (text []byte, etag stri
 func (a *access) get(ctx context.Context, name string) (text []byte, etag string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	object, err := a.store.Get(ctx, name, 0, envelope.MaxSize+1)
-	if err != nil {
-		return nil, "", err
-	}
-	defer object.Close()
-	text = make([]byte, max(0, min(object.Info.Size, envelope.MaxSize+1)))
-	if _, err := io.ReadFull(object, text); err != nil {
-		if ctx.Err() != nil {
-			return nil, "", ctx.Err()
-		}
-		return nil, "", fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, errDropped, err)
-	}
-	return text, object.Info.ETag, nil
+	text, info, err := layout.ReadOnce(ctx, a.store, name, 0, envelope.MaxSize+1)
+	return text, info.ETag, err
 }
 
 // replace puts an envelope in the place of one that was read, if that is still there. It is the caller who

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"sync"
 	"sync/atomic"
@@ -310,7 +309,7 @@ func (v *verifier) look(ctx context.Context, j job) result {
 
 // lookAtEnvelope checks what can be told of an envelope without a key.
 func (v *verifier) lookAtEnvelope(ctx context.Context, j job, r *result) {
-	text, err := v.fetch(ctx, j.Envelope.Name, envelope.MaxSize+1)
+	text, _, err := layout.Read(ctx, v.store, j.Envelope.Name, 0, envelope.MaxSize+1)
 	if err != nil {
 		r.find(KindUnchecked, j.ID, *j.Envelope, err.Error())
 		return
@@ -350,7 +349,7 @@ func (v *verifier) lookAtEnvelope(ctx context.Context, j job, r *result) {
 
 // lookAtHeader checks that media can be read and begins as media does.
 func (v *verifier) lookAtHeader(ctx context.Context, j job, r *result) {
-	header, err := v.fetch(ctx, j.Media.Name, segment.HeaderSize)
+	header, _, err := layout.Read(ctx, v.store, j.Media.Name, 0, segment.HeaderSize)
 	switch {
 	case err != nil:
 		r.find(KindUnchecked, j.ID, *j.Media, err.Error())
@@ -360,15 +359,6 @@ func (v *verifier) lookAtHeader(ctx context.Context, j job, r *result) {
 }
 
 // fetch reads up to length bytes from the beginning of an object.
-func (v *verifier) fetch(ctx context.Context, name string, length int64) ([]byte, error) {
-	object, err := v.store.Get(ctx, name, 0, length)
-	if err != nil {
-		return nil, err
-	}
-	defer object.Close()
-	return io.ReadAll(object)
-}
-
 // grant returns a grant for the recording, if there is one.
 func (v *verifier) grant(id keys.RecordingID) (keys.Grant, bool) {
 	if v.options.Vault == nil {
