@@ -56,12 +56,13 @@ one nothing is logged.
 
 --print shows every API call and policy and touches nothing: for those who
 review before they apply, or apply by other means. It needs neither Vault nor a
-token. --dry-run is the same.
+token. --dry-run reads what stands in Vault, and shows what setup would change.
 
 With --dir it makes the directory, for trying things out.
 
 Role: setup, whose policy --print shows, or more.`,
 		Example: `  recvault setup --print
+  recvault setup --dry-run
   recvault setup --max-grant-ttl 1h --expected-patients 50000
   recvault setup --dir ./demo`,
 		Args: noArgs,
@@ -83,8 +84,8 @@ Role: setup, whose policy --print shows, or more.`,
 			return c.setUpDirectory(directory, printOnly || *dryRun)
 		}
 		where := c.transitOptions()
-		options.Mount, options.Prefix = where.Mount, where.Prefix
-		if printOnly || *dryRun {
+		options.Mount, options.Prefix, options.DryRun = where.Mount, where.Prefix, *dryRun
+		if printOnly {
 			return c.printSetup(options)
 		}
 		return c.setUpVault(cmd.Context(), options)
@@ -132,7 +133,7 @@ func (c *cli) setUpVault(ctx context.Context, options transit.SetupOptions) erro
 	}
 	client.SetToken(token)
 	report, err := transit.Setup(ctx, client, options)
-	result := setupResult{Changes: []setupChange{}}
+	result := setupResult{DryRun: options.DryRun, Changes: []setupChange{}}
 	for _, change := range report.Changes {
 		result.Changes = append(result.Changes, setupChange{change.What, change.Before, change.After})
 	}

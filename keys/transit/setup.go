@@ -30,9 +30,12 @@ type SetupOptions struct {
 	// The node that is asked applies a new bound at once, other nodes of a cluster when they next load
 	// the mount. Vault with disable_cache has no such setting.
 	ExpectedPatients int
+
+	// DryRun has Setup read everything and write nothing: the Report tells what it would change.
+	DryRun bool
 }
 
-// Report is what [Setup] changed in Vault.
+// Report is what [Setup] changed in Vault, or would have changed.
 type Report struct {
 	Changes []Change
 }
@@ -114,7 +117,11 @@ func newSetup(client *api.Client, options SetupOptions) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &setup{vault: vault, token: client.Token(), where: where, options: options}, nil
+	s := &setup{vault: vault, token: client.Token(), where: where, options: options}
+	if options.DryRun {
+		s.vault = &rehearsal{vault: vault, mount: where.Mount}
+	}
+	return s, nil
 }
 
 // withDefaults returns the options of the keyring, too.

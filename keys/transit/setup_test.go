@@ -28,6 +28,36 @@ func TestSetupTwiceChangesNothing(t *testing.T) {
 	assert.Equal(t, "nothing to change", second.String())
 }
 
+func TestSetupDryRunTellsWhatSetupThenChanges(t *testing.T) {
+	f := newBareFixture(t)
+	f.setup.ExpectedPatients = 5000
+	f.installSetupPolicy()
+	rehearse := func() transit.Report {
+		options := f.setup
+		options.DryRun = true
+		report, err := transit.Setup(t.Context(), f.server.Client(f.token("setup")), options)
+		require.NoError(t, err)
+		return report
+	}
+	told := rehearse()
+	assert.Len(t, told.Changes, 16)
+	assert.Equal(t, told, rehearse(), "it has changed nothing")
+	for _, entry := range f.server.Audit(t) {
+		if strings.HasPrefix(entry.Request.Path, f.options.Mount) || strings.HasPrefix(entry.Request.Path, "sys/mounts/"+f.options.Mount) {
+			assert.Equal(t, "read", entry.Request.Operation, entry.Request.Path)
+		}
+	}
+	assert.Equal(t, told, f.setUp(), "and that is what Setup does")
+	assert.Empty(t, rehearse().Changes)
+
+	name := f.options.Prefix + "-writer"
+	require.NoError(t, f.admin.Sys().PutPolicyWithContext(t.Context(), name, "# nothing"))
+	told = rehearse()
+	require.Len(t, told.Changes, 1)
+	assert.Equal(t, "policy "+name, told.Changes[0].What)
+	assert.Equal(t, told, f.setUp())
+}
+
 // TestSetupCallsByHandAreTheSetup sends the calls as a reviewer would, with nothing but what the
 // answers and the comment of SetupCalls tell.
 func TestSetupCallsByHandAreTheSetup(t *testing.T) {
