@@ -14,8 +14,8 @@ const (
 	// batchSize is how many wrapped keys of a patient the keyring is asked to rewrap at a time: as many
 	// as keys/transit puts into one request.
 	batchSize = 256
-	// minInFlight is how many envelopes may be in memory at once: two batches, so that one is read
-	// while the other is written. They have 64 KiB at most and 1 KiB as a rule.
+	// minInFlight is how many envelopes may be in memory at once at least: two batches, so that one is
+	// read while the other is written. They have 64 KiB at most and 1 KiB as a rule.
 	minInFlight = 2 * batchSize
 )
 
@@ -62,46 +62,29 @@ func (p *patient) failed(err error) {
 // inBatches reads every envelope in the scope, and calls handle with each batch that has been read, of
 // several at a time. handle, or whom it hands them on to, settles or drops every item.
 func (r *run) inBatches(handle func(*batch)) error {
-	r.slots = make(chan struct{}, max(minInFlight, 4*r.options.Concurrency))
-	reads, batches := make(chan *item, r.options.Concurrency), make(chan *batch, r.options.Concurrency)
-	var readers, handlers sync.WaitGroup
-	for range r.options.Concurrency {
-		readers.Go(func() {
-			for it := range reads {
-				it.stored, it.err = r.read(r.ctx, it.id)
-				it.batch.part(batches)
-			}
-		})
-		handlers.Go(func() {
-			for b := range batches {
-				handle(b)
-			}
-		})
-	}
-	err := r.fill(reads, batches)
-	close(reads)
-	readers.Wait()
-	close(batches)
-	handlers.Wait()
-	return err
+	r.slots = make(chan struct{}, r.inFlight())
+	return r.turns.do(r.options.Concurrency, func() error { return r.fill(handle) })
 }
 
-// part takes away one of those who keep the batch from being complete, and sends it on after the last.
-func (b *batch) part(batches chan<- *batch) {
+// inFlight is how many envelopes may be in memory at once.
+func (r *run) inFlight() int { return max(minInFlight, 4*r.options.Concurrency) }
+
+// part takes away one of those who keep the batch from being complete, and has it handled after the last.
+func (r *run) part(b *batch, handle func(*batch)) {
 	if b.unread.Add(-1) == 0 {
-		batches <- b
+		r.turns.add(calling, func() { handle(b) })
 	}
 }
 
-// fill lists the envelopes into batches, and has each read at once.
-func (r *run) fill(reads chan<- *item, batches chan<- *batch) error {
+// fill lists the envelopes into batches, and has each read.
+func (r *run) fill(handle func(*batch)) error {
 	var filling *batch
 	flush := func(patientEnds bool) {
 		if filling == nil {
 			return
 		}
 		p := filling.patient
-		filling.part(batches)
+		r.part(filling, handle)
 		filling = nil
 		if patientEnds {
 			r.record(func(report *Report) { r.partPatient(report, p) })
@@ -130,7 +113,10 @@ func (r *run) fill(reads chan<- *item, batches chan<- *batch) error {
 			filling.patient.unsettled++
 			filling.patient.listed++
 		})
-		reads <- it
+		r.turns.add(reading, func() {
+			it.stored, it.err = r.read(r.ctx, it.id)
+			r.part(it.batch, handle)
+		})
 	})
 	flush(err == nil)
 	return err

@@ -161,6 +161,7 @@ type forecaster struct {
 func (f forecaster) forecast(requests Requests) Forecast {
 	atOnce := float64(f.options.Concurrency)
 	calls := float64(requests.Keyring) * f.meanCall.Seconds() / atOnce
+	reads := float64(requests.Reads) * f.meanRead.Seconds() / atOnce
 	objects := float64(requests.Reads+writeCost*requests.Writes) * f.meanRead.Seconds() / atOnce
 	longest, basis := calls, fmt.Sprintf("%v per keyring call as measured, %d at a time", f.meanCall, f.options.Concurrency)
 	consider := func(seconds float64, why string) {
@@ -168,6 +169,7 @@ func (f forecaster) forecast(requests Requests) Forecast {
 			longest, basis = seconds, why
 		}
 	}
+	consider(calls+reads, fmt.Sprintf("%v per keyring call and %v per read as measured, together %d at a time", f.meanCall, f.meanRead, f.options.Concurrency))
 	consider(objects, fmt.Sprintf("%v per read as measured, a write taken for %d reads, %d at a time", f.meanRead, writeCost, f.options.Concurrency))
 	if rate := f.options.KeyringRate; rate > 0 {
 		consider(float64(requests.Keyring)/rate, fmt.Sprintf("the limit of %v keyring calls per second", rate))

@@ -13,9 +13,9 @@ import (
 // answer about.
 const maxAttempts = 4
 
-// rewrap reads, has rewrapped and replaces, each while the others are busy with other envelopes.
+// rewrap reads and has rewrapped, while others replace.
 func (r *run) rewrap() error {
-	writes := make(chan *item, r.options.Concurrency)
+	writes := make(chan *item, r.inFlight()) // so that who sends never waits
 	var writers sync.WaitGroup
 	for range r.options.Concurrency {
 		writers.Go(func() {

@@ -73,7 +73,7 @@ type Options struct {
 	// Prefix is that of the vault: see vault.WithPrefix.
 	Prefix string
 
-	// Concurrency is how many requests of a kind are under way at a time: reads, keyring calls, and
+	// Concurrency is how many reads and keyring calls together are under way at a time, and how many
 	// writes. Default 8, at most [MaxConcurrency].
 	//
 	// The clients of keyring and store must keep enough idle connections, about twice as many, or they

@@ -24,6 +24,7 @@ type run struct {
 	finish context.Context // outlives ctx by finishTime, for changes that were begun
 
 	// For the verbs that read in batches.
+	turns          turns
 	slots          chan struct{}  // one for each envelope in flight
 	patientSettled func(*patient) // if not nil, told of each patient, under the tally's mutex
 }
