@@ -28,12 +28,13 @@ const (
 	rewrapTenth   = "rewrap a tenth of the patients"
 )
 
-// BenchmarkRewrap compares with bare conditional PUTs of 1 KiB objects, with the same number of workers.
+// BenchmarkRewrap compares with bare conditional PUTs of 1 KiB objects, with the same number of workers:
+// for patients with one recording each, with ten, and with all.
 // RECVAULT_BENCH_ENVELOPES is how many envelopes are rewrapped in each round (default 10,000).
 func BenchmarkRewrap(b *testing.B) {
 	envelopes := setting(b, "RECVAULT_BENCH_ENVELOPES", 10_000)
 	rounds := setting(b, "RECVAULT_BENCH_ROUNDS", 5)
-	for _, patients := range []int{envelopes, 1} {
+	for _, patients := range []int{envelopes, envelopes / 10, 1} {
 		d := deployForMany(b)
 		ids := d.populate(b, patients, envelopes)
 		plain := newPlainObjects(b, d, envelopes)
