@@ -1,7 +1,7 @@
 // Recvault looks after encrypted recordings of consultations, for platform teams and auditors: it sets up
 // Vault, enrols patients, stores and opens recordings, and rotates, retires and erases keys.
 //
-//	recvault setup       prepare Vault; --print shows every API call and policy first
+//	recvault setup       prepare Vault; --print shows every API call and policy first, --dry-run what differs
 //	recvault enrol       give patients their envelope keys
 //
 //	recvault put         encrypt and store a recording

@@ -185,6 +185,7 @@ func TestUsageErrorsRepeatNoArgument(t *testing.T) {
 		{"version", "--output", canary},
 		{"version", canary},
 		{"sweep", "--remove", "--dry-run", "--all"},
+		{"setup", "--print", "--dry-run"},
 	} {
 		for _, form := range [][]string{nil, {"--output", "json"}} {
 			if form != nil && args[0] == "version" && len(args) == 3 {

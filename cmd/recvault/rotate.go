@@ -35,7 +35,7 @@ type rotationFlags struct {
 func (f *rotationFlags) add(cmd *cobra.Command) {
 	f.scopeFlags.add(cmd)
 	flags := cmd.Flags()
-	flags.IntVar(&f.options.Concurrency, "concurrency", 8, "how `many` reads and keyring calls together are under way at a time, and as many writes")
+	flags.IntVar(&f.options.Concurrency, "concurrency", 8, "how `many` requests are under way at a time; as many writes beside them")
 	flags.Float64Var(&f.options.KeyringRate, "keyring-rate", 0, "at most so `many` requests a second to Vault, 0 for no bound")
 	flags.Float64Var(&f.options.StorageRate, "storage-rate", 0, "at most so `many` reads and writes a second of objects, 0 for no bound")
 }

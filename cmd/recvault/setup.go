@@ -56,7 +56,8 @@ one nothing is logged.
 
 --print shows every API call and policy and touches nothing: for those who
 review before they apply, or apply by other means. It needs neither Vault nor a
-token. --dry-run reads what stands in Vault, and shows what setup would change.
+token. --dry-run reads what stands in Vault, and shows what setup would change;
+what Vault would refuse to change is only found out by setup itself.
 
 With --dir it makes the directory, for trying things out.
 
@@ -75,6 +76,7 @@ Role: setup, whose policy --print shows, or more.`,
 	cmd.Flags().BoolVar(&printOnly, "print", false, "show every API call and policy, and touch nothing")
 	cmd.Flags().DurationVar(&options.MaxGrantTTL, "max-grant-ttl", 4*time.Hour, "the longest that a grant can last")
 	cmd.Flags().IntVar(&options.ExpectedPatients, "expected-patients", 0, "how `many` keys Vault keeps in memory, 8 KiB each; 0 leaves its bound alone")
+	cmd.MarkFlagsMutuallyExclusive("print", "dry-run")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		directory, err := c.directory()
 		if err != nil {
@@ -133,6 +135,9 @@ func (c *cli) setUpVault(ctx context.Context, options transit.SetupOptions) erro
 	}
 	client.SetToken(token)
 	report, err := transit.Setup(ctx, client, options)
+	if err != nil && len(report.Changes) == 0 {
+		return err // "nothing to change" would be wrong
+	}
 	result := setupResult{DryRun: options.DryRun, Changes: []setupChange{}}
 	for _, change := range report.Changes {
 		result.Changes = append(result.Changes, setupChange{change.What, change.Before, change.After})

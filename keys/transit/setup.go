@@ -31,7 +31,9 @@ type SetupOptions struct {
 	// the mount. Vault with disable_cache has no such setting.
 	ExpectedPatients int
 
-	// DryRun has Setup read everything and write nothing: the Report tells what it would change.
+	// DryRun has Setup read everything and write nothing: the Report tells what it would change. What
+	// Vault would refuse, such as an engine at a path above another's or a write that the token may not
+	// make, only Setup finds out. SetupCalls does not look at it.
 	DryRun bool
 }
 
@@ -40,7 +42,7 @@ type Report struct {
 	Changes []Change
 }
 
-// Change is one thing that was made or mended.
+// Change is one thing that was made or mended, or would have been.
 type Change struct {
 	What   string // such as "policy recvault-writer"
 	Before string // "absent" if there was none

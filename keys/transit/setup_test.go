@@ -42,11 +42,16 @@ func TestSetupDryRunTellsWhatSetupThenChanges(t *testing.T) {
 	told := rehearse()
 	assert.Len(t, told.Changes, 16)
 	assert.Equal(t, told, rehearse(), "it has changed nothing")
+	asked := 0
 	for _, entry := range f.server.Audit(t) {
-		if strings.HasPrefix(entry.Request.Path, f.options.Mount) || strings.HasPrefix(entry.Request.Path, "sys/mounts/"+f.options.Mount) {
-			assert.Equal(t, "read", entry.Request.Operation, entry.Request.Path)
+		path := entry.Request.Path
+		if strings.Contains(path, f.options.Mount) || strings.HasPrefix(path, "auth/token/roles/"+f.options.Prefix) ||
+			strings.HasPrefix(path, "sys/policies/acl/"+f.options.Prefix) && !strings.HasSuffix(path, "-setup") {
+			asked++
+			assert.Equal(t, "read", entry.Request.Operation, path)
 		}
 	}
+	assert.Greater(t, asked, 2*10)
 	assert.Equal(t, told, f.setUp(), "and that is what Setup does")
 	assert.Empty(t, rehearse().Changes)
 
@@ -225,6 +230,12 @@ func TestSetupLeavesAnotherEngineAlone(t *testing.T) {
 	report, err = transit.Setup(t.Context(), f.admin, f.setup)
 	assert.ErrorContains(t, err, "already in use")
 	assert.Empty(t, report.Changes)
+
+	for mount, want := range map[string]error{"cubbyhole": transit.ErrNotSetUp, f.setup.Mount: nil} {
+		report, err = transit.Setup(t.Context(), f.admin, transit.SetupOptions{Mount: mount, Prefix: f.setup.Prefix, DryRun: true})
+		assert.ErrorIs(t, err, want)
+		assert.Equal(t, want == nil, len(report.Changes) > 0, "that Vault will refuse it is not seen by reading")
+	}
 }
 
 func TestSetupThatWasInterruptedCanBeRunAgain(t *testing.T) {
@@ -245,8 +256,13 @@ func TestSetupThatWasInterruptedCanBeRunAgain(t *testing.T) {
 	assert.ErrorIs(t, err, context.Canceled)
 	assert.Empty(t, report.Changes)
 
+	dry := f.setup
+	dry.DryRun = true
+	told, err := transit.Setup(t.Context(), f.admin, dry)
+	require.NoError(t, err)
 	report = f.setUp()
 	assert.Len(t, report.Changes, 1, "%v", report)
+	assert.Equal(t, report, told)
 }
 
 func TestSetupRefusesImpossibleOptions(t *testing.T) {

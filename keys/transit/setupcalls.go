@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strings"
 
 	"github.com/hashicorp/vault/api"
 )
@@ -53,26 +52,5 @@ func (v *freshVault) read(_ context.Context, _, path string) (*api.Secret, error
 
 func (v *freshVault) write(_ context.Context, _, path string, data map[string]any) (*api.Secret, error) {
 	v.calls = append(v.calls, Call{Method: http.MethodPost, Path: path, Body: data})
-	return nil, nil
-}
-
-// rehearsal is a Vault that is read, and in which nothing is written.
-type rehearsal struct {
-	vault   settings
-	mount   string
-	mounted bool // but for the rehearsal
-}
-
-func (r *rehearsal) read(ctx context.Context, token, path string) (*api.Secret, error) {
-	if r.mounted && (strings.HasPrefix(path, r.mount+"/") || strings.HasPrefix(path, "sys/mounts/"+r.mount+"/")) {
-		return &api.Secret{}, nil // as a new engine answers
-	}
-	return r.vault.read(ctx, token, path)
-}
-
-func (r *rehearsal) write(_ context.Context, _, path string, _ map[string]any) (*api.Secret, error) {
-	if path == "sys/mounts/"+r.mount {
-		r.mounted = true
-	}
 	return nil, nil
 }

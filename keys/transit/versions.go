@@ -132,7 +132,7 @@ func (k *Keyring) Trim(ctx context.Context, id keys.KeyID, oldest int) error {
 // to the path below the key's. Vault refuses what does not fit the versions as they are by then; in
 // that case they have changed in between, and it is decided anew.
 func (k *Keyring) changeVersions(ctx context.Context, id keys.KeyID, below string, decide func(versions) (map[string]any, error)) error {
-	const attempts = 10 // each is lost only to somebody who changed the same key in between
+	const attempts = 10 // a 400 is taken for a race that was lost
 	for attempt := 1; ; attempt++ {
 		v, err := k.versions(ctx, id)
 		if err != nil {
