@@ -185,34 +185,6 @@ func (b *backend) open(t *testing.T, grant keys.Grant, id vault.ID) ([]byte, err
 	return io.ReadAll(recording)
 }
 
-// objects lists the names of all objects.
-func (b *backend) objects(t *testing.T) []string {
-	t.Helper()
-	var names []string
-	for object, err := range b.store.List(context.Background(), "") {
-		require.NoError(t, err)
-		names = append(names, object.Name)
-	}
-	return names
-}
-
-func (b *backend) read(t *testing.T, name string) []byte {
-	t.Helper()
-	object, err := b.store.Get(t.Context(), name, 0, -1)
-	require.NoError(t, err)
-	defer object.Close()
-	data, err := io.ReadAll(object)
-	require.NoError(t, err)
-	return data
-}
-
-// overwrite is what somebody with access to the store can do.
-func (b *backend) overwrite(t *testing.T, name string, data []byte) {
-	t.Helper()
-	_, err := b.store.Put(t.Context(), name, bytes.NewReader(data), int64(len(data)), storage.Condition{})
-	require.NoError(t, err)
-}
-
 func objectName(id vault.ID, part string) string {
 	return "r1/" + strings.Replace(id.String(), ".", "/", 1) + "/" + part
 }

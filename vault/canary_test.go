@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
@@ -134,7 +135,7 @@ func TestNoSecretAndNoPatientIsInAnyErrorLogNameOrPath(t *testing.T) {
 		failed(err)
 	}
 	attempt()
-	b.overwrite(t, objectName(id, "media"), []byte("damaged"))
+	teststore.Write(t, b.store, objectName(id, "media"), []byte("damaged"))
 	_, err = server.Open(t.Context(), alicesGrant, id)
 	failed(err)
 
@@ -161,9 +162,9 @@ func TestNoSecretAndNoPatientIsInAnyErrorLogNameOrPath(t *testing.T) {
 		planted.lookFor(t, "an error", []byte(err.Error()))
 		planted.lookFor(t, "an error, in detail", fmt.Appendf(nil, "%#v %+v", err, err))
 	}
-	for _, name := range b.objects(t) {
+	for _, name := range teststore.Names(t, b.store, "") {
 		planted.lookFor(t, "an object's name", []byte(name))
-		planted.lookFor(t, "an object", b.read(t, name))
+		planted.lookFor(t, "an object", teststore.Read(t, b.store, name))
 	}
 	planted.lookFor(t, "the log", log.Bytes())
 	planted.lookInNames(t, "Vault's storage", filepath.Dir(b.vault.AuditFile()))

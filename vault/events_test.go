@@ -21,6 +21,7 @@ import (
 
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault"
 )
@@ -133,14 +134,14 @@ func TestWhatASecurityTeamShouldKnowIsToldAtOnceAndOnce(t *testing.T) {
 		// alter changes a recording's media from a segment on.
 		alter := func(from int) vault.ID {
 			id := b.put(t, alice, data)
-			media := b.read(t, objectName(id, "media"))
+			media := teststore.Read(t, b.store, objectName(id, "media"))
 			media[from*segment.Size+segment.HeaderSize] ^= 1
-			b.overwrite(t, objectName(id, "media"), media)
+			teststore.Write(t, b.store, objectName(id, "media"), media)
 			return id
 		}
 		without := func(part string) vault.ID {
 			id := b.put(t, alice, data)
-			b.overwrite(t, objectName(id, part), []byte("x"))
+			teststore.Write(t, b.store, objectName(id, part), []byte("x"))
 			return id
 		}
 		missing := b.put(t, alice, data)
@@ -351,10 +352,10 @@ func TestAFloodIsCountedAndSummarised(t *testing.T) {
 			b := embedded(t)
 			alice := b.enrol(t)
 			ids := []vault.ID{b.put(t, alice, []byte("a consultation"))}
-			sealed := b.read(t, objectName(ids[0], "envelope"))
+			sealed := teststore.Read(t, b.store, objectName(ids[0], "envelope"))
 			for len(ids) < c.recordings { // the grant is refused before anything else matters
 				id := keys.NewRecordingID(ids[0].KeyID())
-				b.overwrite(t, objectName(id, "envelope"), bytes.ReplaceAll(sealed, []byte(ids[0].String()), []byte(id.String())))
+				teststore.Write(t, b.store, objectName(id, "envelope"), bytes.ReplaceAll(sealed, []byte(ids[0].String()), []byte(id.String())))
 				ids = append(ids, id)
 			}
 			bobs := b.grant(t, b.enrol(t))

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/local"
 	"github.com/recvault/recvault/storage"
@@ -52,7 +53,7 @@ func TestASealedStoppedOrRestartedVaultIsToldAndPasses(t *testing.T) {
 	assert.True(t, bytes.Equal(data, got))
 	b.vault.Kill(t)
 	check("killed")
-	assert.Len(t, b.objects(t), 2, "nothing was written meanwhile")
+	assert.Len(t, teststore.Names(t, b.store, ""), 2, "nothing was written meanwhile")
 
 	// What is open stays open: Vault is asked once.
 	got, err = io.ReadAll(recording)
@@ -103,7 +104,7 @@ func TestStorageThatFailsIsToldAndLosesNothing(t *testing.T) {
 	got, err := b.open(t, grant, id)
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(data, got))
-	assert.Len(t, b.objects(t), 2)
+	assert.Len(t, teststore.Names(t, b.store, ""), 2)
 }
 
 func TestWrongBucketsAndCredentialsAreTold(t *testing.T) {
@@ -135,7 +136,7 @@ func TestWrongBucketsAndCredentialsAreTold(t *testing.T) {
 			assert.NotErrorIs(t, err, vault.ErrDamaged, name)
 		}
 	}
-	assert.Len(t, b.objects(t), 2)
+	assert.Len(t, teststore.Names(t, b.store, ""), 2)
 }
 
 // crashVariable makes the test binary a writer that is to be killed.

@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
@@ -29,7 +28,7 @@ func TestRekeyGivesARecordingANewKeyAndANewID(t *testing.T) {
 		v := b.vaultOf(t, b.writer)
 		before, err := v.Stat(t.Context(), grant, id)
 		require.NoError(t, err)
-		media, envelope := b.read(t, objectName(id, "media")), b.read(t, objectName(id, "envelope"))
+		media, envelope := teststore.Read(t, b.store, objectName(id, "media")), teststore.Read(t, b.store, objectName(id, "envelope"))
 
 		renewed, err := v.Rekey(t.Context(), grant, id)
 		require.NoError(t, err)
@@ -44,14 +43,14 @@ func TestRekeyGivesARecordingANewKeyAndANewID(t *testing.T) {
 		assert.Equal(t, before, after, "CreatedAt too")
 		_, err = b.open(t, grant, id)
 		require.ErrorIs(t, err, vault.ErrNotFound)
-		assert.Equal(t, []string{objectName(renewed, "envelope"), objectName(renewed, "media")}, b.objects(t))
+		assert.Equal(t, []string{objectName(renewed, "envelope"), objectName(renewed, "media")}, teststore.Names(t, b.store, ""))
 
 		// What the old key opens is the old ciphertext, and nothing of the new one.
-		b.overwrite(t, objectName(id, "envelope"), envelope)
-		b.overwrite(t, objectName(id, "media"), b.read(t, objectName(renewed, "media")))
+		teststore.Write(t, b.store, objectName(id, "envelope"), envelope)
+		teststore.Write(t, b.store, objectName(id, "media"), teststore.Read(t, b.store, objectName(renewed, "media")))
 		_, err = b.open(t, grant, id)
 		require.ErrorIs(t, err, vault.ErrDamaged)
-		b.overwrite(t, objectName(id, "media"), media)
+		teststore.Write(t, b.store, objectName(id, "media"), media)
 		got, err = b.open(t, grant, id)
 		require.NoError(t, err)
 		assert.True(t, bytes.Equal(data, got))
@@ -74,13 +73,13 @@ func TestRekeyNeedsThePatientsGrantAndTheWritersRight(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice, bob := b.enrol(t), b.enrol(t)
 		id := b.put(t, alice, []byte("Alice's consultation"))
-		before := b.objects(t)
+		before := teststore.Names(t, b.store, "")
 		refused := func(keyring vault.Keyring, grant keys.Grant, id vault.ID, want error) {
 			t.Helper()
 			renewed, err := b.vaultOf(t, keyring).Rekey(t.Context(), grant, id)
 			require.ErrorIs(t, err, want)
 			assert.True(t, renewed.IsZero())
-			assert.Equal(t, before, b.objects(t))
+			assert.Equal(t, before, teststore.Names(t, b.store, ""))
 		}
 		refused(b.writer, b.grant(t, bob), id, keys.ErrDenied)
 		refused(b.writer, keys.Grant{}, id, keys.ErrInvalidGrant)
@@ -100,11 +99,11 @@ func TestRekeyRefusesWhileAHoldStands(t *testing.T) {
 		alice := b.enrol(t)
 		id := b.put(t, alice, []byte("Alice's consultation"))
 		clearHold := b.hold(t, id.KeyID())
-		before := b.objects(t)
+		before := teststore.Names(t, b.store, "")
 		renewed, err := b.vaultOf(t, b.writer).Rekey(t.Context(), b.grant(t, alice), id)
 		require.ErrorIs(t, err, vault.ErrHeld)
 		assert.True(t, renewed.IsZero())
-		assert.Equal(t, before, b.objects(t))
+		assert.Equal(t, before, teststore.Names(t, b.store, ""))
 		clearHold()
 
 		// One that is set before the old recording goes keeps it.
@@ -154,7 +153,7 @@ func TestRekeyBringsNothingBackThatWasDeletedMeanwhile(t *testing.T) {
 		require.ErrorIs(t, err, vault.ErrNotFound)
 		assert.True(t, renewed.IsZero())
 		assert.True(t, deleted)
-		assert.Empty(t, b.objects(t))
+		assert.Empty(t, teststore.Names(t, b.store, ""))
 	})
 }
 
@@ -164,9 +163,9 @@ func TestRekeyKeepsTheOldRecordingUnlessTheNewOneOpens(t *testing.T) {
 		id := b.put(t, alice, []byte("Alice's consultation"))
 		store := &hookedStore{Store: b.store, afterPut: func(name string) {
 			if strings.HasSuffix(name, "/media") { // a store that keeps something else than it was given
-				media := b.read(t, name)
+				media := teststore.Read(t, b.store, name)
 				media[len(media)-1] ^= 1
-				b.overwrite(t, name, media)
+				teststore.Write(t, b.store, name, media)
 			}
 		}}
 		v, err := vault.New(b.writer, store)
@@ -183,14 +182,14 @@ func TestRekeyLeavesADamagedRecordingAsItIs(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		id := b.put(t, alice, random(t, 1<<20))
-		media := b.read(t, objectName(id, "media"))
+		media := teststore.Read(t, b.store, objectName(id, "media"))
 		media[len(media)/2] ^= 1
-		b.overwrite(t, objectName(id, "media"), media)
-		before := b.objects(t)
+		teststore.Write(t, b.store, objectName(id, "media"), media)
+		before := teststore.Names(t, b.store, "")
 		renewed, err := b.vaultOf(t, b.writer).Rekey(t.Context(), b.grant(t, alice), id)
 		require.ErrorIs(t, err, vault.ErrDamaged)
 		assert.True(t, renewed.IsZero())
-		assert.Equal(t, before, b.objects(t), "and what was written of the new one is gone")
+		assert.Equal(t, before, teststore.Names(t, b.store, ""), "and what was written of the new one is gone")
 		assert.Empty(t, b.leftovers(t))
 	})
 }
@@ -268,75 +267,19 @@ func ExampleVault_Rekey() {
 	// true
 }
 
-// faults makes one call of many fail: before it is carried out, or after, or by cancelling the context.
-type faults struct {
-	at     int64 // the call, counted from 1
-	after  bool
-	cancel context.CancelFunc
-	calls  atomic.Int64
-}
-
-func (f *faults) hit(failure error, call func() error) error {
-	if f.calls.Add(1) != f.at {
-		return call()
-	}
-	if f.cancel != nil {
-		f.cancel()
-		return call()
-	}
-	if f.after {
-		_ = call()
-	}
-	return failure
-}
-
 type faultyKeyring struct {
 	vault.Keyring
-	*faults
+	fault *teststore.Fault
 }
 
 func (k faultyKeyring) Wrap(ctx context.Context, binding keys.Binding, key *keys.RecordingKey) (w keys.WrappedKey, err error) {
-	err = k.hit(keys.ErrUnavailable, func() (err error) { w, err = k.Keyring.Wrap(ctx, binding, key); return })
+	err = k.fault.Call(keys.ErrUnavailable, func() (err error) { w, err = k.Keyring.Wrap(ctx, binding, key); return })
 	return w, err
 }
 
 func (k faultyKeyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (key *keys.RecordingKey, err error) {
-	err = k.hit(keys.ErrUnavailable, func() (err error) { key, err = k.Keyring.Unwrap(ctx, grant, binding, wrapped); return })
+	err = k.fault.Call(keys.ErrUnavailable, func() (err error) { key, err = k.Keyring.Unwrap(ctx, grant, binding, wrapped); return })
 	return key, err
-}
-
-type faultyStore struct {
-	storage.Store
-	*faults
-}
-
-func (s faultyStore) Put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (info storage.Info, err error) {
-	err = s.hit(storage.ErrUnavailable, func() (err error) { info, err = s.Store.Put(ctx, name, r, size, condition); return })
-	return info, err
-}
-
-func (s faultyStore) Get(ctx context.Context, name string, offset, length int64) (object *storage.Object, err error) {
-	err = s.hit(storage.ErrUnavailable, func() (err error) { object, err = s.Store.Get(ctx, name, offset, length); return })
-	if err != nil {
-		if object != nil {
-			object.Close()
-		}
-		return nil, err
-	}
-	return object, nil
-}
-
-func (s faultyStore) Stat(ctx context.Context, name string) (info storage.Info, err error) {
-	err = s.hit(storage.ErrUnavailable, func() (err error) { info, err = s.Store.Stat(ctx, name); return })
-	return info, err
-}
-
-func (s faultyStore) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
-	panic("Rekey does not list")
-}
-
-func (s faultyStore) Delete(ctx context.Context, name string) error {
-	return s.hit(storage.ErrUnavailable, func() error { return s.Store.Delete(ctx, name) })
 }
 
 func TestRekeyThatIsInterruptedAtAnyCallLosesNothing(t *testing.T) {
@@ -344,49 +287,36 @@ func TestRekeyThatIsInterruptedAtAnyCallLosesNothing(t *testing.T) {
 		alice := b.enrol(t)
 		grant := b.grant(t, alice)
 		data := random(t, 300_000)
-		for name, prepare := range map[string]func(f *faults, cancel context.CancelFunc){
-			"a call fails":             func(*faults, context.CancelFunc) {},
-			"an answer is lost":        func(f *faults, _ context.CancelFunc) { f.after = true },
-			"the context is cancelled": func(f *faults, cancel context.CancelFunc) { f.cancel = cancel },
-		} {
-			done := false
-			for at := int64(1); !done; at++ {
-				require.Less(t, at, int64(100), name)
-				ctx, cancel := context.WithCancel(t.Context())
-				f := &faults{at: at}
-				prepare(f, cancel)
-				id := b.put(t, alice, data)
-				v, err := vault.New(faultyKeyring{b.writer, f}, faultyStore{b.store, f}, vault.WithKeyCache(0, 1))
+		teststore.EachFault(t, func(ctx context.Context, f *teststore.Fault) {
+			id := b.put(t, alice, data)
+			v, err := vault.New(faultyKeyring{b.writer, f}, f.Store(b.store), vault.WithKeyCache(0, 1))
+			require.NoError(t, err)
+			renewed, err := v.Rekey(ctx, grant, id)
+			if !f.Hit() {
 				require.NoError(t, err)
-				renewed, err := v.Rekey(ctx, grant, id)
-				done = f.calls.Load() < at
-				cancel()
-				if done {
-					require.NoError(t, err, name)
-				}
-				var uncertain *vault.UncertainError
-				if errors.As(err, &uncertain) {
-					require.True(t, renewed.IsZero(), name)
-				}
-				kept := 0
-				for _, id := range []vault.ID{id, renewed} {
-					if id.IsZero() {
-						continue
-					}
-					got, err := b.open(t, grant, id)
-					if errors.Is(err, vault.ErrNotFound) {
-						require.NotEqual(t, renewed, id, "%s: call %d: the new one is not there", name, at)
-						continue
-					}
-					require.NoError(t, err, "%s: call %d", name, at)
-					require.True(t, bytes.Equal(data, got))
-					kept++
-				}
-				require.Positive(t, kept, "%s: call %d: lost: %v", name, at, err)
-				if err == nil {
-					require.Equal(t, 1, kept, "%s: call %d: both stand", name, at)
-				}
 			}
-		}
+			var uncertain *vault.UncertainError
+			if errors.As(err, &uncertain) {
+				require.True(t, renewed.IsZero())
+			}
+			kept := 0
+			for _, id := range []vault.ID{id, renewed} {
+				if id.IsZero() {
+					continue
+				}
+				got, err := b.open(t, grant, id)
+				if errors.Is(err, vault.ErrNotFound) {
+					require.NotEqual(t, renewed, id, "the new one is not there")
+					continue
+				}
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(data, got))
+				kept++
+			}
+			require.Positive(t, kept, "lost: %v", err)
+			if err == nil {
+				require.Equal(t, 1, kept, "both stand")
+			}
+		})
 	})
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
@@ -90,7 +91,7 @@ func TestEveryRefusalHasItsStatusAndSaysNothingElse(t *testing.T) {
 		v := b.vaultOf(t, b.server)
 		defer v.Close()
 		id := b.put(t, alice, data)
-		sealed, media := b.read(t, objectName(id, "envelope")), b.read(t, objectName(id, "media"))
+		sealed, media := teststore.Read(t, b.store, objectName(id, "envelope")), teststore.Read(t, b.store, objectName(id, "media"))
 		check := func(want refusal, grant keys.Grant, id vault.ID, what string) {
 			t.Helper()
 			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { v.ServeRecording(w, r, grant, id) })
@@ -136,8 +137,8 @@ func TestEveryRefusalHasItsStatusAndSaysNothingElse(t *testing.T) {
 		stranger := keys.Patient("canary-patient-stranger")
 		strangers := b.grant(t, stranger)
 		unenrolled := keys.NewRecordingID(strangers.KeyID())
-		b.overwrite(t, objectName(unenrolled, "envelope"), bytes.ReplaceAll(sealed, []byte(id.String()), []byte(unenrolled.String())))
-		b.overwrite(t, objectName(unenrolled, "media"), media)
+		teststore.Write(t, b.store, objectName(unenrolled, "envelope"), bytes.ReplaceAll(sealed, []byte(id.String()), []byte(unenrolled.String())))
+		teststore.Write(t, b.store, objectName(unenrolled, "media"), media)
 		check(notFound, strangers, unenrolled, "a patient who is not enrolled")
 
 		erased := b.put(t, carol, data)
@@ -146,15 +147,15 @@ func TestEveryRefusalHasItsStatusAndSaysNothingElse(t *testing.T) {
 
 		for what, change := range map[string]struct{ envelope, media []byte }{
 			"no envelope":      {[]byte("x"), media},
-			"another envelope": {b.read(t, objectName(b.put(t, alice, data), "envelope")), media},
+			"another envelope": {teststore.Read(t, b.store, objectName(b.put(t, alice, data), "envelope")), media},
 			"media cut":        {sealed, media[:len(media)-1]},
 			"media empty":      {sealed, nil},
 		} {
-			b.overwrite(t, objectName(id, "envelope"), change.envelope)
-			b.overwrite(t, objectName(id, "media"), change.media)
+			teststore.Write(t, b.store, objectName(id, "envelope"), change.envelope)
+			teststore.Write(t, b.store, objectName(id, "media"), change.media)
 			check(damaged, grant, id, what)
 		}
-		b.overwrite(t, objectName(id, "envelope"), sealed)
+		teststore.Write(t, b.store, objectName(id, "envelope"), sealed)
 		require.NoError(t, b.store.Delete(t.Context(), objectName(id, "media")))
 		check(damaged, grant, id, "media missing")
 		require.NoError(t, b.vaultOf(t, b.writer).Delete(t.Context(), alice, id))
@@ -339,9 +340,9 @@ func TestDamageInMidstreamIsNeverTakenForACompleteRecording(t *testing.T) {
 		var victims []victim
 		for _, at := range []int{1, 2, segments / 2, segments - 1} {
 			id := b.put(t, alice, data)
-			media := b.read(t, objectName(id, "media"))
+			media := teststore.Read(t, b.store, objectName(id, "media"))
 			media[at*segment.Size+1000] ^= 1
-			b.overwrite(t, objectName(id, "media"), media)
+			teststore.Write(t, b.store, objectName(id, "media"), media)
 			victims = append(victims, victim{id, firstSegment + (at-1)*fullSegment})
 		}
 		whole := b.put(t, alice, data)

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
@@ -241,8 +242,8 @@ func TestAKeyThatIsKeptIsForItsGrantAndItsEnvelopeOnly(t *testing.T) {
 		} {
 			assert.Equal(t, http.StatusForbidden, fetch(t, page(listen(t, site(v, other)), id)).status, what)
 		}
-		renamed := bytes.ReplaceAll(b.read(t, objectName(sibling, "envelope")), []byte(sibling.String()), []byte(id.String()))
-		b.overwrite(t, objectName(id, "envelope"), renamed)
+		renamed := bytes.ReplaceAll(teststore.Read(t, b.store, objectName(sibling, "envelope")), []byte(sibling.String()), []byte(id.String()))
+		teststore.Write(t, b.store, objectName(id, "envelope"), renamed)
 		assert.Equal(t, http.StatusBadGateway, fetch(t, page(server, id)).status, "another envelope in its place")
 		require.NoError(t, b.vaultOf(t, b.writer).Delete(t.Context(), alice, id))
 		assert.Equal(t, http.StatusNotFound, fetch(t, page(server, id)).status, "deleted")

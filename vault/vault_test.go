@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/recvault/recvault/internal/segment"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
@@ -242,8 +243,8 @@ func TestWhatIsNotWhatWasWrittenForThisIDIsDamaged(t *testing.T) {
 		grant := b.grant(t, alice)
 		data := random(t, firstSegment+2*fullSegment+500)
 		id, sibling, foreign := b.put(t, alice, data), b.put(t, alice, random(t, len(data))), b.put(t, bob, random(t, len(data)))
-		sealed, media := b.read(t, objectName(id, "envelope")), b.read(t, objectName(id, "media"))
-		part := func(of vault.ID, name string) []byte { return b.read(t, objectName(of, name)) }
+		sealed, media := teststore.Read(t, b.store, objectName(id, "envelope")), teststore.Read(t, b.store, objectName(id, "media"))
+		part := func(of vault.ID, name string) []byte { return teststore.Read(t, b.store, objectName(of, name)) }
 		// rename makes an envelope of another recording claim to be of this one.
 		edit := func(text []byte, change func(fields map[string]any)) []byte {
 			var fields map[string]any
@@ -300,8 +301,8 @@ func TestWhatIsNotWhatWasWrittenForThisIDIsDamaged(t *testing.T) {
 			{"media flipped at the end", sealed, flip(media, len(media)-1)},
 			{"media with its start from a sibling", sealed, append(bytes.Clone(part(sibling, "media")[:segment.Size]), media[segment.Size:]...)},
 		} {
-			b.overwrite(t, objectName(id, "envelope"), c.envelope)
-			b.overwrite(t, objectName(id, "media"), c.media)
+			teststore.Write(t, b.store, objectName(id, "envelope"), c.envelope)
+			teststore.Write(t, b.store, objectName(id, "media"), c.media)
 			got, err := b.open(t, grant, id)
 			assert.ErrorIs(t, err, vault.ErrDamaged, c.name)
 			assert.True(t, bytes.HasPrefix(data, got), "%s: something else came out", c.name)
@@ -310,11 +311,11 @@ func TestWhatIsNotWhatWasWrittenForThisIDIsDamaged(t *testing.T) {
 			}
 		}
 		require.NoError(t, b.store.Delete(t.Context(), objectName(id, "media")))
-		b.overwrite(t, objectName(id, "envelope"), sealed)
+		teststore.Write(t, b.store, objectName(id, "envelope"), sealed)
 		_, err := b.open(t, grant, id)
 		require.ErrorIs(t, err, vault.ErrDamaged, "media missing")
 
-		b.overwrite(t, objectName(id, "media"), media)
+		teststore.Write(t, b.store, objectName(id, "media"), media)
 		got, err := b.open(t, grant, id)
 		require.NoError(t, err, "all put back")
 		assert.True(t, bytes.Equal(data, got))
@@ -325,14 +326,14 @@ func TestAnErasedPatientsRecordingsStayLost(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		id := b.put(t, alice, []byte("Alice's consultation"))
-		sealed, media := b.read(t, objectName(id, "envelope")), b.read(t, objectName(id, "media"))
+		sealed, media := teststore.Read(t, b.store, objectName(id, "envelope")), teststore.Read(t, b.store, objectName(id, "media"))
 		grant := b.grant(t, alice)
 		require.NoError(t, b.vaultOf(t, b.writer).Delete(t.Context(), alice, id))
 		require.NoError(t, b.admin.Erase(t.Context(), id.KeyID()))
 
 		// The old objects come back from a backup.
-		b.overwrite(t, objectName(id, "envelope"), sealed)
-		b.overwrite(t, objectName(id, "media"), media)
+		teststore.Write(t, b.store, objectName(id, "envelope"), sealed)
+		teststore.Write(t, b.store, objectName(id, "media"), media)
 		_, err := b.open(t, grant, id)
 		require.ErrorIs(t, err, keys.ErrErased)
 		_, err = b.vaultOf(t, b.writer).Put(t.Context(), alice, strings.NewReader("x"), vault.Metadata{})
@@ -395,7 +396,7 @@ func TestBadInputGetsATypedErrorAndWritesNothing(t *testing.T) {
 				assert.ErrorIs(t, err, c.want, name)
 			}
 		}
-		assert.Empty(t, b.objects(t))
+		assert.Empty(t, teststore.Names(t, b.store, ""))
 		assert.Empty(t, b.leftovers(t))
 
 		grant := b.grant(t, alice)
@@ -461,7 +462,7 @@ func TestACancelledPutStopsAndLeavesNothing(t *testing.T) {
 			require.ErrorIs(t, err, context.Canceled, "after %d", after)
 			assert.Less(t, time.Since(start), 20*time.Second)
 		}
-		assert.Empty(t, b.objects(t))
+		assert.Empty(t, teststore.Names(t, b.store, ""))
 		assert.Empty(t, b.leftovers(t))
 		b.assertNoLeak(t, ignore)
 	})
@@ -498,7 +499,7 @@ func TestAnAbortedOrCancelledWriterLeavesNothing(t *testing.T) {
 			require.ErrorIs(t, err, context.Canceled)
 			require.ErrorIs(t, w.Close(), context.Canceled)
 		}
-		assert.Empty(t, b.objects(t))
+		assert.Empty(t, teststore.Names(t, b.store, ""))
 		assert.Empty(t, b.leftovers(t))
 		b.assertNoLeak(t, ignore)
 	})
@@ -599,7 +600,7 @@ func TestAnUploadThatOutlastsTheFreshnessWindowWrapsAgain(t *testing.T) {
 			var fields struct {
 				Wrapped keys.WrappedKey `json:"wrapped_key"`
 			}
-			require.NoError(t, json.Unmarshal(b.read(t, objectName(id, "envelope")), &fields))
+			require.NoError(t, json.Unmarshal(teststore.Read(t, b.store, objectName(id, "envelope")), &fields))
 			version, err := fields.Wrapped.Version()
 			require.NoError(t, err)
 			return id, version
@@ -688,7 +689,7 @@ func TestACommitWhoseAnswerIsLostIsLookedUpAndNeverLosesARecording(t *testing.T)
 			},
 		} {
 			t.Run(name, func(t *testing.T) {
-				before := len(b.objects(t))
+				before := len(teststore.Names(t, b.store, ""))
 				v, err := vault.New(b.writer, &faulty{b.store, func(object string, store func() (storage.Info, error)) (storage.Info, error) {
 					if strings.HasSuffix(object, "/envelope") {
 						return c.answer(store)
@@ -699,7 +700,7 @@ func TestACommitWhoseAnswerIsLostIsLookedUpAndNeverLosesARecording(t *testing.T)
 				id, err := v.Put(t.Context(), alice, strings.NewReader("a consultation"), metadata())
 				c.check(id, err)
 				if err != nil {
-					assert.Len(t, b.objects(t), before, "something was left behind")
+					assert.Len(t, teststore.Names(t, b.store, ""), before, "something was left behind")
 				}
 			})
 		}
@@ -716,9 +717,9 @@ func TestListYieldsAPatientsOwnRecordings(t *testing.T) {
 		}
 		some := keys.NewRecordingID(b.grant(t, alice).KeyID())
 		// Garbage is not a recording: media without an envelope, and names that are not ours.
-		b.overwrite(t, objectName(some, "media"), []byte("orphan"))
-		b.overwrite(t, "r1/"+some.KeyID().String()+"/notes.txt", []byte("x"))
-		b.overwrite(t, objectName(some, "thumbnail"), []byte("x"))
+		teststore.Write(t, b.store, objectName(some, "media"), []byte("orphan"))
+		teststore.Write(t, b.store, "r1/"+some.KeyID().String()+"/notes.txt", []byte("x"))
+		teststore.Write(t, b.store, objectName(some, "thumbnail"), []byte("x"))
 		v := b.vaultOf(t, b.writer)
 		got := map[vault.ID]int64{}
 		var order []string
@@ -749,7 +750,7 @@ func TestListYieldsAPatientsOwnRecordings(t *testing.T) {
 		for _, err := range v.ListByKeyID(t.Context(), keys.KeyID{}) {
 			require.ErrorIs(t, err, keys.ErrInvalidKeyID)
 		}
-		b.overwrite(t, objectName(some, "envelope"), []byte("x"))
+		teststore.Write(t, b.store, objectName(some, "envelope"), []byte("x"))
 		require.NoError(t, b.store.Delete(t.Context(), objectName(some, "media")))
 		var damaged int
 		for entry, err := range v.List(t.Context(), alice) {
@@ -779,7 +780,7 @@ func TestDeleteRemovesAPatientsOwnRecordingOnly(t *testing.T) {
 		got, err := b.open(t, b.grant(t, alice), other)
 		require.NoError(t, err)
 		assert.Equal(t, "two", string(got))
-		assert.Len(t, b.objects(t), 2)
+		assert.Len(t, teststore.Names(t, b.store, ""), 2)
 	})
 }
 
@@ -833,7 +834,7 @@ func TestPrefixesKeepVaultsApart(t *testing.T) {
 	recording, err := north.Open(t.Context(), b.grant(t, alice), id)
 	require.NoError(t, err)
 	require.NoError(t, recording.Close())
-	for _, name := range b.objects(t) {
+	for _, name := range teststore.Names(t, b.store, "") {
 		assert.True(t, strings.HasPrefix(name, "clinics/north/r1/"+id.KeyID().String()+"/"), name)
 	}
 }

@@ -39,7 +39,7 @@ const (
 	shards      = 4
 	patients    = 240
 	each        = 2 // recordings of a patient
-	concurrency = 4 // requests of a kind that a process has under way at a time
+	concurrency = 4 // writes that a process has under way at a time
 )
 
 // TestShardsKilledInMidWorkLoseNothingAndRepeatNothing runs the shards of a rewrap as four processes at

@@ -1,5 +1,5 @@
-// Package layout knows how the objects of recordings are named in a store, walks over them and reads small
-// ones.
+// Package layout knows how the objects of recordings are named in a store, walks over them and reads
+// small parts of them.
 //
 //	<prefix>r1/<KeyID>/<rec>/envelope    the recording's envelope
 //	<prefix>r1/<KeyID>/<rec>/media       its media

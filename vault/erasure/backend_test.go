@@ -2,7 +2,6 @@ package erasure_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"io"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/local"
 	"github.com/recvault/recvault/keys/transit"
@@ -196,28 +196,7 @@ func (b *backend) open(t *testing.T, patient keys.Patient, id vault.ID) error {
 // objects lists the names of a patient's objects.
 func (b *backend) objects(t *testing.T, id keys.KeyID) []string {
 	t.Helper()
-	var names []string
-	for object, err := range b.store.List(context.Background(), "r1/"+id.String()+"/") {
-		require.NoError(t, err)
-		names = append(names, object.Name)
-	}
-	return names
-}
-
-func (b *backend) read(t *testing.T, name string) []byte {
-	t.Helper()
-	object, err := b.store.Get(t.Context(), name, 0, -1)
-	require.NoError(t, err)
-	defer object.Close()
-	data, err := io.ReadAll(object)
-	require.NoError(t, err)
-	return data
-}
-
-func (b *backend) write(t *testing.T, name string, data []byte) {
-	t.Helper()
-	_, err := b.store.Put(t.Context(), name, bytes.NewReader(data), int64(len(data)), storage.Condition{})
-	require.NoError(t, err)
+	return teststore.Names(t, b.store, "r1/"+id.String()+"/")
 }
 
 func objectName(id vault.ID, part string) string {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
@@ -28,10 +29,10 @@ func TestAnErasedPatientIsGoneAndTheReceiptSaysHow(t *testing.T) {
 		ids = append(ids, b.put(t, alice))
 		slices.SortFunc(ids, func(a, b keys.RecordingID) int { return strings.Compare(a.String(), b.String()) })
 		orphan := objectName(keys.NewRecordingID(aliceID), "media")
-		b.write(t, orphan, []byte("media without an envelope"))
-		b.write(t, "r1/"+aliceID.String()+"/stray", []byte("of no recording"))
-		b.write(t, "r1/"+aliceID.String()+"-not-hers", []byte("of no patient"))
-		copied := b.read(t, objectName(ids[0], "envelope"))
+		teststore.Write(t, b.store, orphan, []byte("media without an envelope"))
+		teststore.Write(t, b.store, "r1/"+aliceID.String()+"/stray", []byte("of no recording"))
+		teststore.Write(t, b.store, "r1/"+aliceID.String()+"-not-hers", []byte("of no patient"))
+		copied := teststore.Read(t, b.store, objectName(ids[0], "envelope"))
 		e := b.erasure(t)
 
 		began := time.Now().Add(-time.Minute) // clocks differ
@@ -52,7 +53,7 @@ func TestAnErasedPatientIsGoneAndTheReceiptSaysHow(t *testing.T) {
 		assert.Empty(t, b.objects(t, aliceID))
 		assert.Len(t, b.objects(t, bobID), 2)
 		require.NoError(t, b.open(t, bob, bobs))
-		assert.Equal(t, "of no patient", string(b.read(t, "r1/"+aliceID.String()+"-not-hers")))
+		assert.Equal(t, "of no patient", string(teststore.Read(t, b.store, "r1/"+aliceID.String()+"-not-hers")))
 
 		assert.Equal(t, aliceID, receipt.KeyID)
 		assert.True(t, receipt.Recording.IsZero())
@@ -71,7 +72,7 @@ func TestAnErasedPatientIsGoneAndTheReceiptSaysHow(t *testing.T) {
 		assert.Len(t, receipt.MayRemain, 3)
 
 		// An envelope out of a backup opens no more, and nothing can be added.
-		b.write(t, objectName(ids[0], "envelope"), copied)
+		teststore.Write(t, b.store, objectName(ids[0], "envelope"), copied)
 		require.ErrorIs(t, b.open(t, alice, ids[0]), keys.ErrErased)
 		_, err = b.vault(t).Put(t.Context(), alice, strings.NewReader(content), vault.Metadata{})
 		require.ErrorIs(t, err, keys.ErrErased)
@@ -146,12 +147,12 @@ func TestNothingIsErasedUnlessThePlanStillHolds(t *testing.T) {
 			},
 			"the key rotated": func(_ keys.Patient, id keys.RecordingID) { require.NoError(t, b.admin.Rotate(t.Context(), id.KeyID())) },
 			"an envelope replaced": func(_ keys.Patient, id keys.RecordingID) {
-				text := b.read(t, objectName(id, "envelope"))
+				text := teststore.Read(t, b.store, objectName(id, "envelope"))
 				text[len(text)-1] ^= 1 // of the same size
-				b.write(t, objectName(id, "envelope"), text)
+				teststore.Write(t, b.store, objectName(id, "envelope"), text)
 			},
 			"media added": func(_ keys.Patient, id keys.RecordingID) {
-				b.write(t, objectName(keys.NewRecordingID(id.KeyID()), "media"), []byte("more"))
+				teststore.Write(t, b.store, objectName(keys.NewRecordingID(id.KeyID()), "media"), []byte("more"))
 			},
 			"the patient erased and enrolled anew": func(patient keys.Patient, id keys.RecordingID) {
 				// Vault tells times to the second.
@@ -236,7 +237,7 @@ func TestObjectsOfAPatientWhomTheKeyringDoesNotKnowAreLeftAlone(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		id := keys.NewKeyID([]byte("a patient who was never enrolled"))
 		name := objectName(keys.NewRecordingID(id), "envelope")
-		b.write(t, name, []byte("precious"))
+		teststore.Write(t, b.store, name, []byte("precious"))
 		_, err := b.erasure(t).PlanPatient(t.Context(), id)
 		require.ErrorIs(t, err, keys.ErrNotEnrolled)
 		_, err = b.erasure(t).ConfirmPatient(t.Context(), id, "")
@@ -283,8 +284,8 @@ func TestAnErasedRecordingIsGoneAndTheReceiptSaysWhatIsNot(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		patient, id := b.enrol(t)
 		kept, erased := b.put(t, patient), b.put(t, patient)
-		copied := b.read(t, objectName(erased, "envelope"))
-		media := b.read(t, objectName(erased, "media"))
+		copied := teststore.Read(t, b.store, objectName(erased, "envelope"))
+		media := teststore.Read(t, b.store, objectName(erased, "media"))
 		e := b.erasure(t)
 		plan, err := e.PlanRecording(t.Context(), erased)
 		require.NoError(t, err)
@@ -319,8 +320,8 @@ func TestAnErasedRecordingIsGoneAndTheReceiptSaysWhatIsNot(t *testing.T) {
 
 		// What the receipt warns of: a copy out of a backup does open.
 		assert.Contains(t, receipt.MayRemain[0], "can still be opened")
-		b.write(t, objectName(erased, "envelope"), copied)
-		b.write(t, objectName(erased, "media"), media)
+		teststore.Write(t, b.store, objectName(erased, "envelope"), copied)
+		teststore.Write(t, b.store, objectName(erased, "media"), media)
 		require.NoError(t, b.open(t, patient, erased))
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/erasure"
@@ -270,7 +271,7 @@ func TestADamagedHoldHoldsUntilItIsCleared(t *testing.T) {
 		for name, text := range map[string]string{
 			"blank":    " ",
 			"not JSON": "hold!",
-			"another":  string(b.read(t, "holds/"+other.String())),
+			"another":  string(teststore.Read(t, b.store, "holds/"+other.String())),
 			"huge":     `{"reason":"` + strings.Repeat("x", 1<<20) + `"}`,
 		} {
 			patient, id := b.enrol(t)
@@ -278,7 +279,7 @@ func TestADamagedHoldHoldsUntilItIsCleared(t *testing.T) {
 			e := b.erasure(t)
 			plan, err := e.PlanPatient(t.Context(), id)
 			require.NoError(t, err)
-			b.write(t, "holds/"+id.String(), []byte(text))
+			teststore.Write(t, b.store, "holds/"+id.String(), []byte(text))
 			_, err = e.Hold(t.Context(), id)
 			require.ErrorIs(t, err, erasure.ErrDamagedHold, name)
 			_, err = e.PlanPatient(t.Context(), id)
@@ -381,7 +382,7 @@ func TestHoldsAreJSON(t *testing.T) {
 	hold, err := b.erasure(t).SetHold(t.Context(), id, "a case")
 	require.NoError(t, err)
 	var fields map[string]string
-	require.NoError(t, json.Unmarshal(b.read(t, "holds/"+id.String()), &fields))
+	require.NoError(t, json.Unmarshal(teststore.Read(t, b.store, "holds/"+id.String()), &fields))
 	assert.Equal(t, map[string]string{
 		"key_id": id.String(), "reason": "a case", "operator": operator, "time": hold.Time.Format(time.RFC3339Nano),
 	}, fields)

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/transit"
 	"github.com/recvault/recvault/storage"
@@ -30,126 +30,40 @@ import (
 	"github.com/recvault/recvault/vault/erasure"
 )
 
-// faults makes one call of many fail.
-type faults struct {
-	at    int64           // the call, counted from 1
-	after bool            // it is carried out, and its answer lost
-	stop  context.Context // if it is not nil, the call ends this instead, and fails with what that brings
-	end   context.CancelFunc
-	calls atomic.Int64
-}
-
-// hit makes a call that may be the one.
-func (f *faults) hit(failure error, call func() error) error {
-	if f.calls.Add(1) != f.at {
-		return call()
-	}
-	if f.stop != nil {
-		f.end()
-		return call()
-	}
-	if f.after {
-		_ = call()
-	}
-	return failure
-}
-
 type faultyKeyring struct {
 	erasure.Keyring
-	*faults
+	fault *teststore.Fault
 }
 
 func (k faultyKeyring) Erase(ctx context.Context, id keys.KeyID) error {
-	return k.hit(keys.ErrUnavailable, func() error { return k.Keyring.Erase(ctx, id) })
+	return k.fault.Call(keys.ErrUnavailable, func() error { return k.Keyring.Erase(ctx, id) })
 }
 
 func (k faultyKeyring) Versions(ctx context.Context, id keys.KeyID) (v keys.Versions, err error) {
-	err = k.hit(keys.ErrUnavailable, func() (err error) { v, err = k.Keyring.Versions(ctx, id); return })
+	err = k.fault.Call(keys.ErrUnavailable, func() (err error) { v, err = k.Keyring.Versions(ctx, id); return })
 	return v, err
 }
 
 func (k faultyKeyring) Rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) (r []keys.RewrapResult, err error) {
-	err = k.hit(keys.ErrUnavailable, func() (err error) { r, err = k.Keyring.Rewrap(ctx, id, items); return })
+	err = k.fault.Call(keys.ErrUnavailable, func() (err error) { r, err = k.Keyring.Rewrap(ctx, id, items); return })
 	return r, err
-}
-
-type faultyStore struct {
-	storage.Store
-	*faults
-}
-
-func (s faultyStore) Get(ctx context.Context, name string, offset, length int64) (o *storage.Object, err error) {
-	err = s.hit(storage.ErrUnavailable, func() (err error) { o, err = s.Store.Get(ctx, name, offset, length); return })
-	if err != nil && o != nil {
-		o.Close()
-	}
-	return o, err
-}
-
-func (s faultyStore) Stat(ctx context.Context, name string) (info storage.Info, err error) {
-	err = s.hit(storage.ErrUnavailable, func() (err error) { info, err = s.Store.Stat(ctx, name); return })
-	return info, err
-}
-
-func (s faultyStore) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
-	return func(yield func(storage.Info, error) bool) {
-		err := s.hit(storage.ErrUnavailable, func() error { return nil })
-		if err != nil {
-			yield(storage.Info{}, err)
-			return
-		}
-		s.Store.List(ctx, prefix)(yield)
-	}
-}
-
-func (s faultyStore) Delete(ctx context.Context, name string) error {
-	return s.hit(storage.ErrUnavailable, func() error { return s.Store.Delete(ctx, name) })
-}
-
-// eachFault runs attempt with the first call failing, then the second, and so on, until there are not that
-// many, and each in three ways.
-func eachFault(t *testing.T, attempt func(ctx context.Context, f *faults, hit func() bool)) {
-	t.Helper()
-	for name, prepare := range map[string]func(f *faults){
-		"a call fails":             func(*faults) {},
-		"an answer is lost":        func(f *faults) { f.after = true },
-		"the context is cancelled": func(f *faults) { f.stop, f.end = context.WithCancel(t.Context()) },
-	} {
-		calls := int64(0)
-		for at := int64(1); ; at++ {
-			f := &faults{at: at}
-			prepare(f)
-			ctx := t.Context()
-			if f.stop != nil {
-				ctx = f.stop
-				defer f.end()
-			}
-			attempt(ctx, f, func() bool { return f.calls.Load() >= at })
-			require.False(t, t.Failed(), "%s: call %d", name, at)
-			if f.calls.Load() < at {
-				break
-			}
-			calls = at
-		}
-		require.Greater(t, calls, int64(5), name)
-	}
 }
 
 func TestAnErasureThatWasInterruptedAtAnyCallIsFinishedByTheNext(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
-		eachFault(t, func(ctx context.Context, f *faults, hit func() bool) {
+		teststore.EachFault(t, func(ctx context.Context, f *teststore.Fault) {
 			patient, id := b.enrol(t)
 			recording := b.put(t, patient)
 			b.put(t, patient)
 			plan, err := b.erasure(t).PlanPatient(t.Context(), id)
 			require.NoError(t, err)
-			e := newErasure(t, faultyKeyring{b.eraser, f}, faultyStore{b.store, f}, erasure.Options{Operator: operator})
+			e := newErasure(t, faultyKeyring{b.eraser, f}, f.Store(b.store), erasure.Options{Operator: operator})
 			receipt, err := e.ConfirmPatient(ctx, id, plan.Digest)
-			if !hit() {
+			if !f.Hit() {
 				require.NoError(t, err)
 			}
 			if err != nil {
-				if f.stop == nil {
+				if ctx.Err() == nil {
 					assert.True(t, unavailable(err), "%v", err)
 				} else {
 					assert.ErrorIs(t, err, context.Canceled)
@@ -177,13 +91,13 @@ func TestTheErasureOfARecordingThatWasInterruptedAtAnyCallIsFinishedByTheNext(t 
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		patient, _ := b.enrol(t)
 		kept := b.put(t, patient)
-		eachFault(t, func(ctx context.Context, f *faults, hit func() bool) {
+		teststore.EachFault(t, func(ctx context.Context, f *teststore.Fault) {
 			recording := b.put(t, patient)
 			plan, err := b.erasure(t).PlanRecording(t.Context(), recording)
 			require.NoError(t, err)
-			e := newErasure(t, faultyKeyring{b.eraser, f}, faultyStore{b.store, f}, erasure.Options{Operator: operator})
+			e := newErasure(t, faultyKeyring{b.eraser, f}, f.Store(b.store), erasure.Options{Operator: operator})
 			receipt, err := e.ConfirmRecording(ctx, recording, plan.Digest)
-			if !hit() {
+			if !f.Hit() {
 				require.NoError(t, err)
 			}
 			if err != nil {
@@ -456,12 +370,12 @@ func TestWhatIsWrittenWhileObjectsAreDeletedIsDeletedToo(t *testing.T) {
 	patient, id := b.enrol(t)
 	b.put(t, patient)
 	late := objectName(keys.NewRecordingID(id), "envelope")
-	text := b.read(t, b.objects(t, id)[0])
+	text := teststore.Read(t, b.store, b.objects(t, id)[0])
 	plan, err := b.erasure(t).PlanPatient(t.Context(), id)
 	require.NoError(t, err)
 	var once sync.Once
 	store := &hookedStore{Store: b.store, delete: func(ctx context.Context, name string) error {
-		once.Do(func() { b.write(t, late, text) })
+		once.Do(func() { teststore.Write(t, b.store, late, text) })
 		return b.store.Delete(ctx, name)
 	}}
 	receipt, err := newErasure(t, b.eraser, store, erasure.Options{Operator: operator}).ConfirmPatient(t.Context(), id, plan.Digest)
@@ -480,7 +394,7 @@ func TestWhatIsWrittenWhileObjectsAreDeletedIsDeletedToo(t *testing.T) {
 		if err := b.store.Delete(ctx, name); err != nil {
 			return err
 		}
-		b.write(t, endless, text)
+		teststore.Write(t, b.store, endless, text)
 		return nil
 	}}
 	_, err = newErasure(t, b.eraser, store, erasure.Options{Operator: operator}).ConfirmPatient(t.Context(), id, plan.Digest)
@@ -692,8 +606,8 @@ func TestEnvelopesThatProveNothingArePassedOver(t *testing.T) {
 			if first.String() > second.String() {
 				first, second = second, first
 			}
-			text, other := b.read(t, objectName(first, "envelope")), b.read(t, objectName(second, "envelope"))
-			b.write(t, objectName(first, "envelope"), []byte(damage(string(text), string(other))))
+			text, other := teststore.Read(t, b.store, objectName(first, "envelope")), teststore.Read(t, b.store, objectName(second, "envelope"))
+			teststore.Write(t, b.store, objectName(first, "envelope"), []byte(damage(string(text), string(other))))
 			plan, err := b.erasure(t).PlanPatient(t.Context(), id)
 			require.NoError(t, err)
 			receipt, err := b.erasure(t).ConfirmPatient(t.Context(), id, plan.Digest)

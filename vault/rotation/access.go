@@ -21,7 +21,7 @@ const (
 	maxFailures = 10
 	// requestTimeout bounds one request for an envelope or to write it.
 	requestTimeout = 30 * time.Second
-	// maxReads is how often an envelope is asked for.
+	// maxReads is how often an envelope is asked for at most, if connections drop while it comes.
 	maxReads = 3
 	// finishTime is how long changes that were begun may outlive their context.
 	finishTime = 5 * time.Second

@@ -14,8 +14,8 @@ const (
 	// batchSize is how many wrapped keys of a patient the keyring is asked to rewrap at a time: as many
 	// as keys/transit puts into one request.
 	batchSize = 256
-	// minInFlight is how many envelopes may be in memory at once at least: two batches, so that one is
-	// read while the other is written. They have 64 KiB at most and 1 KiB as a rule.
+	// minInFlight is the least bound on the envelopes in memory: two batches, so that one is read while
+	// the other is written. They have 64 KiB at most and 1 KiB as a rule.
 	minInFlight = 2 * batchSize
 )
 
@@ -63,16 +63,17 @@ func (p *patient) failed(err error) {
 // several at a time. handle, or whom it hands them on to, settles or drops every item.
 func (r *run) inBatches(handle func(*batch)) error {
 	r.slots = make(chan struct{}, r.inFlight())
+	r.turns.mixed = r.options.KeyringRate > 0 || r.options.StorageRate > 0
 	return r.turns.do(r.options.Concurrency, func() error { return r.fill(handle) })
 }
 
-// inFlight is how many envelopes may be in memory at once.
+// inFlight bounds the envelopes in memory.
 func (r *run) inFlight() int { return max(minInFlight, 4*r.options.Concurrency) }
 
 // part takes away one of those who keep the batch from being complete, and has it handled after the last.
 func (r *run) part(b *batch, handle func(*batch)) {
 	if b.unread.Add(-1) == 0 {
-		r.turns.add(calling, func() { handle(b) })
+		r.turns.add(callTask, func() { handle(b) })
 	}
 }
 
@@ -113,7 +114,7 @@ func (r *run) fill(handle func(*batch)) error {
 			filling.patient.unsettled++
 			filling.patient.listed++
 		})
-		r.turns.add(reading, func() {
+		r.turns.add(readTask, func() {
 			it.stored, it.err = r.read(r.ctx, it.id)
 			r.part(it.batch, handle)
 		})

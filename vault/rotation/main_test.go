@@ -22,6 +22,7 @@ import (
 
 	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/local"
 	"github.com/recvault/recvault/keys/transit"
@@ -258,19 +259,9 @@ func objectName(id vault.ID, part string) string {
 	return "r1/" + strings.Replace(id.String(), ".", "/", 1) + "/" + part
 }
 
-func (b *backend) text(t *testing.T, id vault.ID) []byte {
-	t.Helper()
-	object, err := b.store.Get(t.Context(), objectName(id, "envelope"), 0, -1)
-	require.NoError(t, err)
-	defer object.Close()
-	text, err := io.ReadAll(object)
-	require.NoError(t, err)
-	return text
-}
-
 func (b *backend) envelope(t *testing.T, id vault.ID) envelope.Envelope {
 	t.Helper()
-	e, err := envelope.Parse(b.text(t, id))
+	e, err := envelope.Parse(teststore.Read(t, b.store, objectName(id, "envelope")))
 	require.NoError(t, err)
 	return e
 }
@@ -281,13 +272,6 @@ func (b *backend) version(t *testing.T, id vault.ID) int {
 	version, err := b.envelope(t, id).Wrapped.Version()
 	require.NoError(t, err)
 	return version
-}
-
-// overwrite is what somebody with access to the store can do.
-func (b *backend) overwrite(t *testing.T, name string, data []byte) {
-	t.Helper()
-	_, err := b.store.Put(t.Context(), name, bytes.NewReader(data), int64(len(data)), storage.Condition{})
-	require.NoError(t, err)
 }
 
 func (b *backend) rotation(t *testing.T, k rotation.Keyring, options rotation.Options) *rotation.Rotation {

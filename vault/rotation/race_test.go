@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/internal/envelope"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
@@ -99,10 +100,10 @@ func TestALostRaceIsReadAgainAndNeverOverwritten(t *testing.T) {
 		text := ""
 		report := rewrap(once(func() {
 			b.rewrap(t)
-			text = string(b.text(t, r.id))
+			text = string(teststore.Read(t, b.store, objectName(r.id, "envelope")))
 		}))
 		assert.Equal(t, rotation.Envelopes{Seen: 1, Changed: 1}, report.Envelopes, "another was faster")
-		assert.Equal(t, text, string(b.text(t, r.id)), "and what it wrote stays")
+		assert.Equal(t, text, string(teststore.Read(t, b.store, objectName(r.id, "envelope"))), "and what it wrote stays")
 		b.opens(t, r)
 
 		b.rotate(t)
@@ -115,11 +116,11 @@ func TestALostRaceIsReadAgainAndNeverOverwritten(t *testing.T) {
 		b.opens(t, r)
 
 		// Somebody puts an older envelope back: it is the one to rewrap.
-		old := b.text(t, r.id)
+		old := teststore.Read(t, b.store, objectName(r.id, "envelope"))
 		b.rotate(t)
 		b.rewrap(t)
 		b.rotate(t)
-		report = rewrap(once(func() { b.overwrite(t, objectName(r.id, "envelope"), old) }))
+		report = rewrap(once(func() { teststore.Write(t, b.store, objectName(r.id, "envelope"), old) }))
 		assert.Equal(t, rotation.Envelopes{Seen: 1, Rewrapped: 1}, report.Envelopes)
 		assert.Equal(t, 6, b.version(t, r.id))
 		b.opens(t, r)
@@ -138,14 +139,14 @@ func TestAnEnvelopeThatKeepsChangingIsLeftAndTold(t *testing.T) {
 	b := embedded(t)
 	patient, _ := b.enrol(t)
 	r := b.put(t, patient, 10)
-	texts := [][]byte{b.text(t, r.id)}
+	texts := [][]byte{teststore.Read(t, b.store, objectName(r.id, "envelope"))}
 	b.rotate(t)
 	b.rewrap(t)
-	texts = append(texts, b.text(t, r.id))
+	texts = append(texts, teststore.Read(t, b.store, objectName(r.id, "envelope")))
 	b.rotate(t)
 	n := 0
 	store := &faulty{Store: b.store, beforePut: func(name string) {
-		b.overwrite(t, name, texts[n%2])
+		teststore.Write(t, b.store, name, texts[n%2])
 		n++
 	}}
 	report, err := rotationOf(t, b.rotator, store, rotation.Options{}).Rewrap(t.Context(), scope.All())
@@ -259,7 +260,7 @@ func TestDamagedEnvelopesAreToldAndLeftAlone(t *testing.T) {
 			"not JSON":            func([]byte) []byte { return []byte("hello") },
 			"cut":                 func(text []byte) []byte { return text[:len(text)-1] },
 			"too long":            func(text []byte) []byte { return append(text, make([]byte, 100_000)...) },
-			"another recording's": func([]byte) []byte { return b.text(t, other.id) },
+			"another recording's": func([]byte) []byte { return teststore.Read(t, b.store, objectName(other.id, "envelope")) },
 			"another version":     func(text []byte) []byte { return bytes.Replace(text, []byte(`"version":1`), []byte(`"version":2`), 1) },
 			"a key version that does not exist": func(text []byte) []byte {
 				return bytes.Replace(text, []byte(":v1:"), []byte(":v9:"), 1)
@@ -274,13 +275,13 @@ func TestDamagedEnvelopesAreToldAndLeftAlone(t *testing.T) {
 		stored := map[vault.ID][]byte{}
 		for _, spoil := range damage {
 			r := b.put(t, patient, 10)
-			text := spoil(b.text(t, r.id))
-			b.overwrite(t, objectName(r.id, "envelope"), text)
+			text := spoil(teststore.Read(t, b.store, objectName(r.id, "envelope")))
+			teststore.Write(t, b.store, objectName(r.id, "envelope"), text)
 			stored[r.id] = text
 		}
-		b.overwrite(t, "r1/README", []byte("a stray object"))
+		teststore.Write(t, b.store, "r1/README", []byte("a stray object"))
 		orphan := keys.NewRecordingID(good.id.KeyID())
-		b.overwrite(t, objectName(orphan, "media"), []byte("media without an envelope"))
+		teststore.Write(t, b.store, objectName(orphan, "media"), []byte("media without an envelope"))
 		b.rotate(t)
 
 		report := b.rewrap(t)
@@ -290,7 +291,7 @@ func TestDamagedEnvelopesAreToldAndLeftAlone(t *testing.T) {
 		for _, left := range report.Left {
 			text, ok := stored[left.ID]
 			require.True(t, ok, "%+v", left)
-			assert.Equal(t, string(text), string(b.text(t, left.ID)), "it is left as it is")
+			assert.Equal(t, string(text), string(teststore.Read(t, b.store, objectName(left.ID, "envelope"))), "it is left as it is")
 			assert.NotEmpty(t, strings.TrimSpace(left.Detail))
 		}
 		b.opens(t, good, other)

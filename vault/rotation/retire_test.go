@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/rotation"
@@ -115,7 +116,7 @@ func TestNothingIsRetiredThatAnUnreadableEnvelopeMayNeed(t *testing.T) {
 		b.rotate(t)
 		b.rewrap(t)
 		for name, spoil := range damage {
-			b.overwrite(t, objectName(pairs[name][1].id, "envelope"), spoil(b.text(t, pairs[name][0].id)))
+			teststore.Write(t, b.store, objectName(pairs[name][1].id, "envelope"), spoil(teststore.Read(t, b.store, objectName(pairs[name][0].id, "envelope"))))
 		}
 		for name, pair := range pairs {
 			id := pair[0].id.KeyID()

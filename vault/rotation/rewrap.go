@@ -13,7 +13,7 @@ import (
 // answer about.
 const maxAttempts = 4
 
-// rewrap reads and has rewrapped, while others replace.
+// rewrap reads and has rewrapped, while writers replace.
 func (r *run) rewrap() error {
 	writes := make(chan *item, r.inFlight()) // so that who sends never waits
 	var writers sync.WaitGroup

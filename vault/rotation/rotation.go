@@ -73,8 +73,9 @@ type Options struct {
 	// Prefix is that of the vault: see vault.WithPrefix.
 	Prefix string
 
-	// Concurrency is how many reads and keyring calls together are under way at a time, and how many
-	// writes. Default 8, at most [MaxConcurrency].
+	// Concurrency is how many requests are under way at a time: reads and keyring calls together, and
+	// as many writes beside them. Retire and Trim have so many of each. Default 8, at most
+	// [MaxConcurrency].
 	//
 	// The clients of keyring and store must keep enough idle connections, about twice as many, or they
 	// make new ones all the time. storage/s3.NewClient does. The default transport of Vault's client

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault/rotation"
@@ -136,11 +137,11 @@ func TestADryRunChangesNothing(t *testing.T) {
 		assert.Equal(t, rotation.Patients{Seen: 1, Changed: 1}, report.Patients)
 		assert.True(t, report.DryRun)
 		b.rotate(t)
-		text := b.text(t, r.id)
+		text := teststore.Read(t, b.store, objectName(r.id, "envelope"))
 		report, err = b.rotation(t, b.rotator, dry).Rewrap(t.Context(), scope.All())
 		require.NoError(t, err)
 		assert.Equal(t, rotation.Envelopes{Seen: 1, Rewrapped: 1}, report.Envelopes)
-		assert.Equal(t, text, b.text(t, r.id))
+		assert.Equal(t, text, teststore.Read(t, b.store, objectName(r.id, "envelope")))
 		b.rewrap(t)
 		b.waitForGrace(t, id)
 		report, err = b.rotation(t, b.retirer, dry).Retire(t.Context(), scope.All())
@@ -199,7 +200,7 @@ func TestOnePatientsFailureStopsNobodyElse(t *testing.T) {
 		stranger := keys.NewRecordingID(strangers)
 		e := b.envelope(t, recordings[0].id)
 		e.ID = stranger
-		b.overwrite(t, objectName(stranger, "envelope"), e.Encode())
+		teststore.Write(t, b.store, objectName(stranger, "envelope"), e.Encode())
 		strangerIsLeft := func(left []rotation.Left, reasons map[string]int) {
 			assert.Equal(t, map[string]int{keys.ErrNotEnrolled.Error(): 1}, reasons)
 			if assert.Len(t, left, 1) {
@@ -354,6 +355,66 @@ func TestReadsThatDropAreCountedAndKeepTheRate(t *testing.T) {
 	assert.Equal(t, map[string]int{storage.ErrUnavailable.Error(): 2}, report.Reasons)
 }
 
+// gauge counts the requests that are under way.
+type gauge struct{ now, most atomic.Int64 }
+
+func (g *gauge) during(request func()) {
+	now := g.now.Add(1)
+	for most := g.most.Load(); now > most && !g.most.CompareAndSwap(most, now); most = g.most.Load() {
+	}
+	request()
+	g.now.Add(-1)
+}
+
+type gaugedKeyring struct {
+	rotation.Keyring
+	asking *gauge
+}
+
+func (k gaugedKeyring) Rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) (results []keys.RewrapResult, err error) {
+	k.asking.during(func() { results, err = k.Keyring.Rewrap(ctx, id, items) })
+	return results, err
+}
+
+type gaugedStore struct {
+	storage.Store
+	asking, writing *gauge
+}
+
+func (s gaugedStore) Get(ctx context.Context, name string, offset, length int64) (object *storage.Object, err error) {
+	s.asking.during(func() { object, err = s.Store.Get(ctx, name, offset, length) })
+	return object, err
+}
+
+func (s gaugedStore) Put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (info storage.Info, err error) {
+	s.writing.during(func() { info, err = s.Store.Put(ctx, name, r, size, condition) })
+	return info, err
+}
+
+func TestMoreEnvelopesThanAreHeldInMemory(t *testing.T) {
+	b := embedded(t)
+	const patients, each = 20, 60 // more together than 4 for each of the most workers
+	for range patients {
+		patient, _ := b.enrol(t)
+		b.putMany(t, patient, each)
+	}
+	for i, concurrency := range []int{1, 8, rotation.MaxConcurrency} {
+		b.rotate(t)
+		var asking, writing gauge
+		r := rotationOf(t, gaugedKeyring{b.rotator, &asking}, gaugedStore{b.store, &asking, &writing}, rotation.Options{Concurrency: concurrency})
+		plan, err := r.Plan(t.Context(), scope.All())
+		require.NoError(t, err)
+		assert.Equal(t, patients*each, plan.Envelopes.Older)
+		report, err := r.Rewrap(t.Context(), scope.All())
+		require.NoError(t, err)
+		assert.Equal(t, patients*each, report.Envelopes.Rewrapped)
+		assert.Equal(t, map[int]int{i + 2: patients * each}, report.After)
+		assert.Equal(t, patients, report.Requests.Keyring)
+		assert.LessOrEqual(t, asking.most.Load(), int64(concurrency))
+		assert.LessOrEqual(t, writing.most.Load(), int64(concurrency))
+	}
+}
+
 // stuck is a keyring that does not answer.
 type stuck struct{ rotation.Keyring }
 
@@ -377,7 +438,7 @@ func TestACancelledRunCountsNoPatientItHasNotLookedAt(t *testing.T) {
 			fill = 2
 		}
 		e.ID = keys.NewRecordingID(keys.NewKeyID(bytes.Repeat([]byte{fill}, keys.KeyIDBytes)))
-		b.overwrite(t, objectName(e.ID, "envelope"), e.Encode())
+		teststore.Write(t, b.store, objectName(e.ID, "envelope"), e.Encode())
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -486,7 +547,7 @@ func TestAReportIsJSONWithoutSecretsAndBounded(t *testing.T) {
 	b := embedded(t)
 	alice, _ := b.enrol(t)
 	for _, r := range b.putMany(t, alice, rotation.MaxLeft+20) {
-		b.overwrite(t, objectName(r.id, "envelope"), []byte("{}"))
+		teststore.Write(t, b.store, objectName(r.id, "envelope"), []byte("{}"))
 	}
 	report := b.rewrap(t)
 	assert.Len(t, report.Left, rotation.MaxLeft)

@@ -6,15 +6,19 @@ import "sync"
 type kind int
 
 const (
-	reading kind = iota // of the store
-	calling             // the keyring
+	readTask kind = iota // of the store
+	callTask             // of the keyring
 	kinds
 )
 
-// turns has tasks done by workers who all stay with a kind until nothing of it is left. Each request wakes
-// up the server that it is for: the same requests, mixed, took a tenth more processor time in all, and a
-// keyring half as much again.
+// turns has tasks done by workers who stay with a kind while any task of it is ready: mixed, the same
+// requests cost the keyring and the store more processor time. Whoever adds tasks must bound how many are
+// ready, or the other kind waits for ever.
 type turns struct {
+	// mixed has them take the kinds in turn: those who wait for their share of a rate use up both
+	// rates only if they do not wait for one after the other.
+	mixed bool
+
 	mu         sync.Mutex
 	changed    sync.Cond // there is a task, or there will be none
 	ready      [kinds][]func()
@@ -57,15 +61,23 @@ func (t *turns) next() func() {
 	for t.unfinished > 0 {
 		for range kinds {
 			if ready := t.ready[t.turn]; len(ready) > 0 {
+				task := ready[0]
+				ready[0] = nil // so that what it holds can be collected
 				t.ready[t.turn] = ready[1:]
-				return ready[0]
+				if t.mixed {
+					t.pass()
+				}
+				return task
 			}
-			t.turn = (t.turn + 1) % kinds
+			t.pass()
 		}
 		t.changed.Wait()
 	}
 	return nil
 }
+
+// pass makes it the other kind's turn.
+func (t *turns) pass() { t.turn = (t.turn + 1) % kinds }
 
 func (t *turns) finish() {
 	t.mu.Lock()

@@ -176,37 +176,9 @@ func (b *backend) open(t *testing.T, p patient, id vault.ID) {
 	require.Equal(t, recording.Size(), n)
 }
 
-func (b *backend) read(t *testing.T, name string) []byte {
-	t.Helper()
-	object, err := b.store.Get(t.Context(), name, 0, -1)
-	require.NoError(t, err)
-	defer object.Close()
-	content, err := io.ReadAll(object)
-	require.NoError(t, err)
-	return content
-}
-
-// write is what somebody with access to the store can do.
-func (b *backend) write(t *testing.T, name string, content []byte) {
-	t.Helper()
-	_, err := b.store.Put(t.Context(), name, bytes.NewReader(content), int64(len(content)), storage.Condition{})
-	require.NoError(t, err)
-}
-
 func (b *backend) remove(t *testing.T, name string) {
 	t.Helper()
 	require.NoError(t, b.store.Delete(t.Context(), name))
-}
-
-// objects lists the names of all objects.
-func (b *backend) objects(t *testing.T) []string {
-	t.Helper()
-	names := []string{}
-	for object, err := range b.store.List(t.Context(), "") {
-		require.NoError(t, err)
-		names = append(names, object.Name)
-	}
-	return names
 }
 
 // uploads lists the unfinished uploads.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/recvault/recvault/internal/layout"
 	"github.com/recvault/recvault/internal/segment"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
@@ -44,21 +45,21 @@ func TestSweepRemovesGarbageAndNothingElse(t *testing.T) {
 		stray := b.layout.Patient(alice.keyID) + "notes"
 		elsewhere := "other/" + b.layout.Media(kept[0])
 		for _, name := range []string{stray, elsewhere, layout.Hold(keys.NewKeyID(make([]byte, keys.KeyIDBytes))), b.layout.Root() + "x/y/media"} {
-			b.write(t, name, []byte("not ours"))
+			teststore.Write(t, b.store, name, []byte("not ours"))
 		}
-		clean := b.objects(t)
+		clean := teststore.Names(t, b.store, "")
 		orphans := []vault.ID{b.orphan(t, alice, 100), b.orphan(t, bob, 200_000), b.orphan(t, bob, 0)}
-		littered := b.objects(t)
+		littered := teststore.Names(t, b.store, "")
 		b.abandon(t, b.layout.Media(keys.NewRecordingID(bob.keyID)))
 
 		dry, err := upkeep.SweepOfAnyAge(t.Context(), b.store, upkeep.SweepOptions{Prefix: prefix, Scope: scope.All(), OlderThan: time.Nanosecond})
 		require.NoError(t, err)
 		assert.True(t, dry.DryRun)
-		assert.Equal(t, littered, b.objects(t), "a dry run removes nothing")
+		assert.Equal(t, littered, teststore.Names(t, b.store, ""), "a dry run removes nothing")
 		assert.Len(t, b.uploads(t), 1)
 
 		report := b.sweep(t, scope.All())
-		assert.Equal(t, clean, b.objects(t))
+		assert.Equal(t, clean, teststore.Names(t, b.store, ""))
 		assert.Empty(t, b.uploads(t))
 		assert.False(t, report.DryRun)
 		bytes := segment.CiphertextSize(100) + segment.CiphertextSize(200_000) + segment.CiphertextSize(0)
@@ -93,18 +94,18 @@ func TestSweepKeepsAllOfAPatientOnHold(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice, bob := b.enrol(t), b.enrol(t)
 		hold := layout.Hold(alice.keyID)
-		b.write(t, hold, []byte("{}"))
+		teststore.Write(t, b.store, hold, []byte("{}"))
 		held := b.orphan(t, alice, 50)
 		b.orphan(t, bob, 50)
 		report := b.sweep(t, scope.All())
-		assert.Equal(t, []string{b.layout.Media(held), hold}, b.objects(t))
+		assert.Equal(t, []string{b.layout.Media(held), hold}, teststore.Names(t, b.store, ""))
 		assert.Equal(t, upkeep.Tally{Count: 1, Bytes: segment.CiphertextSize(50)}, report.Held)
 		assert.EqualValues(t, 1, report.Findings.Counts[upkeep.KindHeld])
 		assert.EqualValues(t, 1, report.Orphans.Count, "of the other patient")
 
-		b.write(t, hold, nil) // as it is left where a hold was cleared
+		teststore.Write(t, b.store, hold, nil) // as it is left where a hold was cleared
 		report = b.sweep(t, scope.All())
-		assert.Equal(t, []string{hold}, b.objects(t))
+		assert.Equal(t, []string{hold}, teststore.Names(t, b.store, ""))
 		assert.Zero(t, report.Held)
 		assert.EqualValues(t, 1, report.Orphans.Count)
 	})
@@ -114,7 +115,7 @@ func TestSweepKeepsAllOfAPatientOnHold(t *testing.T) {
 func TestSweepKeepsTheUploadsOfAPatientOnHold(t *testing.T) {
 	b := servers(t)
 	alice, bob := b.enrol(t), b.enrol(t)
-	b.write(t, layout.Hold(alice.keyID), []byte("{}"))
+	teststore.Write(t, b.store, layout.Hold(alice.keyID), []byte("{}"))
 	held := b.layout.Media(keys.NewRecordingID(alice.keyID))
 	b.abandon(t, held)
 	b.abandon(t, b.layout.Media(keys.NewRecordingID(bob.keyID)))
@@ -139,7 +140,7 @@ func TestSweepKeepsTheUploadsOfAPatientOnHold(t *testing.T) {
 	assert.EqualValues(t, 1, report.Findings.Counts[upkeep.KindUnchecked])
 	assert.Len(t, b.uploads(t), 1, "where it cannot be told, it stays")
 
-	b.write(t, layout.Hold(alice.keyID), nil)
+	teststore.Write(t, b.store, layout.Hold(alice.keyID), nil)
 	assert.EqualValues(t, 1, b.sweep(t, scope.All()).Uploads)
 	assert.Empty(t, b.uploads(t))
 }
@@ -165,7 +166,7 @@ func TestSweepLeavesWhatIsYoung(t *testing.T) {
 			assert.Empty(t, report.Findings.Listed)
 			assert.True(t, report.Complete())
 		}
-		assert.Equal(t, []string{b.layout.Media(id)}, b.objects(t))
+		assert.Equal(t, []string{b.layout.Media(id)}, teststore.Names(t, b.store, ""))
 		assert.Len(t, b.uploads(t), 1)
 	})
 }
@@ -176,7 +177,7 @@ func TestSweepKeepsToItsScope(t *testing.T) {
 		b.orphan(t, alice, 10)
 		kept := b.orphan(t, bob, 10)
 		b.sweep(t, scope.Of(alice.keyID))
-		assert.Equal(t, []string{b.layout.Media(kept)}, b.objects(t))
+		assert.Equal(t, []string{b.layout.Media(kept)}, teststore.Names(t, b.store, ""))
 
 		total := int64(0)
 		for i := range 3 {
@@ -185,7 +186,7 @@ func TestSweepKeepsToItsScope(t *testing.T) {
 			total += b.sweep(t, shard).Orphans.Count
 		}
 		assert.EqualValues(t, 1, total)
-		assert.Empty(t, b.objects(t))
+		assert.Empty(t, teststore.Names(t, b.store, ""))
 	})
 }
 
@@ -234,12 +235,12 @@ func TestSweepLeavesMediaWhoseEnvelopeAppearsMeanwhile(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		id := b.put(t, alice, 1000)
-		envelope := b.read(t, b.layout.Envelope(id))
+		envelope := teststore.Read(t, b.store, b.layout.Envelope(id))
 		b.remove(t, b.layout.Envelope(id))
 		var appeared sync.Once
 		b.store = spy{b.store, func(context.Context, string, string) error {
 			// The listing is over, and the sweep takes a first look at what it found.
-			appeared.Do(func() { b.write(t, b.layout.Envelope(id), envelope) })
+			appeared.Do(func() { teststore.Write(t, b.store, b.layout.Envelope(id), envelope) })
 			return nil
 		}}
 		report := b.sweep(t, scope.All())
@@ -365,7 +366,7 @@ func TestSweepGoesOnWhereSomethingFails(t *testing.T) {
 		assert.EqualValues(t, 2, report.Orphans.Count)
 		assert.EqualValues(t, 2, report.Findings.Counts[upkeep.KindUnchecked])
 		assert.False(t, report.Complete())
-		assert.ElementsMatch(t, []string{b.layout.Media(orphans[0]), b.layout.Media(orphans[1])}, b.objects(t))
+		assert.ElementsMatch(t, []string{b.layout.Media(orphans[0]), b.layout.Media(orphans[1])}, teststore.Names(t, b.store, ""))
 		assert.False(t, report.UploadsListed, "this store cannot list them")
 	})
 }
@@ -392,7 +393,7 @@ func TestSweepThatIsStoppedTellsWhatItDid(t *testing.T) {
 			Progress: func(p upkeep.Progress) { last = p },
 		})
 		assert.ErrorIs(t, err, context.Canceled)
-		left := len(b.objects(t))
+		left := len(teststore.Names(t, b.store, ""))
 		assert.Positive(t, left)
 		assert.GreaterOrEqual(t, report.Orphans.Count, int64(8))
 		assert.InDelta(t, total-left, report.Orphans.Count, 2, "what was under way may have been done")
@@ -401,7 +402,7 @@ func TestSweepThatIsStoppedTellsWhatItDid(t *testing.T) {
 		assert.Equal(t, report.Orphans.Bytes, last.Bytes)
 
 		b.sweep(t, scope.All())
-		assert.Empty(t, b.objects(t), "another sweep finishes")
+		assert.Empty(t, teststore.Names(t, b.store, ""), "another sweep finishes")
 	})
 }
 
@@ -409,7 +410,7 @@ func TestReportsStayBounded(t *testing.T) {
 	b := embedded(t)
 	const strays = upkeep.MaxListed + 10
 	for i := range strays {
-		b.write(t, fmt.Sprintf("%sstray-%d", b.layout.Root(), i), nil)
+		teststore.Write(t, b.store, fmt.Sprintf("%sstray-%d", b.layout.Root(), i), nil)
 	}
 	report := b.sweep(t, scope.All())
 	assert.EqualValues(t, strays, report.Findings.Counts[upkeep.KindStray])

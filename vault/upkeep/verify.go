@@ -358,7 +358,6 @@ func (v *verifier) lookAtHeader(ctx context.Context, j job, r *result) {
 	}
 }
 
-// fetch reads up to length bytes from the beginning of an object.
 // grant returns a grant for the recording, if there is one.
 func (v *verifier) grant(id keys.RecordingID) (keys.Grant, bool) {
 	if v.options.Vault == nil {

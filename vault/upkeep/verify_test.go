@@ -16,6 +16,7 @@ import (
 
 	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/internal/segment"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
@@ -67,7 +68,7 @@ func TestVerifyFindsNothingInASoundStore(t *testing.T) {
 		require.NoError(t, b.admin.Rotate(t.Context(), alice.keyID))
 		b.put(t, alice, 10)
 		b.orphan(t, bob, 10)
-		before := b.objects(t)
+		before := teststore.Names(t, b.store, "")
 
 		report := b.verify(t, upkeep.VerifyOptions{Scope: scope.All()})
 		assert.True(t, report.OK(), "%v", report.Findings)
@@ -91,7 +92,7 @@ func TestVerifyFindsNothingInASoundStore(t *testing.T) {
 		report = b.verify(t, upkeep.VerifyOptions{Scope: scope.Of(alice.keyID), Vault: b.vault, Grant: grants(alice, bob)})
 		assert.True(t, report.OK(), "%v", report.Findings)
 		assert.EqualValues(t, len(sizes)+1, report.Read)
-		assert.Equal(t, before, b.objects(t))
+		assert.Equal(t, before, teststore.Names(t, b.store, ""))
 
 		text, err := json.Marshal(report)
 		require.NoError(t, err)
@@ -105,12 +106,14 @@ func TestVerifyFindsEveryDamage(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		sound := b.put(t, alice, 1000)
-		change := func(name string, change func([]byte) []byte) { b.write(t, name, change(b.read(t, name))) }
+		change := func(name string, change func([]byte) []byte) {
+			teststore.Write(t, b.store, name, change(teststore.Read(t, b.store, name)))
+		}
 		reseal := func(id vault.ID, change func(*envelope.Envelope)) {
-			sealed, err := envelope.Parse(b.read(t, b.layout.Envelope(id)))
+			sealed, err := envelope.Parse(teststore.Read(t, b.store, b.layout.Envelope(id)))
 			require.NoError(t, err)
 			change(&sealed)
-			b.write(t, b.layout.Envelope(id), sealed.Encode())
+			teststore.Write(t, b.store, b.layout.Envelope(id), sealed.Encode())
 		}
 		put := func(size int, damage func(id vault.ID)) vault.ID {
 			id := b.put(t, alice, size)
@@ -124,17 +127,19 @@ func TestVerifyFindsEveryDamage(t *testing.T) {
 		note(upkeep.KindMalformedMedia, put(100_000, func(id vault.ID) {
 			change(b.layout.Media(id), func(media []byte) []byte { return media[:segment.Size+16] })
 		}))
-		note(upkeep.KindMalformedMedia, put(100, func(id vault.ID) { b.write(t, b.layout.Media(id), nil) }))
-		plain := put(100, func(id vault.ID) { b.write(t, b.layout.Media(id), []byte(strings.Repeat("webm", 100))) })
+		note(upkeep.KindMalformedMedia, put(100, func(id vault.ID) { teststore.Write(t, b.store, b.layout.Media(id), nil) }))
+		plain := put(100, func(id vault.ID) {
+			teststore.Write(t, b.store, b.layout.Media(id), []byte(strings.Repeat("webm", 100)))
+		})
 		note(upkeep.KindMalformedMedia, plain)
 		for _, text := range []string{"", "{}", "null", `{"version":2}`, strings.Repeat(" ", envelope.MaxSize+1)} {
-			note(upkeep.KindMalformedEnvelope, put(100, func(id vault.ID) { b.write(t, b.layout.Envelope(id), []byte(text)) }))
+			note(upkeep.KindMalformedEnvelope, put(100, func(id vault.ID) { teststore.Write(t, b.store, b.layout.Envelope(id), []byte(text)) }))
 		}
 		note(upkeep.KindMalformedEnvelope, put(100, func(id vault.ID) {
 			change(b.layout.Envelope(id), func(text []byte) []byte { return append(text, '\n') })
 		}))
 		note(upkeep.KindMisplaced, put(100, func(id vault.ID) {
-			b.write(t, b.layout.Envelope(id), b.read(t, b.layout.Envelope(sound)))
+			teststore.Write(t, b.store, b.layout.Envelope(id), teststore.Read(t, b.store, b.layout.Envelope(sound)))
 		}))
 		note(upkeep.KindUnknownVersion, put(100, func(id vault.ID) {
 			reseal(id, func(e *envelope.Envelope) {
@@ -171,14 +176,14 @@ func TestVerifyFindsEveryDamage(t *testing.T) {
 			})
 		}))
 		one, other := b.put(t, alice, 1000), b.put(t, alice, 1000)
-		first := b.read(t, b.layout.Media(one))
-		b.write(t, b.layout.Media(one), b.read(t, b.layout.Media(other)))
-		b.write(t, b.layout.Media(other), first)
+		first := teststore.Read(t, b.store, b.layout.Media(one))
+		teststore.Write(t, b.store, b.layout.Media(one), teststore.Read(t, b.store, b.layout.Media(other)))
+		teststore.Write(t, b.store, b.layout.Media(other), first)
 		note(upkeep.KindUnauthentic, one)
 		note(upkeep.KindUnauthentic, other)
 
 		stray := b.layout.Patient(alice.keyID) + "notes"
-		b.write(t, stray, []byte("not ours"))
+		teststore.Write(t, b.store, stray, []byte("not ours"))
 		total := int64(len(keyless) + len(authentic)) // plain is in both, and sound in neither
 
 		report := b.verify(t, upkeep.VerifyOptions{Scope: scope.All()})
@@ -224,8 +229,8 @@ func TestVerifyFindsRecordingsWhoseKeyIsGone(t *testing.T) {
 			MediaHeader: append([]byte{segment.HeaderSize}, random(segment.HeaderSize-1)...), MediaSize: 56,
 		})
 		require.NoError(t, err)
-		b.write(t, b.layout.Envelope(stranger), sealed.Encode())
-		b.write(t, b.layout.Media(stranger), append([]byte{segment.HeaderSize}, random(55)...))
+		teststore.Write(t, b.store, b.layout.Envelope(stranger), sealed.Encode())
+		teststore.Write(t, b.store, b.layout.Media(stranger), append([]byte{segment.HeaderSize}, random(55)...))
 		want[stranger.String()] = []upkeep.Kind{upkeep.KindNotEnrolled}
 
 		report := b.verify(t, upkeep.VerifyOptions{Scope: scope.All()})
@@ -287,12 +292,12 @@ func TestVerifyIsNotMisledByWhatChangesMeanwhile(t *testing.T) {
 			b.remove(t, b.layout.Envelope(deleted))
 			b.remove(t, b.layout.Media(deleted))
 			require.NoError(t, b.admin.Rotate(ctx, alice.keyID))
-			sealed, err := envelope.Parse(b.read(t, b.layout.Envelope(rewrapped)))
+			sealed, err := envelope.Parse(teststore.Read(t, b.store, b.layout.Envelope(rewrapped)))
 			require.NoError(t, err)
 			results, err := b.admin.Rewrap(ctx, alice.keyID, []keys.RewrapItem{{Binding: rewrapped.Binding(), Wrapped: sealed.Wrapped}})
 			require.NoError(t, err)
 			sealed.Wrapped = results[0].Wrapped
-			b.write(t, b.layout.Envelope(rewrapped), sealed.Encode())
+			teststore.Write(t, b.store, b.layout.Envelope(rewrapped), sealed.Encode())
 			return nil
 		}}
 		stale := stale{b.auditor, new(atomic.Bool), keys.Versions{Latest: 1, MinDecryption: 1, MinAvailable: 1}}
@@ -349,11 +354,11 @@ func TestASampleIsDrawnAlikeByWhoeverDrawsIt(t *testing.T) {
 	const total = 300
 	alice := b.enrol(t)
 	id := b.put(t, alice, 10)
-	sealed, media := b.read(t, b.layout.Envelope(id)), b.read(t, b.layout.Media(id))
+	sealed, media := teststore.Read(t, b.store, b.layout.Envelope(id)), teststore.Read(t, b.store, b.layout.Media(id))
 	for range total - 1 { // misplaced, so that those in the sample are named
 		other := keys.NewRecordingID(keys.NewKeyID(random(keys.KeyIDBytes)))
-		b.write(t, b.layout.Media(other), media)
-		b.write(t, b.layout.Envelope(other), sealed)
+		teststore.Write(t, b.store, b.layout.Media(other), media)
+		teststore.Write(t, b.store, b.layout.Envelope(other), sealed)
 	}
 	draw := func(s scope.Scope, fraction float64, seed uint64) map[string][]upkeep.Kind {
 		report := b.verify(t, upkeep.VerifyOptions{Scope: s, Sample: fraction, Seed: seed})
@@ -465,7 +470,7 @@ func TestReportsListFindingsInTheOrderOfTheirNames(t *testing.T) {
 	alice := b.enrol(t)
 	for range 30 {
 		id := b.put(t, alice, 10)
-		b.write(t, b.layout.Envelope(id), bytes.Repeat([]byte("x"), 10))
+		teststore.Write(t, b.store, b.layout.Envelope(id), bytes.Repeat([]byte("x"), 10))
 	}
 	report := b.verify(t, upkeep.VerifyOptions{Scope: scope.All()})
 	require.Len(t, report.Findings.Listed, 30)

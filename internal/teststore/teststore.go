@@ -1,0 +1,42 @@
+// Package teststore works on stores behind the library's back, and makes calls fail, for tests.
+package teststore
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/storage"
+)
+
+// Names lists the objects whose names begin with prefix. It works in a Cleanup, too.
+func Names(t testing.TB, store storage.Store, prefix string) []string {
+	t.Helper()
+	names := []string{}
+	for object, err := range store.List(context.WithoutCancel(t.Context()), prefix) {
+		require.NoError(t, err)
+		names = append(names, object.Name)
+	}
+	return names
+}
+
+// Read returns an object.
+func Read(t testing.TB, store storage.Store, name string) []byte {
+	t.Helper()
+	object, err := store.Get(t.Context(), name, 0, -1)
+	require.NoError(t, err)
+	defer object.Close()
+	data, err := io.ReadAll(object)
+	require.NoError(t, err)
+	return data
+}
+
+// Write replaces an object, as anybody with access to the store can.
+func Write(t testing.TB, store storage.Store, name string, data []byte) {
+	t.Helper()
+	_, err := store.Put(t.Context(), name, bytes.NewReader(data), int64(len(data)), storage.Condition{})
+	require.NoError(t, err)
+}
