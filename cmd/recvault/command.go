@@ -114,6 +114,12 @@ so that everything can be tried without a server.`,
 		topic("secrets", "How tokens, grants and patients are given", secretsHelp),
 	)
 	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "help" {
+			cmd.Args = helpArgs
+		}
+	}
 	return root
 }
 
@@ -131,6 +137,14 @@ func needsSubcommand(cmd *cobra.Command, args []string) error {
 		return usagef("unknown command; did you mean %q?", cmd.CommandPath()+" "+near[0])
 	}
 	return usagef("unknown command; see %q", cmd.CommandPath()+" --help")
+}
+
+// helpArgs refuses what there is no help on. Cobra itself shows the general help then, as if all were well.
+func helpArgs(cmd *cobra.Command, args []string) error {
+	if found, rest, err := cmd.Root().Find(args); err != nil || len(rest) > 0 {
+		return needsSubcommand(found, rest)
+	}
+	return nil
 }
 
 // noArgs refuses arguments without repeating them: a patient's identifier may be among them.

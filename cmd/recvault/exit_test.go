@@ -186,6 +186,9 @@ func TestUsageErrorsRepeatNoArgument(t *testing.T) {
 		{"version", canary},
 		{"sweep", "--remove", "--dry-run", "--all"},
 		{"setup", "--print", "--dry-run"},
+		{"help", canary},
+		{"help", "hold", canary},
+		{"help", "rotate", canary},
 	} {
 		for _, form := range [][]string{nil, {"--output", "json"}} {
 			if form != nil && args[0] == "version" && len(args) == 3 {
