@@ -2,11 +2,8 @@ package dir_test
 
 import (
 	"bytes"
-	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,52 +12,16 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/recvault/recvault/internal/namespace"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/storage/dir"
 )
 
-// namespaceEnv tells a test that it runs in a mount namespace of its own, and gives it a directory, which
-// the process that started it removes.
-const namespaceEnv = "DIR_TEST_NAMESPACE"
-
-// inNamespace runs the calling test again, as a process with a mount namespace of its own, in which it is
-// root. It tells whether this is that process.
-func inNamespace(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv(namespaceEnv) != "" {
-		require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-		return true
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+regexp.QuoteMeta(t.Name())+"$", "-test.v")
-	cmd.Env = append(os.Environ(), namespaceEnv+"="+t.TempDir())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-	if os.Getuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	output, err := cmd.CombinedOutput()
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOSPC) {
-		t.Skip("the kernel permits no namespaces here:", err)
-	}
-	require.NoError(t, err, "%s", output)
-	require.Contains(t, string(output), "--- PASS: "+t.Name())
-	return false
-}
-
-// mount mounts a small file system in memory, which goes with the namespace.
-func mount(t *testing.T, options string) string {
-	t.Helper()
-	path := os.Getenv(namespaceEnv)
-	require.NoError(t, unix.Mount("tmpfs", path, "tmpfs", 0, options))
-	return path
-}
-
 func TestAFullFileSystemIsErrFull(t *testing.T) {
-	if !inNamespace(t) {
+	if !namespace.Enter(t) {
 		return
 	}
-	path := filepath.Join(mount(t, "size=2m"), "store")
+	path := filepath.Join(namespace.Mount(t, "size=2m"), "store")
 	store := open(t, path)
 	put(t, store, "old", "content")
 	for _, name := range []string{"old", "new/object"} {
@@ -76,10 +37,10 @@ func TestAFullFileSystemIsErrFull(t *testing.T) {
 }
 
 func TestAFileSystemWithoutFilesLeftIsErrFull(t *testing.T) {
-	if !inNamespace(t) {
+	if !namespace.Enter(t) {
 		return
 	}
-	path := filepath.Join(mount(t, "size=2m,nr_inodes=12"), "store")
+	path := filepath.Join(namespace.Mount(t, "size=2m,nr_inodes=12"), "store")
 	store := open(t, path)
 	put(t, store, "old", "content")
 	_, err := store.Put(t.Context(), "a/b/c/d/e/f/g/h/i/j", strings.NewReader("x"), 1, storage.Condition{})
@@ -98,10 +59,10 @@ func TestAFileSystemWithoutFilesLeftIsErrFull(t *testing.T) {
 }
 
 func TestAReadOnlyFileSystemIsErrDenied(t *testing.T) {
-	if !inNamespace(t) {
+	if !namespace.Enter(t) {
 		return
 	}
-	base := mount(t, "size=2m")
+	base := namespace.Mount(t, "size=2m")
 	path := filepath.Join(base, "store")
 	put(t, open(t, path), "a/object", "content")
 	require.NoError(t, os.WriteFile(filepath.Join(path, "tmp", "leftover"), nil, 0o600))
@@ -117,8 +78,8 @@ func TestADirectoryOfSomebodyElseIsErrDenied(t *testing.T) {
 	switch root := os.Getuid() == 0; { // root may write everywhere, and becomes another user below
 	case !root:
 		base = t.TempDir()
-	case inNamespace(t):
-		base = mount(t, "mode=0755")
+	case namespace.Enter(t):
+		base = namespace.Mount(t, "mode=0755")
 		require.NoError(t, os.Chmod(filepath.Dir(base), 0o755))
 	default:
 		return

@@ -2,37 +2,22 @@ package s3_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"regexp"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 
+	"github.com/recvault/recvault/internal/namespace"
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/storage"
 )
 
-// namespaceEnv tells a test that it runs in a mount namespace of its own, and gives it a directory, which
-// the process that started it removes.
-const namespaceEnv = "S3_TEST_NAMESPACE"
-
-// The test runs again as a process with a mount namespace of its own, in which it is root, and mounts a
-// small file system for MinIO.
 func TestAFullServerIsErrFull(t *testing.T) {
-	path := os.Getenv(namespaceEnv)
-	if path == "" {
-		inNamespace(t)
+	if !namespace.Enter(t) {
 		return
 	}
-	require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	require.NoError(t, unix.Mount("tmpfs", path, "tmpfs", 0, "size=128m"))
-	t.Setenv("TMPDIR", path)
+	t.Setenv("TMPDIR", namespace.Mount(t, "size=128m"))
 	server := testserver.MinIO(t, testserver.Dedicated())
 	store := open(t, server, server.Bucket())
 	content := noise(1000)
@@ -55,25 +40,4 @@ func TestAFullServerIsErrFull(t *testing.T) {
 	assert.True(t, bytes.Equal(content, read(t, store, "old")))
 	_, err = store.Stat(t.Context(), "new")
 	assert.ErrorIs(t, err, storage.ErrNotFound)
-}
-
-// inNamespace runs the calling test in a mount namespace of its own.
-func inNamespace(t *testing.T) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^"+regexp.QuoteMeta(t.Name())+"$", "-test.v")
-	cmd.Env = append(os.Environ(), namespaceEnv+"="+t.TempDir())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-	if os.Getuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	output, err := cmd.CombinedOutput()
-	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOSPC) {
-		t.Skip("the kernel permits no namespaces here:", err)
-	}
-	require.NoError(t, err, "%s", output)
-	if bytes.Contains(output, []byte("--- SKIP: "+t.Name())) {
-		t.Skipf("%s", output)
-	}
 }
