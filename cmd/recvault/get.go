@@ -64,11 +64,7 @@ exit code.`,
 		if err != nil {
 			return err
 		}
-		k, err := c.openGrantKeyring()
-		if err != nil {
-			return err
-		}
-		v, err := c.openVault(k)
+		v, err := c.openGrantVault()
 		if err != nil {
 			return err
 		}

@@ -85,11 +85,7 @@ makes pseudonyms: writer, enroller, granter or eraser.`,
 type noKeyring struct{ vault.Keyring }
 
 func (c *cli) listGranted(ctx context.Context, g keys.Grant) error {
-	k, err := c.openGrantKeyring()
-	if err != nil {
-		return err
-	}
-	v, err := c.openVault(k)
+	v, err := c.openGrantVault()
 	if err != nil {
 		return err
 	}

@@ -160,6 +160,11 @@ type keyring interface {
 
 // openKeyring opens the keyring with the operator's own right.
 func (c *cli) openKeyring(ctx context.Context) (keyring, error) {
+	return c.keyringWith(func() (string, error) { return c.vaultToken(ctx) })
+}
+
+// keyringWith opens the keyring, in Vault with a token.
+func (c *cli) keyringWith(token func() (string, error)) (keyring, error) {
 	directory, err := c.directory()
 	if err != nil {
 		return nil, err
@@ -171,12 +176,16 @@ func (c *cli) openKeyring(ctx context.Context) (keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	token, err := c.vaultToken(ctx)
+	text, err := token()
 	if err != nil {
 		return nil, err
 	}
-	client.SetToken(token)
-	return c.transit(client)
+	client.SetToken(text)
+	k, err := transit.New(client, c.transitOptions())
+	if err != nil {
+		return nil, usagef("%v (RECVAULT_MOUNT or --mount, RECVAULT_POLICY_PREFIX or --policy-prefix)", err)
+	}
+	return k, nil
 }
 
 // pseudonyms opens the keyring, if it is called at all: for patients who are given by their identifiers.
@@ -186,27 +195,17 @@ func (c *cli) pseudonyms(ctx context.Context) func() (keys.Wrapper, error) {
 
 // openGrantKeyring opens the keyring for what a grant may do: in Vault, with no right of its own, so that
 // the grant is all that counts.
-func (c *cli) openGrantKeyring() (vault.Keyring, error) {
-	directory, err := c.directory()
-	if err != nil {
-		return nil, err
-	}
-	if directory != "" {
-		return c.openLocal(directory)
-	}
-	client, err := c.vaultClient()
-	if err != nil {
-		return nil, err
-	}
-	return c.transit(client)
+func (c *cli) openGrantKeyring() (keyring, error) {
+	return c.keyringWith(func() (string, error) { return "", nil })
 }
 
-func (c *cli) transit(client *api.Client) (*transit.Keyring, error) {
-	k, err := transit.New(client, c.transitOptions())
+// openGrantVault opens the vault for what a grant may do.
+func (c *cli) openGrantVault() (*vault.Vault, error) {
+	k, err := c.openGrantKeyring()
 	if err != nil {
-		return nil, usagef("%v (RECVAULT_MOUNT or --mount, RECVAULT_POLICY_PREFIX or --policy-prefix)", err)
+		return nil, err
 	}
-	return k, nil
+	return c.openVault(k)
 }
 
 // vaultClient returns a client without a token.

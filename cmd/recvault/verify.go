@@ -116,11 +116,8 @@ func (c *cli) verifyGrants(ctx context.Context, file string, options *upkeep.Ver
 	if len(grants) == 0 {
 		return nil
 	}
-	k, err := c.openGrantKeyring()
-	if err != nil {
-		return err
-	}
-	options.Vault, err = c.openVault(k)
+	var err error
+	options.Vault, err = c.openGrantVault()
 	options.Grant = func(id keys.KeyID) (keys.Grant, bool) {
 		g, ok := grants[id]
 		return g, ok
