@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -145,10 +146,17 @@ func testCancelledList(t *testing.T, store storage.Store) {
 	for i := range 20 {
 		put(t, store, fmt.Sprintf("a/%02d", i), nil, storage.Condition{})
 	}
+	cancelled(t, func(ctx context.Context) iter.Seq2[storage.Info, error] { return store.List(ctx, "") })
+}
+
+// cancelled checks that a listing of several, which is cancelled at the first, ends with that. It returns
+// the context.
+func cancelled[T any](t *testing.T, list func(context.Context) iter.Seq2[T, error]) context.Context {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	seen, failures := 0, 0
-	for _, err := range store.List(ctx, "") {
+	for _, err := range list(ctx) {
 		if err != nil {
 			assert.ErrorIs(t, err, context.Canceled)
 			failures++
@@ -159,6 +167,7 @@ func testCancelledList(t *testing.T, store storage.Store) {
 	}
 	assert.Equal(t, 1, seen)
 	assert.Equal(t, 1, failures)
+	return ctx
 }
 
 func testNoLeaks(t *testing.T, store storage.Store) {
