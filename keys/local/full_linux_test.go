@@ -11,44 +11,22 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/namespace"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/local"
 )
 
-func init() { children["full"] = fullChild }
-
-// A process in a mount namespace of its own fills a small file system and then makes it read-only.
 func TestFullOrReadOnlyDirectoryIsUnavailable(t *testing.T) {
-	cmd := child(t, "full", t.TempDir())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-	if os.Geteuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	if !namespace.Enter(t) {
+		return
 	}
-	output, err := cmd.Output()
-	if errors.Is(err, syscall.EPERM) || strings.Contains(string(output), noMounts) {
-		t.Skip("this kernel lets nobody mount file systems here")
-	}
-	require.NoError(t, err)
-	assert.Equal(t, "done\n", string(output))
+	require.NoError(t, fullThenReadOnly(namespace.Mount(t, "size=128k,mode=0700")))
 }
 
-const noMounts = "no mounts"
-
-func fullChild(dir string, _ []string) error {
-	// Private first, so that nothing shows outside.
-	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		fmt.Println(noMounts)
-		return nil
-	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=128k,mode=0700"); err != nil {
-		fmt.Println(noMounts)
-		return nil
-	}
+// fullThenReadOnly fills a small file system and then makes it read-only.
+func fullThenReadOnly(dir string) error {
 	keyring, err := local.Open(dir, local.Options{})
 	if err != nil {
 		return err
@@ -88,7 +66,6 @@ func fullChild(dir string, _ []string) error {
 	if _, err := local.Open(dir, local.Options{}); !errors.Is(err, keys.ErrUnavailable) || !errors.Is(err, syscall.EROFS) {
 		return fmt.Errorf("read-only directory: %w", err)
 	}
-	fmt.Println("done")
 	return nil
 }
 
