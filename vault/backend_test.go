@@ -96,11 +96,7 @@ func servers(t *testing.T, options ...testserver.Option) *real {
 		return k
 	}
 	role := func(name string) *transit.Keyring {
-		secret, err := root.Auth().Token().CreateOrphanWithContext(t.Context(), &api.TokenCreateRequest{
-			Policies: []string{vaultServer.Prefix() + "-" + name}, NoDefaultPolicy: true, TTL: "1h",
-		})
-		require.NoError(t, err)
-		return keyring(vaultServer.Client(secret.Auth.ClientToken))
+		return keyring(vaultServer.Client(vaultServer.RoleToken(name)))
 	}
 	transport := minioServer.Transport()
 	idle = append(idle, transport.CloseIdleConnections)

@@ -15,7 +15,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -73,14 +72,9 @@ func onServers(t *testing.T) *deployment {
 	d.secrets = append(d.secrets, m.SecretKey(), v.RootToken())
 	d.tokens = map[string]string{"setup": v.RootToken()}
 	d.as("setup").run("setup", "--max-grant-ttl", "1h").ok()
-	root := v.Client(v.RootToken())
 	for _, role := range []string{"enroller", "writer", "granter", "revoker", "rotator", "retirer", "trimmer", "eraser", "auditor"} {
-		secret, err := root.Auth().Token().CreateOrphanWithContext(t.Context(), &api.TokenCreateRequest{
-			Policies: []string{v.Prefix() + "-" + role}, NoDefaultPolicy: true, TTL: "1h",
-		})
-		require.NoError(t, err)
-		d.tokens[role] = secret.Auth.ClientToken
-		d.secrets = append(d.secrets, secret.Auth.ClientToken)
+		d.tokens[role] = v.RoleToken(role)
+		d.secrets = append(d.secrets, d.tokens[role])
 	}
 	return d
 }

@@ -17,19 +17,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/vault/api"
 	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/internal/layout"
 	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/transit"
 	"github.com/recvault/recvault/storage"
-	"github.com/recvault/recvault/storage/s3"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/rotation"
 	"github.com/recvault/recvault/vault/scope"
@@ -100,20 +98,10 @@ func deploy(t *testing.T) *deployment {
 	d.admin, err = transit.New(root, transit.Options{Mount: d.vault.Mount(), Prefix: d.vault.Prefix()})
 	require.NoError(t, err)
 	for _, role := range []string{"rotator", "retirer"} {
-		secret, err := root.Auth().Token().CreateOrphanWithContext(t.Context(), &api.TokenCreateRequest{
-			Policies: []string{d.vault.Prefix() + "-" + role}, NoDefaultPolicy: true, TTL: "1h",
-		})
-		require.NoError(t, err)
 		d.tokens[role] = filepath.Join(t.TempDir(), role)
-		require.NoError(t, os.WriteFile(d.tokens[role], []byte(secret.Auth.ClientToken+"\n"), 0o600))
+		require.NoError(t, os.WriteFile(d.tokens[role], []byte(d.vault.RoleToken(role)+"\n"), 0o600))
 	}
-	client, err := s3.NewClient(s3.Config{
-		Endpoint: "http://" + d.minio.Endpoint(), Transport: d.minio.Transport(),
-		Credentials: credentials.NewStaticV4(d.minio.AccessKey(), d.minio.SecretKey(), ""),
-	})
-	require.NoError(t, err)
-	d.store, err = s3.New(client, d.minio.Bucket())
-	require.NoError(t, err)
+	d.store = teststore.S3(t, d.minio)
 	return d
 }
 

@@ -49,6 +49,19 @@ func (s *VaultServer) Client(token string) *api.Client {
 // RootToken returns the token that may do everything.
 func (s *VaultServer) RootToken() string { return s.vault.rootToken }
 
+// RoleToken returns a token for an hour with the policy of a role, "<Prefix>-<role>", and with no other.
+func (s *VaultServer) RoleToken(role string) string {
+	s.t.Helper()
+	client, closeIdle, err := s.vault.client(s.RootToken())
+	check(s.t, err)
+	defer closeIdle()
+	secret, err := client.Auth().Token().CreateOrphanWithContext(s.t.Context(), &api.TokenCreateRequest{
+		Policies: []string{s.prefix + "-" + role}, NoDefaultPolicy: true, TTL: "1h",
+	})
+	check(s.t, err)
+	return secret.Auth.ClientToken
+}
+
 // Mount returns a mount path of this test's own, such as "t1a2b3c4d5e6f/recordings". Nothing is mounted
 // there yet.
 func (s *VaultServer) Mount() string { return s.prefix + "/recordings" }

@@ -7,10 +7,26 @@ import (
 	"io"
 	"testing"
 
+	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/storage/s3"
 )
+
+// S3 returns a store in the test's bucket.
+func S3(t testing.TB, server *testserver.MinIOServer) *s3.Store {
+	t.Helper()
+	client, err := s3.NewClient(s3.Config{
+		Endpoint: "http://" + server.Endpoint(), Transport: server.Transport(), Region: server.Region(),
+		Credentials: credentials.NewStaticV4(server.AccessKey(), server.SecretKey(), ""),
+	})
+	require.NoError(t, err)
+	store, err := s3.New(client, server.Bucket())
+	require.NoError(t, err)
+	return store
+}
 
 // Names lists the objects whose names begin with prefix. It works in a Cleanup, too.
 func Names(t testing.TB, store storage.Store, prefix string) []string {

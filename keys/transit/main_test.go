@@ -62,13 +62,7 @@ func (f *fixture) setUp() transit.Report {
 // token returns a token with the policy of one role and no other.
 func (f *fixture) token(role string) string {
 	f.t.Helper()
-	secret, err := f.admin.Auth().Token().CreateOrphanWithContext(f.t.Context(), &api.TokenCreateRequest{
-		Policies:        []string{f.options.Prefix + "-" + role},
-		NoDefaultPolicy: true,
-		TTL:             "1h",
-	})
-	require.NoError(f.t, err)
-	return secret.Auth.ClientToken
+	return f.server.RoleToken(role)
 }
 
 // keyring returns a keyring with the token of one role, or with none.

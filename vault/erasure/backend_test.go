@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
@@ -21,7 +20,6 @@ import (
 	"github.com/recvault/recvault/keys/transit"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/storage/dir"
-	"github.com/recvault/recvault/storage/s3"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/erasure"
 )
@@ -102,25 +100,11 @@ func servers(t *testing.T) *backend {
 		require.NoError(t, err)
 		return k
 	}
-	token := func(role string) string {
-		secret, err := root.Auth().Token().CreateOrphanWithContext(t.Context(), &api.TokenCreateRequest{
-			Policies: []string{vaultServer.Prefix() + "-" + role}, NoDefaultPolicy: true, TTL: "1h",
-		})
-		require.NoError(t, err)
-		return secret.Auth.ClientToken
-	}
-	client, err := s3.NewClient(s3.Config{
-		Endpoint: "http://" + minioServer.Endpoint(), Transport: minioServer.Transport(),
-		Credentials: credentials.NewStaticV4(minioServer.AccessKey(), minioServer.SecretKey(), ""),
-	})
-	require.NoError(t, err)
-	store, err := s3.New(client, minioServer.Bucket())
-	require.NoError(t, err)
-	eraser := token("eraser")
+	eraser := vaultServer.RoleToken("eraser")
 	return &backend{
-		store: store, admin: keyring(root),
-		writer: keyring(vaultServer.Client(token("writer"))),
-		eraser: keyring(vaultServer.Client(eraser)), rotator: keyring(vaultServer.Client(token("rotator"))),
+		store: teststore.S3(t, minioServer), admin: keyring(root),
+		writer: keyring(vaultServer.Client(vaultServer.RoleToken("writer"))),
+		eraser: keyring(vaultServer.Client(eraser)), rotator: keyring(vaultServer.Client(vaultServer.RoleToken("rotator"))),
 		child: []string{
 			childEnv + "=servers",
 			vaultEnv + "=" + vaultServer.Address(), tokenEnv + "=" + eraser,

@@ -108,11 +108,7 @@ func servers(t *testing.T, options ...testserver.Option) *backend {
 	require.NoError(t, err)
 	tokens := map[string]string{"": "", "admin": vaultServer.RootToken()}
 	for _, role := range []string{"writer", "rotator", "retirer", "trimmer"} {
-		secret, err := root.Auth().Token().CreateOrphanWithContext(t.Context(), &api.TokenCreateRequest{
-			Policies: []string{vaultServer.Prefix() + "-" + role}, NoDefaultPolicy: true, TTL: "1h",
-		})
-		require.NoError(t, err)
-		tokens[role] = secret.Auth.ClientToken
+		tokens[role] = vaultServer.RoleToken(role)
 	}
 	b := connect(t, place{
 		Vault: vaultServer.Address(), Mount: vaultServer.Mount(), Prefix: vaultServer.Prefix(), Tokens: tokens,

@@ -13,18 +13,17 @@ import (
 
 	"github.com/hashicorp/vault/api"
 	"github.com/minio/minio-go/v7"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
 	"github.com/recvault/recvault/internal/layout"
 	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/local"
 	"github.com/recvault/recvault/keys/transit"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/storage/dir"
-	"github.com/recvault/recvault/storage/s3"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/upkeep"
 )
@@ -112,20 +111,10 @@ func servers(t *testing.T) *backend {
 		return k
 	}
 	role := func(name string) *transit.Keyring {
-		secret, err := root.Auth().Token().CreateOrphanWithContext(t.Context(), &api.TokenCreateRequest{
-			Policies: []string{vaultServer.Prefix() + "-" + name}, NoDefaultPolicy: true, TTL: "1h",
-		})
-		require.NoError(t, err)
-		return keyring(vaultServer.Client(secret.Auth.ClientToken))
+		return keyring(vaultServer.Client(vaultServer.RoleToken(name)))
 	}
-	client, err := s3.NewClient(s3.Config{
-		Endpoint: "http://" + minioServer.Endpoint(), Transport: minioServer.Transport(), Region: minioServer.Region(),
-		Credentials: credentials.NewStaticV4(minioServer.AccessKey(), minioServer.SecretKey(), ""),
-	})
-	require.NoError(t, err)
-	store, err := s3.New(client, minioServer.Bucket())
-	require.NoError(t, err)
-	return newBackend(t, store, split{role("writer"), keyring(vaultServer.Client(""))}, backend{
+	client := minioServer.Client()
+	return newBackend(t, teststore.S3(t, minioServer), split{role("writer"), keyring(vaultServer.Client(""))}, backend{
 		admin: keyring(root), auditor: role("auditor"),
 		abandon: func(t *testing.T, name string) {
 			_, err := minio.Core{Client: client}.NewMultipartUpload(t.Context(), minioServer.Bucket(), name, minio.PutObjectOptions{})
