@@ -237,16 +237,29 @@ func TestOnePatientsFailureStopsNobodyElse(t *testing.T) {
 // failing is a keyring that answers with an error, from some call on.
 type failing struct {
 	rotation.Keyring
-	err   error
-	after int64
-	calls atomic.Int64
+	err    error
+	after  int64
+	before sync.WaitGroup // what must have happened before it fails
+	calls  atomic.Int64
 }
 
 func (f *failing) Rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error) {
 	if f.calls.Add(1) > f.after {
+		f.before.Wait()
 		return nil, f.err
 	}
 	return f.Keyring.Rewrap(ctx, id, items)
+}
+
+// announcing is a store that tells of each write before it begins.
+type announcing struct {
+	storage.Store
+	write func()
+}
+
+func (s announcing) Put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (storage.Info, error) {
+	s.write()
+	return s.Store.Put(ctx, name, r, size, condition)
 }
 
 func TestARunEndsWhenTheKeyringKeepsFailing(t *testing.T) {
@@ -255,10 +268,12 @@ func TestARunEndsWhenTheKeyringKeepsFailing(t *testing.T) {
 		patient, _ := b.enrol(t)
 		b.put(t, patient, 10)
 	}
-	b.rotate(t)
 	for _, err := range []error{keys.ErrUnavailable, keys.ErrDenied} {
+		b.rotate(t)
 		keyring := &failing{Keyring: b.rotator, err: err, after: 5}
-		report, runErr := b.rotation(t, keyring, rotation.Options{Concurrency: 2}).Rewrap(t.Context(), scope.All())
+		keyring.before.Add(5) // an answer that comes late is one between the failures
+		store := announcing{b.store, keyring.before.Done}
+		report, runErr := rotationOf(t, keyring, store, rotation.Options{Concurrency: 2}).Rewrap(t.Context(), scope.All())
 		assert.ErrorIs(t, runErr, err)
 		assert.Less(t, keyring.calls.Load(), int64(5+10+5), "it did not go on")
 		assert.LessOrEqual(t, report.Envelopes.Rewrapped+report.Envelopes.Current, 5)
@@ -294,10 +309,10 @@ func (k *changesDenied) Retire(context.Context, keys.KeyID, int) error {
 
 func TestARunEndsWhenOneKindOfRequestKeepsFailing(t *testing.T) {
 	b := embedded(t)
-	var last keys.KeyID
-	for range 30 {
+	ids := make([]keys.KeyID, 30)
+	for i := range ids {
 		var patient keys.Patient
-		patient, last = b.enrol(t)
+		patient, ids[i] = b.enrol(t)
 		b.put(t, patient, 10)
 	}
 	one := hasty()
@@ -317,7 +332,9 @@ func TestARunEndsWhenOneKindOfRequestKeepsFailing(t *testing.T) {
 	assert.Less(t, writes, 14, "what was begun is finished, and nothing else")
 
 	b.rewrap(t)
-	b.waitForGrace(t, last)
+	for _, id := range ids {
+		b.waitForGrace(t, id)
+	}
 	keyring = &changesDenied{Keyring: b.retirer}
 	_, err = b.rotation(t, keyring, one).Retire(t.Context(), scope.All())
 	assert.ErrorIs(t, err, keys.ErrDenied)
