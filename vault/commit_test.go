@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/local"
 	"github.com/recvault/recvault/storage"
@@ -62,11 +61,9 @@ func TestAnEnvelopeThatAppearsTooLateIsReplacedByAFreshOne(t *testing.T) {
 
 		id, err := v.Put(t.Context(), patient, strings.NewReader("x"), Metadata{ContentType: "video/webm"})
 		require.NoError(t, err)
-		text, err := v.readEnvelope(t.Context(), id)
+		stored, err := v.objects.Envelope(t.Context(), id)
 		require.NoError(t, err)
-		sealed, err := envelope.Parse(text)
-		require.NoError(t, err)
-		version, err := sealed.Wrapped.Version()
+		version, err := stored.Wrapped.Version()
 		require.NoError(t, err)
 		if late {
 			assert.Equal(t, 3, suspensions, name)

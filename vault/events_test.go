@@ -303,7 +303,7 @@ func TestASlowHookDelaysNobodyAndMissesNothing(t *testing.T) {
 	alice := b.enrol(t)
 	id := b.put(t, alice, []byte("a consultation"))
 	grant, bobs := b.grant(t, alice), b.grant(t, b.enrol(t))
-	b.closeIdle()
+	b.CloseIdle()
 	ignore := goleak.IgnoreCurrent()
 	release, entered := make(chan struct{}), make(chan struct{}, 1000)
 	var mu sync.Mutex

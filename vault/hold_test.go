@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault"
@@ -16,12 +16,11 @@ import (
 // hold puts a patient on hold until the test calls what it returns.
 func (b *backend) hold(t *testing.T, id keys.KeyID) (clearHold func()) {
 	t.Helper()
-	e, err := erasure.New(b.admin, b.store, erasure.Options{Operator: "legal"})
-	require.NoError(t, err)
-	_, err = e.SetHold(t.Context(), id, "case 7")
+	holds := erasure.NewHolds(b.store)
+	_, err := holds.Set(t.Context(), id, "legal", "case 7")
 	require.NoError(t, err)
 	return func() {
-		_, err := e.ClearHold(t.Context(), id, "closed")
+		_, err := holds.Clear(t.Context(), id, "legal", "closed")
 		require.NoError(t, err)
 	}
 }
@@ -41,7 +40,7 @@ func TestDeleteRefusesWhileAHoldStands(t *testing.T) {
 
 		clearHold()
 		require.NoError(t, v.Delete(t.Context(), alice, alices))
-		assert.Equal(t, []string{layout.Hold(alices.KeyID())}, teststore.Names(t, b.store, ""), "the hold that was cleared")
+		assert.Equal(t, []string{objects.HoldName(alices.KeyID())}, teststore.Names(t, b.store, ""), "the hold that was cleared")
 	})
 }
 

@@ -2,12 +2,11 @@ package vault
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"time"
 
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
@@ -17,12 +16,12 @@ import (
 // Entry is what a listing shows of a recording: what anybody sees who can list the store.
 type Entry struct {
 	ID      ID
-	Size    int64     // of the plaintext, in bytes; -1 if the media is missing or cannot be media
+	Size    int64     // of the plaintext, in bytes; -1 if the media is missing or has a size that no media has
 	Written time.Time // when the envelope was last written, by the store's clock
 }
 
 // List yields a patient's recordings in the order of their IDs, which is no order in time. It reads
-// nothing but the store's listing, so titles and times of recording take a [Vault.Stat] each. It stops
+// nothing but the store's listing. Titles and times of recording take a [Vault.Stat] each. It stops
 // after the first error.
 //
 // Errors: [keys.ErrInvalidPatient], [keys.ErrDenied], [keys.ErrUnavailable]; those of
@@ -38,14 +37,29 @@ func (v *Vault) List(ctx context.Context, patient keys.Patient) iter.Seq2[Entry,
 	}
 }
 
-// ListByKeyID is List for a process that has no right at the keyring: a grant tells its KeyID.
+// ListByKeyID is List for the patient with a KeyID, such as that of a grant. It needs no right at the keyring.
+// It returns [keys.ErrInvalidKeyID] for the zero KeyID.
 func (v *Vault) ListByKeyID(ctx context.Context, keyID keys.KeyID) iter.Seq2[Entry, error] {
+	return list(ctx, v.objects, keyID)
+}
+
+// ListByKeyID is [Vault.ListByKeyID] for a process that has no keyring. prefix is that of the vault, or "": see
+// [WithPrefix]. It returns [storage.ErrInvalidName] for another prefix.
+func ListByKeyID(ctx context.Context, store storage.Store, prefix string, keyID keys.KeyID) iter.Seq2[Entry, error] {
+	o, err := objects.New(store, prefix)
+	if err != nil {
+		return func(yield func(Entry, error) bool) { yield(Entry{}, fmt.Errorf("list recordings: %w", err)) }
+	}
+	return list(ctx, o, keyID)
+}
+
+func list(ctx context.Context, o *objects.Objects, keyID keys.KeyID) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		if keyID.IsZero() {
 			yield(Entry{}, fmt.Errorf("list recordings: %w: it is the zero KeyID", keys.ErrInvalidKeyID))
 			return
 		}
-		for item, err := range v.layout.Walk(ctx, v.store, scope.Of(keyID)) {
+		for item, err := range o.Walk(ctx, scope.Of(keyID)) {
 			if err != nil {
 				yield(Entry{}, fmt.Errorf("list recordings: %w", err))
 				return
@@ -57,7 +71,7 @@ func (v *Vault) ListByKeyID(ctx context.Context, keyID keys.KeyID) iter.Seq2[Ent
 	}
 }
 
-func entry(item layout.Item) Entry {
+func entry(item objects.Item) Entry {
 	e := Entry{ID: item.ID, Size: -1, Written: item.Envelope.Modified}
 	if item.Media != nil {
 		if size, err := segment.PlaintextSize(item.Media.Size); err == nil {
@@ -97,24 +111,14 @@ func (v *Vault) delete(ctx context.Context, patient keys.Patient, id ID) error {
 	if err := v.veto(ctx, keyID); err != nil {
 		return err
 	}
-	return v.remove(ctx, id)
+	return v.objects.Remove(ctx, id)
 }
 
 // veto returns [ErrHeld] while a hold stands on the patient, and an error too if that cannot be told.
 func (v *Vault) veto(ctx context.Context, keyID keys.KeyID) error {
-	hold, err := layout.Held(ctx, v.store, keyID)
+	hold, err := v.objects.Held(ctx, keyID)
 	if err == nil && hold != nil {
 		err = ErrHeld
 	}
 	return err
-}
-
-func (v *Vault) remove(ctx context.Context, id ID) error {
-	// The envelope first: without it there is no recording, whatever happens next.
-	for _, name := range []string{v.layout.Envelope(id), v.layout.Media(id)} {
-		if err := v.store.Delete(ctx, name); err != nil && !errors.Is(err, storage.ErrNotFound) {
-			return err
-		}
-	}
-	return nil
 }

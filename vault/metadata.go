@@ -28,7 +28,14 @@ const (
 	maxAttributes  = 32 << 10
 )
 
-func (m Metadata) validate() error {
+// Validate returns [ErrInvalidMetadata] unless the metadata is within the bounds that its fields and its size
+// in an envelope have. Put and Create call it.
+func (m Metadata) Validate() error {
+	_, err := m.sealable()
+	return err
+}
+
+func (m Metadata) checkFields() error {
 	if len(m.ContentType) > maxContentType {
 		return fmt.Errorf("%w: the content type has more than %d bytes", ErrInvalidMetadata, maxContentType)
 	}
@@ -61,7 +68,7 @@ func (m Metadata) validate() error {
 
 // sealable validates the metadata and turns it into what an envelope seals.
 func (m Metadata) sealable() (envelope.Metadata, error) {
-	if err := m.validate(); err != nil {
+	if err := m.checkFields(); err != nil {
 		return envelope.Metadata{}, err
 	}
 	sealable := envelope.Metadata{

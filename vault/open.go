@@ -9,7 +9,7 @@ import (
 	"sync"
 
 	"github.com/recvault/recvault/internal/envelope"
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
@@ -138,28 +138,14 @@ func (v *Vault) envelope(ctx context.Context, grant keys.Grant, id ID) (envelope
 	if id.IsZero() {
 		return envelope.Envelope{}, fmt.Errorf("%w: it is the zero ID", keys.ErrInvalidRecordingID)
 	}
-	text, err := v.readEnvelope(ctx, id)
-	if errors.Is(err, storage.ErrNotFound) {
+	stored, err := v.objects.Envelope(ctx, id)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
 		return envelope.Envelope{}, ErrNotFound
-	}
-	if err != nil {
-		return envelope.Envelope{}, err
-	}
-	parsed, err := envelope.Parse(text)
-	if err != nil {
+	case objects.Damaged(err):
 		return envelope.Envelope{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if parsed.ID != id {
-		return envelope.Envelope{}, fmt.Errorf("%w: its envelope is that of another recording", ErrDamaged)
-	}
-	return parsed, nil
-}
-
-// readEnvelope returns the stored text of an envelope, with the errors of the store. Of a text that is
-// too long for an envelope it returns the beginning, which is too long as well.
-func (v *Vault) readEnvelope(ctx context.Context, id ID) ([]byte, error) {
-	text, _, err := layout.Read(ctx, v.store, v.layout.Envelope(id), 0, envelope.MaxSize+1)
-	return text, err
+	return stored.Envelope, err
 }
 
 // unseal has the recording key unwrapped and opens the metadata with it.
@@ -195,15 +181,14 @@ type part struct {
 // fetchPart fetches the segment that holds the plaintext byte at offset.
 func (v *Vault) fetchPart(ctx context.Context, id ID, offset int64) part {
 	start, length := segment.Span(offset)
-	ciphertext, info, err := layout.Read(ctx, v.store, v.layout.Media(id), start, length)
+	ciphertext, info, err := v.objects.ReadMedia(ctx, id, start, length)
 	return part{start, ciphertext, info.Size, err}
 }
 
 // mediaSource reads a recording's media, as long as it has the size that was sealed.
 func (v *Vault) mediaSource(id ID, size int64) segment.Source {
-	name := v.layout.Media(id)
 	return func(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
-		object, err := v.store.Get(ctx, name, offset, length)
+		object, err := v.objects.GetMedia(ctx, id, offset, length)
 		if err != nil {
 			return nil, v.mediaError(ctx, id, err)
 		}
@@ -220,7 +205,7 @@ func (v *Vault) mediaError(ctx context.Context, id ID, err error) error {
 	if !errors.Is(err, storage.ErrNotFound) {
 		return err
 	}
-	if _, err := v.store.Stat(ctx, v.layout.Envelope(id)); errors.Is(err, storage.ErrNotFound) {
+	if found, err := v.objects.FindEnvelope(ctx, id); err == nil && found == nil {
 		return ErrNotFound
 	}
 	return fmt.Errorf("%w: its media is missing", ErrDamaged)

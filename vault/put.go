@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -144,8 +143,7 @@ func (u *upload) run(ctx context.Context, r io.Reader, size int64) error {
 	if size >= 0 {
 		size = segment.CiphertextSize(size)
 	}
-	media := u.vault.layout.Media(u.id)
-	if _, err = u.vault.store.Put(ctx, media, encrypter, size, storage.Condition{}); err == nil {
+	if err = u.vault.objects.PutMedia(ctx, u.id, encrypter, size); err == nil {
 		err = u.commit(ctx, encrypter)
 	}
 	var uncertain *UncertainError
@@ -153,7 +151,7 @@ func (u *upload) run(ctx context.Context, r io.Reader, size int64) error {
 		// The store leaves nothing behind by itself, unless an answer was lost on the way.
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 		defer cancel()
-		_ = u.vault.store.Delete(cleanup, media) // what remains is garbage for the sweep
+		_ = u.vault.objects.DeleteMedia(cleanup, u.id) // what remains is garbage for the sweep
 	}
 	return err
 }
@@ -184,7 +182,7 @@ func (u *upload) commit(ctx context.Context, encrypter *segment.Encrypter) error
 	ctx = context.WithoutCancel(ctx)
 	writeCtx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	if err := u.write(writeCtx, encrypter, storage.IfAbsent()); err != nil {
+	if err := u.write(writeCtx, encrypter, u.vault.objects.Create); err != nil {
 		return err
 	}
 	for u.age() > u.vault.freshness+u.vault.commitTimeout {
@@ -206,14 +204,16 @@ func (u *upload) age() time.Duration {
 func (u *upload) renew(ctx context.Context, encrypter *segment.Encrypter) error {
 	ctx, cancel := context.WithTimeout(ctx, u.vault.commitTimeout)
 	defer cancel()
-	info, err := u.vault.store.Stat(ctx, u.vault.layout.Envelope(u.id))
+	stored, err := u.vault.objects.Envelope(ctx, u.id)
 	if err != nil {
 		return err
 	}
 	if err := u.wrap(ctx); err != nil {
 		return err
 	}
-	err = u.write(ctx, encrypter, storage.IfMatch(info.ETag))
+	err = u.write(ctx, encrypter, func(ctx context.Context, e envelope.Envelope) error {
+		return u.vault.objects.Replace(ctx, stored, e)
+	})
 	if errors.Is(err, storage.ErrChanged) {
 		return nil
 	}
@@ -221,28 +221,26 @@ func (u *upload) renew(ctx context.Context, encrypter *segment.Encrypter) error 
 }
 
 // write puts the envelope, and finds out what became of it if the answer is an error.
-func (u *upload) write(ctx context.Context, encrypter *segment.Encrypter, condition storage.Condition) error {
+func (u *upload) write(ctx context.Context, encrypter *segment.Encrypter, put func(context.Context, envelope.Envelope) error) error {
 	sealed, err := u.seal(encrypter.Header(), encrypter.Size())
 	if err != nil {
 		return err
 	}
-	text := sealed.Encode()
-	_, err = u.vault.store.Put(ctx, u.vault.layout.Envelope(u.id), bytes.NewReader(text), int64(len(text)), condition)
-	if err != nil {
-		return u.resolve(ctx, text, err)
+	if err := put(ctx, sealed); err != nil {
+		return u.resolve(ctx, sealed, err)
 	}
 	return nil
 }
 
 // resolve finds out what became of a commit that was answered with an error. The answer may be that to a
 // repetition of a request which was carried out and whose own answer got lost.
-func (u *upload) resolve(ctx context.Context, text []byte, cause error) error {
+func (u *upload) resolve(ctx context.Context, written envelope.Envelope, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	stored, err := u.vault.readEnvelope(ctx, u.id)
+	stored, err := u.vault.objects.Envelope(ctx, u.id)
 	unknown := errors.Is(cause, storage.ErrUnavailable) || errors.Is(cause, context.DeadlineExceeded)
 	switch {
-	case err == nil && bytes.Equal(stored, text):
+	case err == nil && stored.Equal(written):
 		return nil
 	case errors.Is(err, storage.ErrNotFound) && !unknown:
 		return cause

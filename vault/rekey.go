@@ -2,11 +2,9 @@ package vault
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/storage"
 )
 
 // Rekey encrypts a recording anew, under a fresh recording key and so under a new ID, and removes the old
@@ -60,17 +58,17 @@ func (v *Vault) rekey(ctx context.Context, grant keys.Grant, id ID) (ID, error) 
 	if err := v.veto(ctx, id.KeyID()); err != nil {
 		return renewed, err
 	}
-	switch _, err := v.store.Stat(ctx, v.layout.Envelope(id)); {
-	case errors.Is(err, storage.ErrNotFound):
+	switch old, err := v.objects.FindEnvelope(ctx, id); {
+	case err != nil:
+		return renewed, err
+	case old == nil:
 		// Whoever deleted the recording did not mean it to live on under another name.
-		if err := v.remove(ctx, renewed); err != nil {
+		if err := v.objects.Remove(ctx, renewed); err != nil {
 			return renewed, err
 		}
 		return ID{}, ErrNotFound
-	case err != nil:
-		return renewed, err
 	}
-	return renewed, v.remove(ctx, id)
+	return renewed, v.objects.Remove(ctx, id)
 }
 
 // copy puts what a recording holds as another one of the same patient.

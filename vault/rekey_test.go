@@ -190,7 +190,7 @@ func TestRekeyLeavesADamagedRecordingAsItIs(t *testing.T) {
 		require.ErrorIs(t, err, vault.ErrDamaged)
 		assert.True(t, renewed.IsZero())
 		assert.Equal(t, before, teststore.Names(t, b.store, ""), "and what was written of the new one is gone")
-		assert.Empty(t, b.leftovers(t))
+		assert.Empty(t, b.Uploads(t))
 	})
 }
 

@@ -27,7 +27,7 @@ import (
 
 // unwraps counts what Vault's audit log says of each recording's key: how often it was given out, and how often
 // it was refused.
-func (r *real) unwraps(t *testing.T) (allowed, refused map[string]int) {
+func (r *backend) unwraps(t *testing.T) (allowed, refused map[string]int) {
 	t.Helper()
 	allowed, refused = map[string]int{}, map[string]int{}
 	for _, entry := range r.vault.Audit(t) {
@@ -272,7 +272,7 @@ func TestTheFirstOfABurstMayLeaveWithoutTheOthers(t *testing.T) {
 	data := random(t, 1000)
 	id := b.put(t, alice, data)
 	grant := b.grant(t, alice)
-	b.closeIdle()
+	b.CloseIdle()
 	ignore := goleak.IgnoreCurrent()
 	keyring := &gatedKeyring{Keyring: b.server, gate: make(chan struct{}), entered: make(chan struct{}, 100)}
 	watched := &watchedStore{Store: b.store}
@@ -348,7 +348,7 @@ func TestAClientThatGoesAwayStopsTheStoragesTraffic(t *testing.T) {
 		alice := b.enrol(t)
 		id, err := b.vaultOf(t, b.writer).Put(t.Context(), alice, &pattern{left: size}, metadata())
 		require.NoError(t, err)
-		b.closeIdle()
+		b.CloseIdle()
 		ignore := goleak.IgnoreCurrent()
 		watched := &watchedStore{Store: b.store}
 		v, err := vault.New(b.server, watched)

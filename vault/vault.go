@@ -30,7 +30,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 )
@@ -75,8 +75,8 @@ type Keyring interface {
 // Vault stores recordings. It is safe for concurrent use. Close it when it is no longer needed.
 type Vault struct {
 	keyring   Keyring
-	store     storage.Store
-	layout    layout.Layout
+	prefix    string
+	objects   *objects.Objects
 	freshness time.Duration
 	keyCache  *keyCache
 	events    *events
@@ -101,7 +101,6 @@ func New(keyring Keyring, store storage.Store, options ...Option) (*Vault, error
 	}
 	v := &Vault{
 		keyring:   keyring,
-		store:     store,
 		freshness: DefaultFreshness,
 		keyCache:  newKeyCache(DefaultKeyCacheTTL, DefaultKeyCacheSize),
 		events:    new(events),
@@ -113,6 +112,10 @@ func New(keyring Keyring, store storage.Store, options ...Option) (*Vault, error
 		if err := option(v); err != nil {
 			return nil, fmt.Errorf("vault: %w", err)
 		}
+	}
+	var err error
+	if v.objects, err = objects.New(store, v.prefix); err != nil {
+		return nil, fmt.Errorf("vault: %w", err)
 	}
 	return v, nil
 }
@@ -132,12 +135,12 @@ type Option func(*Vault) error
 // WithPrefix puts all objects under a prefix of their names, such as "consultations/". It must end
 // in "/" and otherwise pass [storage.ValidateName], with at most 512 bytes.
 func WithPrefix(prefix string) Option {
-	return func(v *Vault) (err error) {
+	return func(v *Vault) error {
 		if prefix == "" {
 			return fmt.Errorf("%w: a prefix must not be empty", storage.ErrInvalidName)
 		}
-		v.layout, err = layout.New(prefix)
-		return err
+		v.prefix = prefix
+		return nil
 	}
 }
 

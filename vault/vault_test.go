@@ -94,7 +94,7 @@ func TestARecordingOpensByteIdenticallyWithItsPatientsGrant(t *testing.T) {
 				require.ErrorIs(t, err, vault.ErrClosed)
 			}
 		}
-		assert.Empty(t, b.leftovers(t))
+		assert.Empty(t, b.Uploads(t))
 	})
 }
 
@@ -397,7 +397,7 @@ func TestBadInputGetsATypedErrorAndWritesNothing(t *testing.T) {
 			}
 		}
 		assert.Empty(t, teststore.Names(t, b.store, ""))
-		assert.Empty(t, b.leftovers(t))
+		assert.Empty(t, b.Uploads(t))
 
 		grant := b.grant(t, alice)
 		unknown := keys.NewRecordingID(grant.KeyID())
@@ -446,7 +446,7 @@ func TestACancelledPutStopsAndLeavesNothing(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		writer := b.vaultOf(t, b.writer)
-		b.closeIdle()
+		b.CloseIdle()
 		ignore := goleak.IgnoreCurrent()
 		for _, after := range []int64{0, 1, firstSegment + 1, 17 << 20, 40 << 20} {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -463,7 +463,7 @@ func TestACancelledPutStopsAndLeavesNothing(t *testing.T) {
 			assert.Less(t, time.Since(start), 20*time.Second)
 		}
 		assert.Empty(t, teststore.Names(t, b.store, ""))
-		assert.Empty(t, b.leftovers(t))
+		assert.Empty(t, b.Uploads(t))
 		b.assertNoLeak(t, ignore)
 	})
 }
@@ -472,7 +472,7 @@ func TestAnAbortedOrCancelledWriterLeavesNothing(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		writer := b.vaultOf(t, b.writer)
-		b.closeIdle()
+		b.CloseIdle()
 		ignore := goleak.IgnoreCurrent()
 		for _, size := range []int{0, 1, 100_000, 20 << 20} {
 			w, err := writer.Create(t.Context(), alice, metadata())
@@ -500,7 +500,7 @@ func TestAnAbortedOrCancelledWriterLeavesNothing(t *testing.T) {
 			require.ErrorIs(t, w.Close(), context.Canceled)
 		}
 		assert.Empty(t, teststore.Names(t, b.store, ""))
-		assert.Empty(t, b.leftovers(t))
+		assert.Empty(t, b.Uploads(t))
 		b.assertNoLeak(t, ignore)
 	})
 }
@@ -510,7 +510,7 @@ func TestACancelledReaderStops(t *testing.T) {
 		alice := b.enrol(t)
 		grant := b.grant(t, alice)
 		id := b.put(t, alice, make([]byte, 8<<20))
-		b.closeIdle()
+		b.CloseIdle()
 		ignore := goleak.IgnoreCurrent()
 		ctx, cancel := context.WithCancel(t.Context())
 		recording, err := b.vaultOf(t, b.server).Open(ctx, grant, id)
@@ -536,7 +536,7 @@ func TestCloseDuringReadHandsOutNothingElse(t *testing.T) {
 		grant := b.grant(t, alice)
 		data := random(t, 3<<20)
 		id := b.put(t, alice, data)
-		b.closeIdle()
+		b.CloseIdle()
 		ignore := goleak.IgnoreCurrent()
 		server := b.vaultOf(t, b.server)
 		for i := range 30 {
@@ -574,7 +574,7 @@ type onlyReader struct{ io.Reader }
 // assertNoLeak looks for goroutines, once the idle connections of the backend's own clients are closed.
 func (b *backend) assertNoLeak(t *testing.T, ignore goleak.Option) {
 	t.Helper()
-	b.closeIdle()
+	b.CloseIdle()
 	assert.NoError(t, goleak.Find(ignore))
 }
 

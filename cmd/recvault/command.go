@@ -212,7 +212,14 @@ func wantedOutput(args []string, getenv func(string) string) string {
 	return output
 }
 
-// dryRunFlag adds the flag that every command has which changes something.
+// dryRunFlag adds the flag of every command that changes something.
 func dryRunFlag(cmd *cobra.Command) *bool {
-	return cmd.Flags().Bool("dry-run", false, "say what would be done, and do nothing")
+	dryRun := new(bool)
+	dryRunVar(cmd, dryRun)
+	return dryRun
+}
+
+// dryRunVar is dryRunFlag for a flag that is part of a job's options.
+func dryRunVar(cmd *cobra.Command, dryRun *bool) {
+	cmd.Flags().BoolVar(dryRun, "dry-run", false, "say what would be done, and do nothing")
 }

@@ -67,7 +67,7 @@ Role: enroller.`,
 			}
 			result.KeyIDs = append(result.KeyIDs, id)
 			done := enrolled{len(result.KeyIDs), len(patients)}
-			p.tell(float64(done.Patients)/float64(done.Total), done.String, done)
+			p.show(float64(done.Patients)/float64(done.Total), done.String, done)
 		}
 		p.end()
 		return errors.Join(err, c.print(result))

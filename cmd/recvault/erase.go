@@ -54,7 +54,7 @@ It cannot be undone. While a hold stands, nothing is erased.`,
 	return cmd
 }
 
-// erasure makes an Erasure in somebody's name, and finds what it is about.
+// erasure makes an Erasure, and finds what is to be erased.
 func (c *cli) erasure(ctx context.Context, target *erasureTarget, options erasure.Options) (*erasure.Erasure, keys.KeyID, vault.ID, error) {
 	k, err := c.openKeyring(ctx)
 	if err != nil {
@@ -91,7 +91,7 @@ Role: eraser.`,
 	target.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
-		e, keyID, id, err := c.erasure(ctx, &target, erasure.Options{Operator: nobody})
+		e, keyID, id, err := c.erasure(ctx, &target, erasure.Options{})
 		if err != nil {
 			return err
 		}
@@ -186,10 +186,11 @@ Role: eraser.`,
 		if digest == "" {
 			return usagef("give the digest that \"recvault erase plan\" shows: --digest")
 		}
-		options := erasure.Options{Operator: c.operator(operator)}
-		if options.Operator == "" {
+		approval := erasure.Approval{Digest: digest, Operator: c.operator(operator)}
+		if approval.Operator == "" {
 			return usagef("say who answers for this: --operator or RECVAULT_OPERATOR")
 		}
+		var options erasure.Options
 		if grant.given(c) {
 			var err error
 			if options.Grant, err = grant.read(ctx, c); err != nil {
@@ -210,9 +211,9 @@ Role: eraser.`,
 		}
 		return c.confirm(receiptFile, func() (erasure.Receipt, error) {
 			if id.IsZero() {
-				return e.ConfirmPatient(ctx, keyID, digest)
+				return e.ConfirmPatient(ctx, keyID, approval)
 			}
-			return e.ConfirmRecording(ctx, id, digest)
+			return e.ConfirmRecording(ctx, id, approval)
 		})
 	}
 	return cmd
@@ -305,9 +306,6 @@ func (r eraseReceipt) writeText(w io.Writer) {
 		fmt.Fprintln(w, "  - "+remains)
 	}
 }
-
-// nobody stands for the operator where nothing is signed.
-const nobody = "nobody"
 
 func operatorFlag(cmd *cobra.Command, operator *string) {
 	cmd.Flags().StringVar(operator, "operator", "", "`account` of whoever answers for it; required (RECVAULT_OPERATOR)")

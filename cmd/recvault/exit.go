@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/recvault/recvault/internal/envelope"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/local"
 	"github.com/recvault/recvault/keys/transit"
@@ -120,6 +121,7 @@ var classes = []struct {
 	{vault.ErrDamaged, "damaged", exitDamaged},
 	{envelope.ErrMalformed, "damaged", exitDamaged},
 	{envelope.ErrVersion, "damaged", exitDamaged},
+	{objects.ErrMisplaced, "damaged", exitDamaged},
 	{keys.ErrIntegrity, "damaged", exitDamaged},
 	{keys.ErrErased, "erased", exitNotFound},
 	{keys.ErrNotEnrolled, "not_enrolled", exitNotFound},
@@ -141,6 +143,7 @@ var classes = []struct {
 	{rotation.ErrInvalidOptions, "usage", exitUsage},
 	{erasure.ErrInvalidOptions, "usage", exitUsage},
 	{erasure.ErrInvalidReason, "usage", exitUsage},
+	{erasure.ErrInvalidOperator, "usage", exitUsage},
 	{upkeep.ErrInvalidOptions, "usage", exitUsage},
 	{keys.ErrInvalidPatient, "usage", exitUsage},
 	{keys.ErrInvalidKeyID, "usage", exitUsage},

@@ -30,8 +30,8 @@ Reason and operator stand in the store in clear: name a case, not a person. By
 	return cmd
 }
 
-// onHold makes an Erasure for holds alone, and finds the patient.
-func (c *cli) onHold(ctx context.Context, patient *patientFlag, operator string) (*erasure.Erasure, keys.KeyID, error) {
+// holds opens the holds in the store, and finds the patient.
+func (c *cli) holds(ctx context.Context, patient *patientFlag) (*erasure.Holds, keys.KeyID, error) {
 	keyID, err := patient.pseudonym(ctx, c, c.pseudonyms(ctx))
 	if err != nil {
 		return nil, keys.KeyID{}, err
@@ -40,12 +40,8 @@ func (c *cli) onHold(ctx context.Context, patient *patientFlag, operator string)
 	if err != nil {
 		return nil, keys.KeyID{}, err
 	}
-	e, err := erasure.New(noErasureKeyring{}, store, erasure.Options{Operator: operator, Prefix: c.prefix()})
-	return e, keyID, err
+	return erasure.NewHolds(store), keyID, nil
 }
-
-// noErasureKeyring is the keyring of an Erasure that only deals with holds, for which none is asked.
-type noErasureKeyring struct{ erasure.Keyring }
 
 // signed are the flags of the commands that somebody answers for.
 type signed struct {
@@ -97,12 +93,12 @@ code is 8.`,
 		if err := flags.check(c); err != nil {
 			return err
 		}
-		e, keyID, err := c.onHold(ctx, &flags.patient, flags.operator)
+		holds, keyID, err := c.holds(ctx, &flags.patient)
 		if err != nil {
 			return err
 		}
 		if *flags.dryRun {
-			switch hold, err := e.Hold(ctx, keyID); {
+			switch hold, err := holds.Get(ctx, keyID); {
 			case err == nil:
 				return errors.Join(vault.ErrHeld, c.print(holdResult{DryRun: true, KeyID: keyID, Held: true, Hold: &hold}))
 			case !errors.Is(err, erasure.ErrNotHeld):
@@ -110,7 +106,7 @@ code is 8.`,
 			}
 			return c.print(holdResult{DryRun: true, KeyID: keyID, Held: true})
 		}
-		hold, err := e.SetHold(ctx, keyID, flags.reason)
+		hold, err := holds.Set(ctx, keyID, flags.operator, flags.reason)
 		if err != nil && !errors.Is(err, vault.ErrHeld) {
 			return err
 		}
@@ -135,18 +131,18 @@ Without a hold the code is 4.`,
 		if err := flags.check(c); err != nil {
 			return err
 		}
-		e, keyID, err := c.onHold(ctx, &flags.patient, flags.operator)
+		holds, keyID, err := c.holds(ctx, &flags.patient)
 		if err != nil {
 			return err
 		}
 		if *flags.dryRun {
-			hold, err := e.Hold(ctx, keyID)
+			hold, err := holds.Get(ctx, keyID)
 			if err != nil {
 				return err
 			}
 			return c.print(holdResult{DryRun: true, KeyID: keyID, Hold: &hold})
 		}
-		cleared, err := e.ClearHold(ctx, keyID, flags.reason)
+		cleared, err := holds.Clear(ctx, keyID, flags.operator, flags.reason)
 		if err != nil {
 			return err
 		}
@@ -172,11 +168,11 @@ func (c *cli) holdShow() *cobra.Command {
 	patient.addKeyID(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
-		e, keyID, err := c.onHold(ctx, &patient, nobody)
+		holds, keyID, err := c.holds(ctx, &patient)
 		if err != nil {
 			return err
 		}
-		hold, err := e.Hold(ctx, keyID)
+		hold, err := holds.Get(ctx, keyID)
 		switch {
 		case errors.Is(err, erasure.ErrNotHeld):
 			return c.print(holdResult{KeyID: keyID})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -11,9 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/recvault/recvault/internal/envelope"
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 )
 
@@ -68,73 +68,51 @@ func (c *cli) inspectFile(ctx context.Context, path string) error {
 	if err != nil {
 		return fmt.Errorf("read the envelope: %w", err)
 	}
-	result, err := inspectEnvelope(text)
+	parsed, err := envelope.Parse(text)
 	if err != nil {
 		return err
 	}
-	return c.print(result)
+	return c.print(inspectEnvelope(parsed))
 }
 
-func inspectEnvelope(text []byte) (inspectResult, error) {
-	parsed, err := envelope.Parse(text)
-	if err != nil {
-		return inspectResult{}, err
-	}
-	keyring, version, _, err := parsed.Wrapped.Parse()
-	if err != nil {
-		return inspectResult{}, fmt.Errorf("%w: %w", envelope.ErrMalformed, err)
-	}
+func inspectEnvelope(e envelope.Envelope) inspectResult {
+	keyring, version, _, _ := e.Wrapped.Parse() // has been parsed with the envelope
 	return inspectResult{
 		FormatVersion: envelope.Version,
-		ID:            parsed.ID,
-		KeyID:         parsed.ID.KeyID(),
-		Binding:       parsed.ID.Binding().String(),
+		ID:            e.ID,
+		KeyID:         e.ID.KeyID(),
+		Binding:       e.ID.Binding().String(),
 		Keyring:       keyring,
 		KeyVersion:    version,
-		WrappedKey:    parsed.Wrapped,
-		Commitment:    hex.EncodeToString(parsed.Commitment[:]),
-		MetadataSize:  len(parsed.Sealed),
-		EnvelopeSize:  len(text),
-	}, nil
+		WrappedKey:    e.Wrapped,
+		Commitment:    hex.EncodeToString(e.Commitment[:]),
+		MetadataSize:  len(e.Sealed),
+		EnvelopeSize:  len(e.Encode()),
+	}
 }
 
 func (c *cli) inspectStored(ctx context.Context, id vault.ID) error {
-	l, err := c.layout()
+	o, err := c.openObjects()
 	if err != nil {
 		return err
 	}
-	store, err := c.openStore()
+	stored, damaged := o.Envelope(ctx, id)
+	if damaged != nil && !errors.Is(damaged, objects.ErrMisplaced) {
+		return damaged
+	}
+	found, err := o.Find(ctx, id)
 	if err != nil {
 		return err
 	}
-	text, info, err := layout.Read(ctx, store, l.Envelope(id), 0, envelope.MaxSize+1)
-	if err != nil {
-		return err
-	}
-	result, err := inspectEnvelope(text)
-	if err != nil {
-		return err
-	}
-	result.Written = info.Modified
-	media, err := store.Stat(ctx, l.Media(id))
-	switch {
-	case err == nil:
-		result.MediaSize = &media.Size
-	case errors.Is(err, storage.ErrNotFound):
+	result := inspectEnvelope(stored.Envelope)
+	result.Written = stored.Info.Modified
+	if found.Media != nil {
+		result.MediaSize = &found.Media.Size
+	} else {
 		result.MediaMissing = true
-	default:
-		return err
+		damaged = cmp.Or(damaged, fmt.Errorf("%w: its media is missing", vault.ErrDamaged))
 	}
-	if err := c.print(result); err != nil {
-		return err
-	}
-	switch {
-	case result.ID != id:
-		return fmt.Errorf("%w: its envelope is that of another recording", vault.ErrDamaged)
-	case result.MediaMissing:
-		return fmt.Errorf("%w: its media is missing", vault.ErrDamaged)
-	}
-	return nil
+	return errors.Join(c.print(result), damaged)
 }
 
 func (r inspectResult) writeText(w io.Writer) {

@@ -65,12 +65,12 @@ makes pseudonyms: writer, enroller, granter or eraser.`,
 		if err != nil {
 			return err
 		}
-		v, err := c.openVault(noKeyring{})
+		store, err := c.openStore()
 		if err != nil {
 			return err
 		}
 		result := listResult{KeyID: keyID, Recordings: []listedEntry{}}
-		for entry, err := range v.ListByKeyID(ctx, keyID) {
+		for entry, err := range vault.ListByKeyID(ctx, store, c.prefix(), keyID) {
 			if err != nil {
 				return err
 			}
@@ -80,9 +80,6 @@ makes pseudonyms: writer, enroller, granter or eraser.`,
 	}
 	return cmd
 }
-
-// noKeyring is the keyring of a Vault that only lists by KeyID, for which none is asked.
-type noKeyring struct{ vault.Keyring }
 
 func (c *cli) listGranted(ctx context.Context, g keys.Grant) error {
 	v, err := c.openGrantVault()

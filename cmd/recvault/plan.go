@@ -32,8 +32,8 @@ It changes nothing.` + "\n\nRole: rotator." + scopeHelp,
 		}
 		plan, err := r.Plan(cmd.Context(), s)
 		end()
-		if err == nil && plan.Patients.Failed+plan.Envelopes.Damaged+plan.Envelopes.Failed > 0 {
-			err = fmt.Errorf("%w: not all could be read", errIncomplete)
+		if err == nil && !plan.Complete() {
+			err = fmt.Errorf("%w: some patients and recordings need attention: %s", errIncomplete, findingCounts(plan.Findings))
 		}
 		return errors.Join(c.print(planResult{plan}), err)
 	}
@@ -70,7 +70,7 @@ func (r planResult) writeText(w io.Writer) {
 		}
 		table(w, rows)
 	}
-	writeLeft(w, rotation.Report{Left: r.Left, Reasons: r.Reasons})
+	writeFindings(w, r.Findings)
 }
 
 func forecast(f rotation.Forecast) string {

@@ -52,7 +52,7 @@ const unknown = -1
 
 // tell says how far the work has come: which fraction of it, from 0 to 1 or unknown, is done, in words, and as
 // what is encoded to JSON.
-func (p *progress) tell(fraction float64, words func() string, object any) {
+func (p *progress) show(fraction float64, words func() string, object any) {
 	if p.c.quiet {
 		return
 	}
@@ -135,7 +135,7 @@ func (t *transfer) add(n int) {
 	if t.total > 0 {
 		fraction = min(1, float64(t.done)/float64(t.total))
 	}
-	t.p.tell(fraction, func() string {
+	t.p.show(fraction, func() string {
 		rate := float64(t.done) / time.Since(t.p.begun).Seconds()
 		if t.total > 0 {
 			return fmt.Sprintf("%s of %s, %s/s", humanBytes(t.done), humanBytes(t.total), humanBytes(int64(rate)))

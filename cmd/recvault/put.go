@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -127,7 +126,7 @@ Role: writer.`,
 			if _, err := k.Versions(ctx, keyID); err != nil {
 				return err
 			}
-			if err := c.checkPut(ctx, k, who, args[0], described); err != nil {
+			if err := checkPut(args[0], described); err != nil {
 				return err
 			}
 			return c.print(result)
@@ -146,31 +145,14 @@ Role: writer.`,
 	return cmd
 }
 
-// errNotWrapped: all that Put checks before it wraps a key is in order.
-var errNotWrapped = errors.New("a dry run wraps no key")
-
-// wrapsNothing is a keyring with which Put ends before anything is wrapped or stored.
-type wrapsNothing struct{ keyring }
-
-func (wrapsNothing) Wrap(context.Context, keys.Binding, *keys.RecordingKey) (keys.WrappedKey, error) {
-	return "", errNotWrapped
-}
-
-// checkPut tells whether there is a file, and whether its metadata would be accepted.
-func (c *cli) checkPut(ctx context.Context, k keyring, who keys.Patient, path string, m vault.Metadata) error {
+// checkPut checks, for a dry run, that there is a file and that its metadata would be accepted.
+func checkPut(path string, m vault.Metadata) error {
 	if path != dash {
 		if _, err := statInput(path, "FILE"); err != nil {
 			return fmt.Errorf("read the recording: %w", err)
 		}
 	}
-	v, err := c.openVault(wrapsNothing{k})
-	if err != nil {
-		return err
-	}
-	if _, err = v.Put(ctx, who, strings.NewReader(""), m); errors.Is(err, errNotWrapped) {
-		return nil
-	}
-	return err
+	return m.Validate()
 }
 
 // describe puts the metadata together.
@@ -259,16 +241,14 @@ func (c *cli) openVault(k vault.Keyring) (*vault.Vault, error) {
 	// What is refused or damaged is the command's own error, so it is not logged as well.
 	options := []vault.Option{vault.WithLogger(slog.New(slog.DiscardHandler))}
 	if prefix := c.prefix(); prefix != "" {
-		if _, err := c.layout(); err != nil {
-			return nil, err
-		}
 		options = append(options, vault.WithPrefix(prefix))
 	}
 	v, err := vault.New(k, store, options...)
-	if err == nil {
-		c.opened = append(c.opened, v.Close)
+	if err != nil {
+		return nil, usagef("RECVAULT_PREFIX or --prefix: %v", err)
 	}
-	return v, err
+	c.opened = append(c.opened, v.Close)
+	return v, nil
 }
 
 func (r putResult) writeText(w io.Writer) {

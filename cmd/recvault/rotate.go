@@ -77,7 +77,7 @@ Role: rotator.` + scopeHelp,
 	var flags rotationFlags
 	flags.add(cmd)
 	olderThan := cmd.Flags().String("older-than", "", "leave alone keys rotated since this `time` (RFC 3339), or within this age (720h)")
-	flags.dryRun(cmd)
+	dryRunVar(cmd, &flags.options.DryRun)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		begun := time.Now().UTC().Truncate(time.Second) // Vault's clock may tell no more
 		since, err := parseOlderThan(*olderThan, begun)
@@ -125,7 +125,7 @@ Role: rotator.` + resumeHelp,
 	}
 	var flags rotationFlags
 	flags.add(cmd)
-	flags.dryRun(cmd)
+	dryRunVar(cmd, &flags.options.DryRun)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return c.runRotation(cmd.Context(), &flags, "rewrap", (*rotation.Rotation).Rewrap, time.Time{})
 	}
@@ -153,7 +153,7 @@ Role: retirer.` + resumeHelp,
 	var flags rotationFlags
 	flags.add(cmd)
 	flags.addGrace(cmd)
-	flags.dryRun(cmd)
+	dryRunVar(cmd, &flags.options.DryRun)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return c.runRotation(cmd.Context(), &flags, "retire", (*rotation.Rotation).Retire, time.Time{})
 	}
@@ -178,7 +178,7 @@ Role: trimmer.` + resumeHelp,
 	var flags rotationFlags
 	flags.add(cmd)
 	flags.addGrace(cmd)
-	flags.dryRun(cmd)
+	dryRunVar(cmd, &flags.options.DryRun)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if !flags.options.DryRun {
 			c.note("trim: this destroys key versions and cannot be undone; --dry-run shows what it would do")
@@ -186,10 +186,6 @@ Role: trimmer.` + resumeHelp,
 		return c.runRotation(cmd.Context(), &flags, "trim", (*rotation.Rotation).Trim, time.Time{})
 	}
 	return cmd
-}
-
-func (f *rotationFlags) dryRun(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.options.DryRun, "dry-run", false, "say what would be done, and do nothing")
 }
 
 // rotation makes what the commands run, and what they run it on. The caller calls end when it has run.
@@ -208,23 +204,9 @@ func (c *cli) rotation(ctx context.Context, flags *rotationFlags, verb string) (
 	}
 	p := c.startProgress(verb)
 	flags.options.Prefix = c.prefix()
-	flags.options.Progress = func(done rotation.Progress) {
-		p.tell(done.Fraction, func() string {
-			return rotationDone(done)
-		}, done)
-	}
+	flags.options.Progress = p.job()
 	r, err := rotation.New(k, store, flags.options)
 	return r, s, p.end, err
-}
-
-// rotationDone says how many patients and envelopes are finished with.
-func rotationDone(p rotation.Progress) string {
-	e := p.Envelopes
-	done := e.Rewrapped + e.Current + e.Older + e.Changed + e.Deleted + e.Keyless + e.Damaged + e.Failed
-	if e.Seen == 0 {
-		return fmt.Sprintf("patients %d", p.Patients.Seen)
-	}
-	return fmt.Sprintf("patients %d, envelopes %d of %d found", p.Patients.Seen, done, e.Seen)
 }
 
 // runRotation runs a verb and prints its report. olderThan is what resumes it, for rotate.
@@ -245,18 +227,9 @@ func (c *cli) runRotation(
 	interrupted := err != nil && ctx.Err() != nil
 	printErr := c.print(rotationResult{report, complete, interrupted, olderThan})
 	if err == nil && !complete {
-		err = fmt.Errorf("%w: %s left some of the patients and recordings: %s", errIncomplete, verb, reasons(report))
+		err = fmt.Errorf("%w: some patients and recordings need attention: %s", errIncomplete, findingCounts(report.Findings))
 	}
 	return errors.Join(err, printErr)
-}
-
-// reasons says why something was left, and how often.
-func reasons(r rotation.Report) string {
-	var all []string
-	for _, reason := range slices.Sorted(maps.Keys(r.Reasons)) {
-		all = append(all, fmt.Sprintf("%s (%d)", reason, r.Reasons[reason]))
-	}
-	return strings.Join(all, ", ")
 }
 
 func (r rotationResult) writeText(w io.Writer) {
@@ -269,7 +242,7 @@ func (r rotationResult) writeText(w io.Writer) {
 		{"patients", counts(r.Patients.Seen, []count{
 			{"changed", r.Patients.Changed},
 			{"unchanged", r.Patients.Unchanged},
-			{"left", r.Patients.Left},
+			{"unresolved", r.Patients.Unresolved},
 			{"erased", r.Patients.Erased},
 			{"not enrolled", r.Patients.NotEnrolled},
 			{"failed", r.Patients.Failed},
@@ -278,8 +251,8 @@ func (r rotationResult) writeText(w io.Writer) {
 			{"rewrapped", r.Envelopes.Rewrapped},
 			{"current", r.Envelopes.Current},
 			{"older", r.Envelopes.Older},
-			{"changed meanwhile", r.Envelopes.Changed},
-			{"deleted meanwhile", r.Envelopes.Deleted},
+			{"changed by others", r.Envelopes.Superseded},
+			{"deleted by others", r.Envelopes.Deleted},
 			{"without a key", r.Envelopes.Keyless},
 			{"damaged", r.Envelopes.Damaged},
 			{"failed", r.Envelopes.Failed},
@@ -287,7 +260,7 @@ func (r rotationResult) writeText(w io.Writer) {
 		{"versions", versionCounts(r.Before) + " -> " + versionCounts(r.After)},
 		{"requests", fmt.Sprintf("%d to the keyring, %d reads, %d writes", r.Requests.Keyring, r.Requests.Reads, r.Requests.Writes)},
 	})
-	writeLeft(w, r.Report)
+	writeFindings(w, r.Findings)
 	if r.Interrupted {
 		resume := ""
 		if !r.OlderThan.IsZero() {
@@ -295,28 +268,6 @@ func (r rotationResult) writeText(w io.Writer) {
 		}
 		fmt.Fprintf(w, "\ninterrupted: run it again%s to do what is left\n", resume)
 	}
-}
-
-func writeLeft(w io.Writer, r rotation.Report) {
-	if len(r.Reasons) == 0 {
-		return
-	}
-	fmt.Fprintln(w, "\nleft, by reason:")
-	var rows [][]string
-	for _, reason := range slices.Sorted(maps.Keys(r.Reasons)) {
-		rows = append(rows, []string{"  " + reason, fmt.Sprint(r.Reasons[reason])})
-	}
-	table(w, rows)
-	fmt.Fprintln(w)
-	rows = nil
-	for _, left := range r.Left {
-		name := left.ID.String()
-		if left.ID.IsZero() {
-			name = left.KeyID.String()
-		}
-		rows = append(rows, []string{"  " + name, left.Reason, left.Detail})
-	}
-	table(w, rows)
 }
 
 type count struct {

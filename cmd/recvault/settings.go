@@ -13,7 +13,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/spf13/pflag"
 
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/local"
 	"github.com/recvault/recvault/keys/transit"
@@ -104,8 +104,8 @@ func (s *settings) addFlags(flags *pflag.FlagSet) {
 
 // setting returns the flag's value or else the first of the variables that is set.
 func (c *cli) setting(flag string, variables ...string) string {
-	for i := 0; flag == "" && i < len(variables); i++ {
-		flag = c.getenv(variables[i])
+	for _, variable := range variables {
+		flag = cmp.Or(flag, c.getenv(variable))
 	}
 	return flag
 }
@@ -325,11 +325,15 @@ func (c *cli) s3Credentials() *credentials.Credentials {
 	return nil
 }
 
-// layout returns how objects are named in the store.
-func (c *cli) layout() (layout.Layout, error) {
-	l, err := layout.New(c.prefix())
+// openObjects opens the store for what needs no keyring.
+func (c *cli) openObjects() (*objects.Objects, error) {
+	store, err := c.openStore()
 	if err != nil {
-		return layout.Layout{}, usagef("RECVAULT_PREFIX or --prefix: %v", err)
+		return nil, err
 	}
-	return l, nil
+	o, err := objects.New(store, c.prefix())
+	if err != nil {
+		return nil, usagef("RECVAULT_PREFIX or --prefix: %v", err)
+	}
+	return o, nil
 }

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,30 +23,27 @@ func (c *cli) sweep() *cobra.Command {
 		Short:   "Remove what unfinished uploads left",
 		GroupID: groupChecks,
 		Long: `sweep finds media that no envelope names and uploads that were never finished,
-older than any upload may last. Unless --remove is given it only tells what it
-would remove. Look at that first: if envelopes were lost by mistake, their
-media looks the same. What is of a patient on hold stays.
+older than any upload may last, and removes them. Look at a --dry-run first: if
+envelopes were lost by mistake, their media looks the same. What belongs to a
+patient on hold stays.
 
 It needs no right in Vault.` + resumeHelp,
-		Example: `  recvault sweep --all
-  recvault sweep --all --older-than 48h --remove`,
+		Example: `  recvault sweep --all --dry-run
+  recvault sweep --all --older-than 48h`,
 		Args: noArgs,
 	}
 	var (
 		flags   scopeFlags
 		options upkeep.SweepOptions
-		dryRun  bool
 	)
 	flags.add(cmd)
 	cmd.Flags().DurationVar(&options.OlderThan, "older-than", upkeep.DefaultOlderThan, "longer than any upload takes, at least an hour")
-	cmd.Flags().BoolVar(&options.Remove, "remove", false, "remove what is found")
 	cmd.Flags().IntVar(&options.Concurrency, "concurrency", upkeep.DefaultConcurrency, "how `many` recordings are worked on at a time")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be done, and do nothing; so it is without --remove")
-	cmd.MarkFlagsMutuallyExclusive("remove", "dry-run")
+	dryRunVar(cmd, &options.DryRun)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
-		var err error
-		if options.Scope, err = flags.scope(ctx, c, c.pseudonyms(ctx)); err != nil {
+		s, err := flags.scope(ctx, c, c.pseudonyms(ctx))
+		if err != nil {
 			return err
 		}
 		store, err := c.openStore()
@@ -56,8 +51,8 @@ It needs no right in Vault.` + resumeHelp,
 			return err
 		}
 		p := c.startProgress("sweep")
-		options.Prefix, options.Progress = c.prefix(), p.upkeep()
-		report, err := upkeep.Sweep(ctx, store, options)
+		options.Prefix, options.Progress = c.prefix(), p.job()
+		report, err := upkeep.Sweep(ctx, store, s, options)
 		p.end()
 		if report.Started.IsZero() {
 			return err // the options were wrong
@@ -92,43 +87,9 @@ func (r sweepResult) writeText(w io.Writer) {
 		{"kept, on hold: uploads", fmt.Sprint(r.HeldUploads)},
 	})
 	writeFindings(w, r.Findings)
-	if r.DryRun && r.Orphans.Count+r.Uploads > 0 {
-		fmt.Fprintln(w, "\nnothing was removed: --remove does")
-	}
 	if r.Interrupted {
 		fmt.Fprintln(w, "\ninterrupted: run it again to do what is left")
 	}
 }
 
 func tally(t upkeep.Tally) string { return fmt.Sprintf("%d, %s", t.Count, humanBytes(t.Bytes)) }
-
-// upkeep tells of the progress of a sweep or of verify, neither of which knows how much there is.
-func (p *progress) upkeep() func(upkeep.Progress) {
-	return func(done upkeep.Progress) {
-		p.tell(unknown, func() string {
-			return fmt.Sprintf("recordings %d, %s, findings %d", done.Recordings, humanBytes(done.Bytes), done.Findings)
-		}, done)
-	}
-}
-
-func writeFindings(w io.Writer, f upkeep.Findings) {
-	if len(f.Counts) == 0 {
-		return
-	}
-	fmt.Fprintln(w, "\nfindings:")
-	var rows [][]string
-	for _, kind := range slices.Sorted(maps.Keys(f.Counts)) {
-		rows = append(rows, []string{"  " + string(kind), fmt.Sprint(f.Counts[kind])})
-	}
-	table(w, rows)
-	fmt.Fprintln(w)
-	rows = nil
-	for _, finding := range f.Listed {
-		name := finding.Object
-		if name == "" {
-			name = finding.Upload
-		}
-		rows = append(rows, []string{"  " + string(finding.Kind), printable(name), printable(finding.Detail)})
-	}
-	table(w, rows)
-}

@@ -16,7 +16,7 @@ import (
 
 type verifyResult struct {
 	upkeep.VerifyReport
-	OK          bool `json:"ok"`
+	Complete    bool `json:"complete"`
 	Interrupted bool `json:"interrupted"`
 }
 
@@ -60,8 +60,8 @@ Role: auditor; with --no-keyring none, and key versions are not checked.` + scop
 		if !cmd.Flags().Changed("seed") {
 			options.Seed = rand.Uint64()
 		}
-		var err error
-		if options.Scope, err = flags.scope(ctx, c, c.pseudonyms(ctx)); err != nil {
+		s, err := flags.scope(ctx, c, c.pseudonyms(ctx))
+		if err != nil {
 			return err
 		}
 		if err := c.verifyGrants(ctx, grantFile, &options); err != nil {
@@ -78,15 +78,15 @@ Role: auditor; with --no-keyring none, and key versions are not checked.` + scop
 			return err
 		}
 		p := c.startProgress("verify")
-		options.Prefix, options.Progress = c.prefix(), p.upkeep()
-		report, err := upkeep.Verify(ctx, versions, store, options)
+		options.Prefix, options.Progress = c.prefix(), p.job()
+		report, err := upkeep.Verify(ctx, versions, store, s, options)
 		p.end()
 		if report.Started.IsZero() {
 			return err // the options were wrong
 		}
-		result := verifyResult{report, err == nil && report.OK(), err != nil && ctx.Err() != nil}
+		result := verifyResult{report, err == nil && report.Complete(), err != nil && ctx.Err() != nil}
 		printErr := c.print(result)
-		if err == nil && !result.OK {
+		if err == nil && !result.Complete {
 			err = fmt.Errorf("%w: verify found problems", errIncomplete)
 		}
 		return errors.Join(err, printErr)
@@ -142,7 +142,7 @@ func (r verifyResult) writeText(w io.Writer) {
 	switch {
 	case r.Interrupted:
 		fmt.Fprintln(w, "\ninterrupted: run it again")
-	case r.OK:
+	case r.Complete:
 		fmt.Fprintln(w, "\nnothing is wrong")
 	}
 }

@@ -92,6 +92,11 @@ func (e Envelope) Encode() []byte {
 	return bytes.TrimSuffix(text.Bytes(), []byte("\n"))
 }
 
+// Equal reports whether both envelopes encode to the same text.
+func (e Envelope) Equal(other Envelope) bool {
+	return e.ID == other.ID && e.Wrapped == other.Wrapped && e.Commitment == other.Commitment && bytes.Equal(e.Sealed, other.Sealed)
+}
+
 // Parse reads an envelope. It returns [ErrMalformed] for anything that [Envelope.Encode] would not
 // have written, and [ErrVersion] for JSON that announces another version.
 func Parse(text []byte) (Envelope, error) {

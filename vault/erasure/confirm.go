@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 )
@@ -18,6 +18,16 @@ const (
 	// take uploads that end meanwhile.
 	maxRounds = 10
 )
+
+// Approval is what an erasure is confirmed with.
+type Approval struct {
+	// Digest is that of a plan that still holds: [Plan.Digest].
+	Digest string
+
+	// Operator is who answers for the erasure: an account, not a patient. It stands in the receipt. 1 to
+	// [MaxOperatorLen] bytes of printable UTF-8.
+	Operator string
+}
 
 // ConfirmPatient erases a patient: the envelope key with all its versions, and every object. The digest
 // is that of a plan that still holds. If the key was destroyed already, by a Confirm that was interrupted
@@ -33,26 +43,29 @@ const (
 // [ErrIncomplete] as well; ErrIncomplete, together with its cause, if it must be run again; [ErrKeyWorks];
 // [keys.ErrNotEnrolled], [keys.ErrInvalidKeyID], [keys.ErrDenied], [keys.ErrInvalidGrant],
 // [keys.ErrUnavailable]; those of [storage.Store] for List, Stat, Get and Delete.
-func (e *Erasure) ConfirmPatient(ctx context.Context, keyID keys.KeyID, digest string) (Receipt, error) {
-	receipt, err := e.confirmPatient(ctx, keyID, digest)
+func (e *Erasure) ConfirmPatient(ctx context.Context, keyID keys.KeyID, approval Approval) (Receipt, error) {
+	receipt, err := e.confirmPatient(ctx, keyID, approval)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("erase patient %s: %w", keyID, err)
 	}
 	return receipt, nil
 }
 
-func (e *Erasure) confirmPatient(ctx context.Context, keyID keys.KeyID, digest string) (Receipt, error) {
+func (e *Erasure) confirmPatient(ctx context.Context, keyID keys.KeyID, approval Approval) (Receipt, error) {
 	if keyID.IsZero() {
 		return Receipt{}, fmt.Errorf("%w: it is the zero KeyID", keys.ErrInvalidKeyID)
 	}
-	if err := e.veto(ctx, keyID); err != nil {
+	if err := checkOperator(approval.Operator); err != nil {
+		return Receipt{}, err
+	}
+	if err := e.holds.veto(ctx, keyID); err != nil {
 		return Receipt{}, err
 	}
 	found, err := e.patient(ctx, keyID)
 	if err != nil {
 		return Receipt{}, err
 	}
-	receipt, err := e.approve(found, digest)
+	receipt, err := approve(found, approval)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -75,19 +88,19 @@ func (e *Erasure) confirmPatient(ctx context.Context, keyID keys.KeyID, digest s
 	return e.finish(receipt)
 }
 
-// approve compares the digest, unless there is nothing left to decide.
-func (e *Erasure) approve(found inventory, digest string) (Receipt, error) {
+// approve begins the receipt, if what was found is what the plan showed, or there is nothing left to decide.
+func approve(found inventory, approval Approval) (Receipt, error) {
 	receipt := Receipt{
 		KeyID: found.keyID, Recording: found.recordingID, KeyVersions: found.versions, Resumed: found.begun,
-		Recordings: []keys.RecordingID{}, Operator: e.options.Operator,
+		Recordings: []keys.RecordingID{}, Operator: approval.Operator,
 	}
 	if found.begun {
 		return receipt, nil
 	}
-	if found.digest() != digest {
+	if found.digest() != approval.Digest {
 		return Receipt{}, ErrPlanChanged
 	}
-	receipt.PlanDigest = digest
+	receipt.PlanDigest = approval.Digest
 	return receipt, nil
 }
 
@@ -95,11 +108,11 @@ func (e *Erasure) approve(found inventory, digest string) (Receipt, error) {
 // it looks once more: first at what takes longest, and last at what would be worst to get wrong, that the
 // key is not a new one.
 func (e *Erasure) destroyKey(ctx context.Context, found inventory) error {
-	now, err := e.objects(ctx, found.keyID)
+	now, err := e.list(ctx, found.keyID)
 	if err != nil {
 		return err
 	}
-	if err := e.veto(ctx, found.keyID); err != nil {
+	if err := e.holds.veto(ctx, found.keyID); err != nil {
 		return err
 	}
 	now.versions, err = e.versions(ctx, found.keyID)
@@ -127,7 +140,7 @@ func (e *Erasure) destroyKey(ctx context.Context, found inventory) error {
 // it was listed.
 func (e *Erasure) removePatient(ctx context.Context, receipt *Receipt) error {
 	for range maxRounds {
-		found, err := e.objects(ctx, receipt.KeyID)
+		found, err := e.list(ctx, receipt.KeyID)
 		if err != nil {
 			return err
 		}
@@ -160,26 +173,29 @@ func (e *Erasure) removePatient(ctx context.Context, receipt *Receipt) error {
 // Errors: [vault.ErrHeld] and [ErrPlanChanged], with which nothing was erased; [ErrIncomplete], together
 // with its cause, if it must be run again; [keys.ErrInvalidRecordingID]; those of [storage.Store] for
 // Stat and Delete.
-func (e *Erasure) ConfirmRecording(ctx context.Context, id keys.RecordingID, digest string) (Receipt, error) {
-	receipt, err := e.confirmRecording(ctx, id, digest)
+func (e *Erasure) ConfirmRecording(ctx context.Context, id keys.RecordingID, approval Approval) (Receipt, error) {
+	receipt, err := e.confirmRecording(ctx, id, approval)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("erase recording %s: %w", id, err)
 	}
 	return receipt, nil
 }
 
-func (e *Erasure) confirmRecording(ctx context.Context, id keys.RecordingID, digest string) (Receipt, error) {
+func (e *Erasure) confirmRecording(ctx context.Context, id keys.RecordingID, approval Approval) (Receipt, error) {
 	if id.IsZero() {
 		return Receipt{}, fmt.Errorf("%w: it is the zero ID", keys.ErrInvalidRecordingID)
 	}
-	if err := e.veto(ctx, id.KeyID()); err != nil {
+	if err := checkOperator(approval.Operator); err != nil {
+		return Receipt{}, err
+	}
+	if err := e.holds.veto(ctx, id.KeyID()); err != nil {
 		return Receipt{}, err
 	}
 	found, err := e.recording(ctx, id)
 	if err != nil {
 		return Receipt{}, err
 	}
-	receipt, err := e.approve(found, digest)
+	receipt, err := approve(found, approval)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -221,48 +237,24 @@ func (e *Erasure) remove(ctx context.Context, found inventory, receipt *Receipt)
 }
 
 // deleteAll deletes objects, several at a time, and stops at the first error.
-func (e *Erasure) deleteAll(ctx context.Context, objects []storage.Info) error {
-	deleting, stop := context.WithCancel(ctx)
-	defer stop()
-	var (
-		names   = make(chan string)
-		workers sync.WaitGroup
-		once    sync.Once
-		failed  error
-	)
-	for range min(deleters, len(objects)) {
-		workers.Go(func() {
-			for name := range names {
-				if err := e.delete(deleting, name); err != nil {
-					once.Do(func() { failed = err })
-					stop()
-				}
+func (e *Erasure) deleteAll(ctx context.Context, found []storage.Info) error {
+	all := func(yield func(storage.Info, error) bool) {
+		for _, object := range found {
+			if !yield(object, nil) {
+				return
 			}
-		})
-	}
-	for _, object := range objects {
-		select {
-		case names <- object.Name:
-			continue
-		case <-deleting.Done():
 		}
-		break
 	}
-	close(names)
-	workers.Wait()
-	if failed != nil {
-		return failed
-	}
-	return ctx.Err()
+	return objects.Each(ctx, all, deleters, e.delete)
 }
 
 // delete removes one object, in bounded time.
-func (e *Erasure) delete(ctx context.Context, name string) error {
+func (e *Erasure) delete(ctx context.Context, object storage.Info) error {
 	limited, cancel := context.WithTimeout(ctx, e.options.DeleteTimeout)
 	defer cancel()
-	err := e.store.Delete(limited, name)
+	err := e.objects.Delete(limited, object)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("%w: deleting %s took longer than %v; somebody may be reading it", storage.ErrUnavailable, name, e.options.DeleteTimeout)
+		return fmt.Errorf("%w: deleting %s took longer than %v; somebody may be reading it", storage.ErrUnavailable, object.Name, e.options.DeleteTimeout)
 	}
 	return err
 }

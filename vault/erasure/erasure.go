@@ -44,15 +44,13 @@
 package erasure
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 )
@@ -81,8 +79,10 @@ var (
 	// ErrInvalidReason: the reason is missing, longer than [MaxReasonLen] or not printable UTF-8.
 	ErrInvalidReason = errors.New("invalid reason")
 
-	// ErrInvalidOptions: the operator is missing, longer than [MaxOperatorLen] or not printable UTF-8,
-	// or another option is out of bounds.
+	// ErrInvalidOperator: the operator is missing, longer than [MaxOperatorLen] or not printable UTF-8.
+	ErrInvalidOperator = errors.New("invalid operator")
+
+	// ErrInvalidOptions: an option is out of bounds.
 	ErrInvalidOptions = errors.New("invalid erasure options")
 
 	// ErrDamagedReceipt: the text is not that of a receipt, or was changed.
@@ -101,15 +101,8 @@ type Keyring interface {
 	Rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error)
 }
 
-// MaxOperatorLen is the length, in bytes, that the name of an operator may have.
-const MaxOperatorLen = 256
-
-// Options say who erases, and where. Operator is required.
+// Options say where an Erasure works and how. The zero Options are good for a vault without a prefix.
 type Options struct {
-	// Operator is who answers for the erasures and holds: an account, not a patient. It stands in
-	// receipts and holds. 1 to [MaxOperatorLen] bytes of printable UTF-8.
-	Operator string
-
 	// Prefix is that of the vault: see vault.WithPrefix. Default none.
 	Prefix string
 
@@ -123,12 +116,12 @@ type Options struct {
 	DeleteTimeout time.Duration
 }
 
-// Erasure erases in the name of one operator. It is safe for concurrent use.
+// Erasure plans and confirms erasures. It is safe for concurrent use.
 type Erasure struct {
 	keyring   Keyring
 	unwrapper keys.Unwrapper // nil without a grant
-	store     storage.Store
-	layout    layout.Layout
+	objects   *objects.Objects
+	holds     *Holds
 	options   Options
 }
 
@@ -139,20 +132,15 @@ func New(keyring Keyring, store storage.Store, options Options) (*Erasure, error
 	if keyring == nil || store == nil {
 		return nil, errors.New("erasure: New needs a keyring and a store")
 	}
-	if options.DeleteTimeout == 0 {
-		options.DeleteTimeout = time.Minute
-	}
-	switch {
-	case !meaningful(options.Operator, MaxOperatorLen):
-		return nil, fmt.Errorf("erasure: %w: the operator is missing, longer than %d bytes or not printable", ErrInvalidOptions, MaxOperatorLen)
-	case options.DeleteTimeout < 0:
+	options.DeleteTimeout = cmp.Or(options.DeleteTimeout, time.Minute)
+	if options.DeleteTimeout < 0 {
 		return nil, fmt.Errorf("erasure: %w: a negative delete timeout", ErrInvalidOptions)
 	}
-	l, err := layout.New(options.Prefix)
+	o, err := objects.New(store, options.Prefix)
 	if err != nil {
 		return nil, fmt.Errorf("erasure: %w", err)
 	}
-	e := &Erasure{keyring: keyring, store: store, layout: l, options: options}
+	e := &Erasure{keyring: keyring, objects: o, holds: NewHolds(store), options: options}
 	if !options.Grant.IsZero() {
 		unwrapper, ok := keyring.(keys.Unwrapper)
 		if !ok {
@@ -161,10 +149,4 @@ func New(keyring Keyring, store storage.Store, options Options) (*Erasure, error
 		e.unwrapper = unwrapper
 	}
 	return e, nil
-}
-
-// meaningful tells whether text says something, in at most maxLen bytes of printable UTF-8.
-func meaningful(text string, maxLen int) bool {
-	return strings.TrimSpace(text) != "" && len(text) <= maxLen && utf8.ValidString(text) &&
-		!strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }

@@ -6,21 +6,28 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 )
 
-// MaxReasonLen is the length, in bytes, that the reason for setting or clearing a hold may have.
-const MaxReasonLen = 1024
+const (
+	// MaxReasonLen is the greatest length, in bytes, of the reason for setting or clearing a hold.
+	MaxReasonLen = 1024
+	// MaxOperatorLen is the greatest length, in bytes, of an operator's name.
+	MaxOperatorLen = 256
+)
 
 const (
 	// maxHoldSize bounds what is read of a hold, in bytes. In JSON a character may take six.
 	maxHoldSize = 16 << 10
-	// maxSets is how often SetHold tries. More than two take somebody who clears what others set meanwhile.
+	// maxSets is how often Set tries. More than two attempts mean that others set and clear the hold.
 	maxSets = 5
 )
 
@@ -28,8 +35,8 @@ const (
 // most one for each patient. While it stands, neither the patient nor a recording is erased or deleted.
 //
 // It is an object in the store, in clear. So neither reason nor operator may identify the patient: name a
-// case, not a person. The object lies at the root of the store, under "holds/", whatever the prefix: the key
-// that an erasure destroys is that of the patient's recordings under all of them.
+// case, not a person. The object lies at the root of the store, under "holds/", whatever the prefix, because the
+// key that an erasure destroys is that of the patient's recordings under all prefixes.
 type Hold struct {
 	KeyID    keys.KeyID `json:"key_id"`
 	Reason   string     `json:"reason"`
@@ -37,45 +44,52 @@ type Hold struct {
 	Time     time.Time  `json:"time"`     // when, by the operator's clock, in UTC
 }
 
-// ClearedHold is the record of a hold that stood once. The store keeps none: it is for the caller to keep.
+// ClearedHold is the record of a hold that no longer stands. The store keeps none: the caller should.
 type ClearedHold struct {
-	Hold                      // what KeyID says and nothing else, if it was damaged
+	Hold                      // the KeyID and nothing else, if the hold was damaged
 	ClearedReason   string    `json:"cleared_reason"`
 	ClearedOperator string    `json:"cleared_operator"`
 	ClearedTime     time.Time `json:"cleared_time"`
 }
 
-// SetHold puts a patient on hold and returns the hold. The reason is 1 to [MaxReasonLen] bytes of
-// printable UTF-8; see [Hold] for what it must not say. The patient need not be enrolled.
+// Holds sets, clears and shows the holds in a store. It needs no keyring. It is safe for concurrent use.
+type Holds struct{ store storage.Store }
+
+// NewHolds returns the holds in a store.
+func NewHolds(store storage.Store) *Holds { return &Holds{store} }
+
+// Set puts a patient on hold and returns the hold. The operator answers for it: 1 to [MaxOperatorLen] bytes
+// of printable UTF-8. The reason is 1 to [MaxReasonLen] such bytes. See [Hold] for what neither may say. The
+// patient need not be enrolled.
 //
 // A patient who is on hold stays so, for the reason that came first: the error is [vault.ErrHeld], and the
 // hold that is returned is the one that stands.
 //
-// Every erasure, deletion and re-keying that begins after SetHold has returned respects the hold. One that
-// has begun may not: it looks for a hold when it begins, and an erasure of the patient once more just
+// Every erasure, deletion and re-keying that begins after Set has returned respects the hold. One that
+// has begun may not: it checks for a hold when it begins, and an erasure of the patient once more just
 // before it destroys the key.
 //
-// Errors: vault.ErrHeld, [ErrInvalidReason], [ErrDamagedHold], [keys.ErrInvalidKeyID]; those of
-// [storage.Store] for Get and Put. After [storage.ErrUnavailable] the hold may stand.
-func (e *Erasure) SetHold(ctx context.Context, keyID keys.KeyID, reason string) (Hold, error) {
-	hold, err := e.setHold(ctx, keyID, reason)
+// Errors: vault.ErrHeld, [ErrInvalidReason], [ErrInvalidOperator], [ErrDamagedHold], [keys.ErrInvalidKeyID];
+// those of [storage.Store] for Get and Put. After [storage.ErrUnavailable] the hold may stand.
+func (h *Holds) Set(ctx context.Context, keyID keys.KeyID, operator, reason string) (Hold, error) {
+	hold, err := h.set(ctx, keyID, operator, reason)
 	if err != nil {
 		return hold, fmt.Errorf("set hold on patient %s: %w", keyID, err)
 	}
 	return hold, nil
 }
 
-func (e *Erasure) setHold(ctx context.Context, keyID keys.KeyID, reason string) (Hold, error) {
-	if err := checkReason(keyID, reason); err != nil {
+func (h *Holds) set(ctx context.Context, keyID keys.KeyID, operator, reason string) (Hold, error) {
+	if err := checkSigned(keyID, operator, reason); err != nil {
 		return Hold{}, err
 	}
-	hold := Hold{KeyID: keyID, Reason: reason, Operator: e.options.Operator, Time: time.Now().Round(0).UTC()}
+	hold := Hold{KeyID: keyID, Reason: reason, Operator: operator, Time: time.Now().Round(0).UTC()}
 	text, err := json.Marshal(hold)
 	if err != nil {
 		return Hold{}, err
 	}
 	for range maxSets {
-		standing, etag, err := e.readHold(ctx, keyID)
+		standing, etag, err := h.read(ctx, keyID)
 		switch {
 		case err == nil && standing.Operator == hold.Operator && standing.Reason == hold.Reason && standing.Time.Equal(hold.Time):
 			return hold, nil // the store repeated a request whose answer was lost
@@ -88,7 +102,7 @@ func (e *Erasure) setHold(ctx context.Context, keyID keys.KeyID, reason string) 
 		if etag != "" {
 			condition = storage.IfMatch(etag)
 		}
-		err = e.putHold(ctx, keyID, text, condition)
+		err = h.put(ctx, keyID, text, condition)
 		switch {
 		case err == nil:
 			return hold, nil
@@ -99,78 +113,66 @@ func (e *Erasure) setHold(ctx context.Context, keyID keys.KeyID, reason string) 
 	return Hold{}, fmt.Errorf("%w: others set and clear it all the time", storage.ErrChanged)
 }
 
-func (e *Erasure) putHold(ctx context.Context, keyID keys.KeyID, text []byte, condition storage.Condition) error {
-	_, err := e.store.Put(ctx, layout.Hold(keyID), bytes.NewReader(text), int64(len(text)), condition)
+func (h *Holds) put(ctx context.Context, keyID keys.KeyID, text []byte, condition storage.Condition) error {
+	_, err := h.store.Put(ctx, objects.HoldName(keyID), bytes.NewReader(text), int64(len(text)), condition)
 	return err
 }
 
-func checkReason(keyID keys.KeyID, reason string) error {
-	switch {
-	case keyID.IsZero():
-		return fmt.Errorf("%w: it is the zero KeyID", keys.ErrInvalidKeyID)
-	case !meaningful(reason, MaxReasonLen):
-		return fmt.Errorf("%w: it is missing, longer than %d bytes or not printable", ErrInvalidReason, MaxReasonLen)
-	}
-	return nil
-}
-
-// ClearHold ends the hold that stands, damaged or not, and returns the record of it, which the caller should
-// keep. The reason is bounded as that of SetHold is. In the store, an empty object is left in its place. Of
-// those who clear a hold at the same time, more than one may be told that they did.
+// Clear ends the hold that stands, damaged or not, and returns the record of it, which the caller should
+// keep. Operator and reason are bounded as those of Set are. In the store, an empty object is left in its place.
+// If several calls clear a hold at the same time, more than one may succeed.
 //
-// It never ends a hold that was set while it ran: the error is then [vault.ErrHeld], and it was somebody else
-// who ended the one that stood.
+// Clear never ends a hold that was set while it ran. The error is then [vault.ErrHeld], and another call
+// has ended the one that stood.
 //
-// Errors: [ErrNotHeld], vault.ErrHeld, [ErrInvalidReason], [keys.ErrInvalidKeyID]; those of [storage.Store]
-// for Get and Put.
-func (e *Erasure) ClearHold(ctx context.Context, keyID keys.KeyID, reason string) (ClearedHold, error) {
-	cleared, err := e.clearHold(ctx, keyID, reason)
+// Errors: [ErrNotHeld], vault.ErrHeld, [ErrInvalidReason], [ErrInvalidOperator], [keys.ErrInvalidKeyID]; those
+// of [storage.Store] for Get and Put.
+func (h *Holds) Clear(ctx context.Context, keyID keys.KeyID, operator, reason string) (ClearedHold, error) {
+	cleared, err := h.clear(ctx, keyID, operator, reason)
 	if err != nil {
 		return ClearedHold{}, fmt.Errorf("clear hold on patient %s: %w", keyID, err)
 	}
 	return cleared, nil
 }
 
-func (e *Erasure) clearHold(ctx context.Context, keyID keys.KeyID, reason string) (ClearedHold, error) {
-	if err := checkReason(keyID, reason); err != nil {
+func (h *Holds) clear(ctx context.Context, keyID keys.KeyID, operator, reason string) (ClearedHold, error) {
+	if err := checkSigned(keyID, operator, reason); err != nil {
 		return ClearedHold{}, err
 	}
-	hold, etag, err := e.readHold(ctx, keyID)
+	hold, etag, err := h.read(ctx, keyID)
 	if err != nil && !errors.Is(err, ErrDamagedHold) {
 		return ClearedHold{}, err
 	}
-	// Deleting it might remove one that was set since: a store deletes under no condition.
-	err = e.putHold(ctx, keyID, nil, storage.IfMatch(etag))
+	// Deleting the object might remove a hold that was set since: a store deletes under no condition.
+	err = h.put(ctx, keyID, nil, storage.IfMatch(etag))
 	if errors.Is(err, storage.ErrChanged) {
-		// If none stands, it was this call whose answer was lost, or somebody else: nothing tells.
-		err = e.veto(ctx, keyID)
+		// If no hold stands, either this call's answer was lost or another call cleared it.
+		err = h.veto(ctx, keyID)
 	}
 	if err != nil {
 		return ClearedHold{}, err
 	}
-	return ClearedHold{
-		Hold: hold, ClearedReason: reason, ClearedOperator: e.options.Operator, ClearedTime: time.Now().Round(0).UTC(),
-	}, nil
+	return ClearedHold{Hold: hold, ClearedReason: reason, ClearedOperator: operator, ClearedTime: time.Now().Round(0).UTC()}, nil
 }
 
-// Hold returns the hold that stands.
+// Get returns the hold that stands.
 //
 // Errors: [ErrNotHeld], [ErrDamagedHold], [keys.ErrInvalidKeyID]; those of [storage.Store] for Get.
-func (e *Erasure) Hold(ctx context.Context, keyID keys.KeyID) (Hold, error) {
+func (h *Holds) Get(ctx context.Context, keyID keys.KeyID) (Hold, error) {
 	if keyID.IsZero() {
 		return Hold{}, fmt.Errorf("read hold: %w: it is the zero KeyID", keys.ErrInvalidKeyID)
 	}
-	hold, _, err := e.readHold(ctx, keyID)
+	hold, _, err := h.read(ctx, keyID)
 	if err != nil {
 		return Hold{}, fmt.Errorf("read hold on patient %s: %w", keyID, err)
 	}
 	return hold, nil
 }
 
-// readHold returns the hold and the ETag of its object. With [ErrNotHeld] there is an ETag if one stood once,
-// with [ErrDamagedHold] always.
-func (e *Erasure) readHold(ctx context.Context, keyID keys.KeyID) (hold Hold, etag string, err error) {
-	text, info, err := layout.Read(ctx, e.store, layout.Hold(keyID), 0, maxHoldSize)
+// read returns the hold and the ETag of its object. With [ErrNotHeld] there is an ETag if a hold was
+// cleared, with [ErrDamagedHold] always.
+func (h *Holds) read(ctx context.Context, keyID keys.KeyID) (hold Hold, etag string, err error) {
+	text, info, err := objects.Read(ctx, h.store, objects.HoldName(keyID), 0, maxHoldSize)
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
 		return Hold{}, "", ErrNotHeld
@@ -185,11 +187,34 @@ func (e *Erasure) readHold(ctx context.Context, keyID keys.KeyID) (hold Hold, et
 	return hold, info.ETag, nil
 }
 
-// veto returns [vault.ErrHeld] while a hold stands, and an error too if that cannot be told.
-func (e *Erasure) veto(ctx context.Context, keyID keys.KeyID) error {
-	hold, err := layout.Held(ctx, e.store, keyID)
+// veto returns [vault.ErrHeld] while a hold stands, and an error too if the store does not answer.
+func (h *Holds) veto(ctx context.Context, keyID keys.KeyID) error {
+	hold, err := objects.Held(ctx, h.store, keyID)
 	if err != nil || hold == nil {
 		return err
 	}
 	return fmt.Errorf("%w since %s", vault.ErrHeld, hold.Modified.UTC().Format(time.RFC3339))
+}
+
+func checkSigned(keyID keys.KeyID, operator, reason string) error {
+	switch {
+	case keyID.IsZero():
+		return fmt.Errorf("%w: it is the zero KeyID", keys.ErrInvalidKeyID)
+	case !meaningful(reason, MaxReasonLen):
+		return fmt.Errorf("%w: it is missing, longer than %d bytes or not printable", ErrInvalidReason, MaxReasonLen)
+	}
+	return checkOperator(operator)
+}
+
+func checkOperator(operator string) error {
+	if !meaningful(operator, MaxOperatorLen) {
+		return fmt.Errorf("%w: it is missing, longer than %d bytes or not printable", ErrInvalidOperator, MaxOperatorLen)
+	}
+	return nil
+}
+
+// meaningful reports whether text is at most maxLen bytes of printable UTF-8 and not only white space.
+func meaningful(text string, maxLen int) bool {
+	return strings.TrimSpace(text) != "" && len(text) <= maxLen && utf8.ValidString(text) &&
+		!strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }

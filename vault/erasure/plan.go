@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
@@ -85,7 +86,7 @@ func (e *Erasure) plan(ctx context.Context, keyID keys.KeyID, take func() (inven
 		return Plan{}, err
 	}
 	plan := found.plan()
-	hold, _, err := e.readHold(ctx, keyID)
+	hold, _, err := e.holds.read(ctx, keyID)
 	switch {
 	case err == nil:
 		plan.Hold = &hold
@@ -116,7 +117,7 @@ func (e *Erasure) patient(ctx context.Context, keyID keys.KeyID) (inventory, err
 	if err != nil && !begun {
 		return inventory{}, err
 	}
-	found, err := e.objects(ctx, keyID)
+	found, err := e.list(ctx, keyID)
 	if err != nil {
 		return inventory{}, err
 	}
@@ -135,16 +136,16 @@ func (e *Erasure) versions(ctx context.Context, keyID keys.KeyID) (KeyVersions, 
 	}, nil
 }
 
-// objects lists the objects of a patient.
-func (e *Erasure) objects(ctx context.Context, keyID keys.KeyID) (inventory, error) {
+// list lists the objects of a patient.
+func (e *Erasure) list(ctx context.Context, keyID keys.KeyID) (inventory, error) {
 	found := inventory{keyID: keyID}
-	for item, err := range e.layout.Walk(ctx, e.store, scope.Of(keyID)) {
+	for item, err := range e.objects.Walk(ctx, scope.Of(keyID)) {
 		switch {
 		case err != nil:
 			return inventory{}, err
 		case item.Stray == nil:
-			found.add(item.ID, item.Envelope, item.Media)
-		case strings.HasPrefix(item.Stray.Name, e.layout.Patient(keyID)):
+			found.add(item)
+		case strings.HasPrefix(item.Stray.Name, e.objects.Patient(keyID)):
 			found.others = append(found.others, *item.Stray)
 		}
 	}
@@ -156,38 +157,22 @@ func (e *Erasure) recording(ctx context.Context, id keys.RecordingID) (inventory
 	if id.IsZero() {
 		return inventory{}, fmt.Errorf("%w: it is the zero ID", keys.ErrInvalidRecordingID)
 	}
-	envelope, err := e.stat(ctx, e.layout.Envelope(id))
+	item, err := e.objects.Find(ctx, id)
 	if err != nil {
 		return inventory{}, err
 	}
-	media, err := e.stat(ctx, e.layout.Media(id))
-	if err != nil {
-		return inventory{}, err
-	}
-	found := inventory{keyID: id.KeyID(), recordingID: id, begun: envelope == nil}
-	found.add(id, envelope, media)
+	found := inventory{keyID: id.KeyID(), recordingID: id, begun: item.Envelope == nil}
+	found.add(item)
 	return found, nil
 }
 
-// stat returns nil for an object that does not exist.
-func (e *Erasure) stat(ctx context.Context, name string) (*storage.Info, error) {
-	info, err := e.store.Stat(ctx, name)
-	switch {
-	case errors.Is(err, storage.ErrNotFound):
-		return nil, nil
-	case err != nil:
-		return nil, err
+func (i *inventory) add(item objects.Item) {
+	if item.Envelope != nil {
+		i.recordings = append(i.recordings, item.ID)
+		i.envelopes = append(i.envelopes, *item.Envelope)
 	}
-	return &info, nil
-}
-
-func (i *inventory) add(id keys.RecordingID, envelope, media *storage.Info) {
-	if envelope != nil {
-		i.recordings = append(i.recordings, id)
-		i.envelopes = append(i.envelopes, *envelope)
-	}
-	if media != nil {
-		i.others = append(i.others, *media)
+	if item.Media != nil {
+		i.others = append(i.others, *item.Media)
 	}
 }
 

@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/recvault/recvault/internal/envelope"
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 )
@@ -28,18 +27,14 @@ const maxSamples = 16
 // over.
 func (e *Erasure) takeSample(ctx context.Context, found inventory) (sample, error) {
 	for _, id := range found.recordings[:min(len(found.recordings), maxSamples)] {
-		text, _, err := layout.Read(ctx, e.store, e.layout.Envelope(id), 0, envelope.MaxSize+1)
-		if errors.Is(err, storage.ErrNotFound) {
+		stored, err := e.objects.Envelope(ctx, id)
+		if errors.Is(err, storage.ErrNotFound) || objects.Damaged(err) {
 			continue
 		}
 		if err != nil {
 			return sample{}, err
 		}
-		parsed, err := envelope.Parse(text)
-		if err != nil || parsed.ID != id {
-			continue
-		}
-		taken := sample{id: id, wrapped: parsed.Wrapped}
+		taken := sample{id: id, wrapped: stored.Wrapped}
 		if found.begun {
 			return taken, nil
 		}

@@ -3,25 +3,26 @@ package rotation
 import (
 	"errors"
 	"sync"
-	"sync/atomic"
 
-	"github.com/recvault/recvault/internal/layout"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/job"
 )
 
 const (
-	// batchSize is how many wrapped keys of a patient the keyring is asked to rewrap at a time: as many
-	// as keys/transit puts into one request.
+	// batchSize is how many wrapped keys of a patient the keyring rewraps at a time: as many as
+	// keys/transit puts into one request.
 	batchSize = 256
 	// minInFlight is the least bound on the envelopes in memory: two batches, so that one is read while
 	// the other is written. They have 64 KiB at most and 1 KiB as a rule.
 	minInFlight = 2 * batchSize
 )
 
-// item is one envelope on its way through the stages.
+// item is one envelope on its way through a run: listed, read, rewrapped, written, settled.
 type item struct {
-	batch   *batch
+	patient *patient
 	id      keys.RecordingID
 	size    int64 // as listed, in bytes
 	stored  stored
@@ -29,14 +30,7 @@ type item struct {
 	wrapped keys.WrappedKey // to put in the place of the stored one
 }
 
-// batch is up to batchSize envelopes of one patient.
-type batch struct {
-	patient *patient
-	items   []*item
-	unread  atomic.Int64 // items, and one while the batch is being filled
-}
-
-// patient is what must be known of a patient while some of the envelopes are in flight.
+// patient is what a run must know of a patient while it handles the envelopes.
 type patient struct {
 	id keys.KeyID
 
@@ -46,10 +40,10 @@ type patient struct {
 	newest   int           // the newest version that the keyring has answered with, or 0
 	keyless  error         // ErrErased or ErrNotEnrolled, once the keyring has said so
 
-	// Guarded by the tally's mutex.
-	unsettled int // items, and one while the patient is being listed
-	listed    int // items
-	outcomes  [outcomes]int
+	// Guarded by the report's mutex.
+	pending  int // items, and one while the patient is being listed
+	listed   int // items
+	outcomes [outcomes]int
 }
 
 // failed remembers that there is no key, which will not change for the patient's other batches.
@@ -59,80 +53,80 @@ func (p *patient) failed(err error) {
 	}
 }
 
-// inBatches reads every envelope in the scope, and calls handle with each batch that has been read, of
-// several at a time. handle, or whom it hands them on to, settles or drops every item.
-func (r *run) inBatches(handle func(*batch)) error {
-	r.slots = make(chan struct{}, r.inFlight())
-	r.turns.mixed = r.options.KeyringRate > 0 || r.options.StorageRate > 0
-	return r.turns.do(r.options.Concurrency, func() error { return r.fill(handle) })
-}
-
-// inFlight bounds the envelopes in memory.
-func (r *run) inFlight() int { return max(minInFlight, 4*r.options.Concurrency) }
-
-// part takes away one of those who keep the batch from being complete, and has it handled after the last.
-func (r *run) part(b *batch, handle func(*batch)) {
-	if b.unread.Add(-1) == 0 {
-		r.turns.add(callTask, func() { handle(b) })
-	}
-}
-
-// fill lists the envelopes into batches, and has each read.
-func (r *run) fill(handle func(*batch)) error {
-	var filling *batch
-	flush := func(patientEnds bool) {
-		if filling == nil {
-			return
-		}
-		p := filling.patient
-		r.part(filling, handle)
-		filling = nil
-		if patientEnds {
-			r.record(func(report *Report) { r.partPatient(report, p) })
+// inBatches lists the envelopes in the scope, reads them, and calls handle with up to batchSize of one patient,
+// for several batches at a time. handle settles or drops every item.
+func (r *run) inBatches(handle func(*patient, []*item)) error {
+	inFlight := make(chan struct{}, max(minInFlight, 4*r.options.Concurrency)) // bounds the envelopes in memory
+	var handling errgroup.Group
+	handling.SetLimit(r.options.Concurrency)
+	var p *patient
+	var batch []*item
+	flush := func() {
+		if full := batch; len(full) > 0 {
+			p := p
+			batch = nil
+			handling.Go(func() error {
+				r.readAll(full)
+				handle(p, full)
+				for range full {
+					<-inFlight
+				}
+				return nil
+			})
 		}
 	}
-	err := r.walk(func(found layout.Item) {
-		switch {
-		case filling == nil || filling.patient.id != found.ID.KeyID():
-			flush(true)
-			filling = newBatch(&patient{id: found.ID.KeyID(), unsettled: 1})
-		case len(filling.items) == batchSize:
-			p := filling.patient
-			flush(false)
-			filling = newBatch(p)
+	endPatient := func() {
+		flush()
+		if p != nil {
+			r.record(func(report *Report) { r.release(report, p) })
 		}
-		select {
-		case r.slots <- struct{}{}:
-		case <-r.ctx.Done():
-			return
+	}
+	for found, err := range r.recordings {
+		if err != nil {
+			flush()
+			return errors.Join(handling.Wait(), err)
 		}
-		it := &item{batch: filling, id: found.ID, size: found.Envelope.Size}
-		filling.items = append(filling.items, it)
-		filling.unread.Add(1)
+		if id := found.ID.KeyID(); p == nil || p.id != id {
+			endPatient()
+			p = &patient{id: id, pending: 1}
+		} else if len(batch) == batchSize {
+			flush()
+		}
+		inFlight <- struct{}{}
+		batch = append(batch, &item{patient: p, id: found.ID, size: found.Envelope.Size})
 		r.record(func(report *Report) {
 			report.Envelopes.Seen++
-			filling.patient.unsettled++
-			filling.patient.listed++
+			p.pending++
+			p.listed++
 		})
-		r.turns.add(readTask, func() {
-			it.stored, it.err = r.read(r.ctx, it.id)
-			r.part(it.batch, handle)
-		})
-	})
-	flush(err == nil)
-	return err
+	}
+	endPatient()
+	return handling.Wait()
 }
 
-func newBatch(p *patient) *batch {
-	b := &batch{patient: p}
-	b.unread.Store(1)
-	return b
+// readAll reads envelopes, several at a time.
+func (r *run) readAll(items []*item) {
+	r.eachItem(items, func(it *item) { it.stored, it.err = r.read(r.ctx, it.id) })
 }
 
-// settle records what became of an envelope, and why if that is not as it should be.
+// eachItem calls work for every item, for several at a time.
+func (r *run) eachItem(items []*item, work func(*item)) {
+	var group errgroup.Group
+	group.SetLimit(r.options.Concurrency)
+	for _, it := range items {
+		group.Go(func() error {
+			work(it)
+			return nil
+		})
+	}
+	_ = group.Wait() // work returns no error
+}
+
+// settle records what became of an envelope, and why if it needs attention.
 func (r *run) settle(it *item, o outcome, err error) {
-	p := it.batch.patient
-	r.record(func(report *Report) {
+	r.Record(func(progress *job.Progress) {
+		progress.Done++
+		report := &r.report
 		report.Envelopes.count(o)
 		switch o {
 		case rewrapped:
@@ -143,25 +137,19 @@ func (r *run) settle(it *item, o outcome, err error) {
 			report.Before[it.stored.version]++
 			report.After[it.stored.version]++
 		case notEnrolled, damaged, failed:
-			report.leave(Left{KeyID: p.id, ID: it.id, Reason: reasonOf(err), Detail: err.Error()})
+			report.find(it.patient.id, it.id, kindOf(err), err.Error())
 		}
-		p.outcomes[o]++
-		r.partPatient(report, p)
+		it.patient.outcomes[o]++
+		r.release(report, it.patient)
 	})
-	<-r.slots
 }
 
-// drop lets go of an envelope that the end of the run kept from being looked at. Its patient is not
-// finished with.
-func (r *run) drop() { <-r.slots }
-
-// settleError settles an envelope by an error, or drops it.
+// settleError settles an envelope by an error. It drops one that the end of the run kept from being handled, whose
+// patient is then not finished.
 func (r *run) settleError(it *item, err error) {
-	if errors.Is(err, errInterrupted) {
-		r.drop()
-		return
+	if !errors.Is(err, errInterrupted) {
+		r.settle(it, outcomeOf(err), err)
 	}
-	r.settle(it, outcomeOf(err), err)
 }
 
 func outcomeOf(err error) outcome {
@@ -178,10 +166,9 @@ func outcomeOf(err error) outcome {
 	return failed
 }
 
-// partPatient takes away one of those who keep a patient from being finished with, and counts the patient
-// after the last.
-func (r *run) partPatient(report *Report, p *patient) {
-	if p.unsettled--; p.unsettled > 0 {
+// release drops one reference to a patient. The last one counts the patient.
+func (r *run) release(report *Report, p *patient) {
+	if p.pending--; p.pending > 0 {
 		return
 	}
 	switch count := &report.Patients; {
@@ -192,7 +179,7 @@ func (r *run) partPatient(report *Report, p *patient) {
 	case p.outcomes[failed] > 0:
 		count.Failed++
 	case p.outcomes[damaged] > 0:
-		count.Left++
+		count.Unresolved++
 	case p.outcomes[rewrapped]+p.outcomes[older] > 0:
 		count.Changed++
 	default:

@@ -8,14 +8,13 @@ import (
 	"time"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/scope"
 )
 
-// Plan tells what there is to rewrap in a scope, and about how long it will take.
+// Plan is what there is to rewrap in a scope, and about how long it will take.
 type Plan struct {
-	Scope    string    `json:"scope"`
-	Started  time.Time `json:"started"`
-	Finished time.Time `json:"finished"`
+	job.Report
 
 	Patients  Patients  `json:"patients"` // Changed counts those whom Rewrap would change
 	Envelopes Envelopes `json:"envelopes"`
@@ -26,16 +25,17 @@ type Plan struct {
 	Versions map[int]int `json:"versions"`
 	Behind   map[int]int `json:"versions_behind"`
 
-	// Largest are the patients with the most envelopes to rewrap, at most [MaxLeft], in order.
+	// Largest are the patients with the most envelopes to rewrap, at most [MaxLargest], in order.
 	Largest []PatientPlan `json:"largest"`
 
 	Rotate Forecast `json:"rotate"` // of the key of every patient
 	Rewrap Forecast `json:"rewrap"` // of what is old now; after a rotation, everything is
 
-	Left     []Left         `json:"left"` // as in Report
-	Reasons  map[string]int `json:"reasons"`
-	Requests Requests       `json:"requests"`
+	Requests Requests `json:"requests"`
 }
+
+// MaxLargest is how many patients a Plan names.
+const MaxLargest = 100
 
 // PatientPlan is what there is to rewrap of one patient.
 type PatientPlan struct {
@@ -52,35 +52,36 @@ type Forecast struct {
 	Basis    string        `json:"basis"` // of the duration
 }
 
-// writeCost is how many times as long as a read a conditional write takes, with which forecasts
-// reckon: measured on MinIO, with 8 at a time.
+// writeCost is the time of a conditional write, in times of a read, that forecasts assume: measured on MinIO,
+// with 8 requests at a time.
 const writeCost = 5
 
 // Plan finds out what is old. It reads every envelope in the scope and makes one keyring call per
 // patient, so it takes about a quarter of the time of rewrapping all. For a very large store, plan one
-// shard and multiply: they are even.
+// shard and multiply: shards are even.
 func (r *Rotation) Plan(ctx context.Context, s scope.Scope) (Plan, error) {
 	plan := Plan{Versions: map[int]int{}, Behind: map[int]int{}, Largest: []PatientPlan{}}
 	var calls int
 	var meanCall, meanRead time.Duration
 	report, err := r.run(ctx, verbPlan, s, func(w *run) error {
 		w.patientSettled = plan.addPatient
-		err := w.inBatches(func(b *batch) { w.planBatch(&plan, &calls, b) })
-		meanCall, meanRead = w.meanTimes()
+		err := w.inBatches(func(p *patient, batch []*item) { w.planBatch(&plan, &calls, p, batch) })
+		meanCall, meanRead = w.calls.mean(), w.reads.mean()
 		return err
 	})
-	plan.Scope, plan.Started, plan.Finished = report.Scope, report.Started, report.Finished
-	plan.Patients, plan.Envelopes = report.Patients, report.Envelopes
-	plan.Left, plan.Reasons, plan.Requests = report.Left, report.Reasons, report.Requests
+	plan.Report, plan.Patients, plan.Envelopes, plan.Requests = report.Report, report.Patients, report.Envelopes, report.Requests
 	f := forecaster{r.options, meanCall, meanRead}
 	plan.Rotate = f.forecast(Requests{Keyring: 2 * plan.Patients.Seen})
 	plan.Rewrap = f.forecast(Requests{Keyring: calls, Reads: plan.Envelopes.Seen, Writes: plan.Envelopes.Older})
 	return plan, err
 }
 
+// Complete reports whether nothing needs attention: every envelope was read, and none is damaged. It is for a
+// plan that returned no error.
+func (p Plan) Complete() bool { return p.Findings.Total() == 0 }
+
 // planBatch settles the items of a batch by comparing them with the versions of the patient's key.
-func (r *run) planBatch(plan *Plan, calls *int, b *batch) {
-	p := b.patient
+func (r *run) planBatch(plan *Plan, calls *int, p *patient, batch []*item) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	first := p.versions.Latest == 0 && p.keyless == nil
@@ -88,14 +89,14 @@ func (r *run) planBatch(plan *Plan, calls *int, b *batch) {
 		var err error
 		if p.versions, err = r.versions(r.ctx, p.id); err != nil {
 			p.failed(err)
-			for _, it := range b.items {
+			for _, it := range batch {
 				r.settleError(it, cmp.Or(it.err, err))
 			}
 			return
 		}
 	}
-	worth := first // to be sent, by Rewrap
-	for _, it := range b.items {
+	worth := first // sending, for Rewrap
+	for _, it := range batch {
 		o, err := planned(it, p)
 		if o == older {
 			worth = true
@@ -116,7 +117,7 @@ func (r *run) planBatch(plan *Plan, calls *int, b *batch) {
 	}
 }
 
-// planned tells what there is to do with an envelope.
+// planned returns what Rewrap would do with an envelope.
 func planned(it *item, p *patient) (outcome, error) {
 	version, v := it.stored.version, p.versions
 	switch {
@@ -145,14 +146,14 @@ func (plan *Plan) addPatient(p *patient) {
 	at, _ := slices.BinarySearchFunc(plan.Largest, added, func(a, b PatientPlan) int {
 		return cmp.Or(cmp.Compare(b.Older, a.Older), cmp.Compare(a.KeyID.String(), b.KeyID.String()))
 	})
-	if at == MaxLeft {
+	if at == MaxLargest {
 		return
 	}
 	plan.Largest = slices.Insert(plan.Largest, at, added)
-	plan.Largest = plan.Largest[:min(len(plan.Largest), MaxLeft)]
+	plan.Largest = plan.Largest[:min(len(plan.Largest), MaxLargest)]
 }
 
-// forecaster reckons with what requests took while planning, and with the rates.
+// forecaster computes forecasts from what requests took while planning, and from the rates.
 type forecaster struct {
 	options            Options
 	meanCall, meanRead time.Duration
@@ -160,17 +161,15 @@ type forecaster struct {
 
 func (f forecaster) forecast(requests Requests) Forecast {
 	atOnce := float64(f.options.Concurrency)
-	calls := float64(requests.Keyring) * f.meanCall.Seconds() / atOnce
-	reads := float64(requests.Reads) * f.meanRead.Seconds() / atOnce
-	objects := float64(requests.Reads+writeCost*requests.Writes) * f.meanRead.Seconds() / atOnce
-	longest, basis := calls, fmt.Sprintf("%v per keyring call as measured, %d at a time", f.meanCall, f.options.Concurrency)
+	requestTime := float64(requests.Keyring)*f.meanCall.Seconds() + float64(requests.Reads+writeCost*requests.Writes)*f.meanRead.Seconds()
+	longest := requestTime / atOnce
+	basis := fmt.Sprintf("%v per keyring call and %v per read as measured, a write taken for %d reads, %d requests at a time",
+		f.meanCall, f.meanRead, writeCost, f.options.Concurrency)
 	consider := func(seconds float64, why string) {
 		if seconds > longest {
 			longest, basis = seconds, why
 		}
 	}
-	consider(calls+reads, fmt.Sprintf("%v per keyring call and %v per read as measured, together %d at a time", f.meanCall, f.meanRead, f.options.Concurrency))
-	consider(objects, fmt.Sprintf("%v per read as measured, a write taken for %d reads, %d at a time", f.meanRead, writeCost, f.options.Concurrency))
 	if rate := f.options.KeyringRate; rate > 0 {
 		consider(float64(requests.Keyring)/rate, fmt.Sprintf("the limit of %v keyring calls per second", rate))
 	}

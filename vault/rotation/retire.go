@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/scope"
 )
 
@@ -36,14 +38,13 @@ func (r *run) trim() error {
 }
 
 func (r *run) raise(m minimum) error {
-	readers := make(chan struct{}, r.options.Concurrency) // shared by the patients that are looked at
-	return r.eachPatient(func(id keys.KeyID) error { return r.raisePatient(m, id, readers) })
+	return r.eachPatient(func(id keys.KeyID) error { return r.raisePatient(m, id) })
 }
 
-// raisePatient raises the minimum of one patient. The order is what makes it safe: what the newest
-// version is, and that it is old enough for everybody to use it, is found out first, and only then is
-// the store listed. So the listing has every envelope that was wrapped under an older version.
-func (r *run) raisePatient(m minimum, id keys.KeyID, readers chan struct{}) error {
+// raisePatient raises the minimum of one patient. The order makes it safe: it first reads what the newest
+// version is and checks that it is old enough for every writer to use it, and only then lists the store. So the
+// listing has every envelope that was wrapped under an older version.
+func (r *run) raisePatient(m minimum, id keys.KeyID) error {
 	v, err := r.versions(r.ctx, id)
 	if err != nil {
 		return err
@@ -54,23 +55,23 @@ func (r *run) raisePatient(m minimum, id keys.KeyID, readers chan struct{}) erro
 		return nil
 	}
 	if v.Rotated.Unix() <= 0 {
-		r.patientLeft(id, now, reasonGrace, "the keyring does not tell when the newest version was made")
+		r.unresolved(id, now, KindGrace, "the keyring does not report when the newest version was made")
 		return nil
 	}
 	if ready := v.Rotated.Add(r.options.Grace); time.Now().Before(ready) {
-		r.patientLeft(id, now, reasonGrace, "until "+ready.UTC().Format(time.RFC3339))
+		r.unresolved(id, now, KindGrace, "until "+ready.UTC().Format(time.RFC3339))
 		return nil
 	}
-	found, err := r.scan(id, next, readers)
+	found, err := r.scan(id, next)
 	if err != nil {
 		return err
 	}
 	if found.unreadable > 0 {
-		r.patientLeft(id, now, reasonUnreadable, fmt.Sprintf("%d envelopes", found.unreadable))
+		r.unresolved(id, now, KindUnreadable, fmt.Sprintf("%d envelopes", found.unreadable))
 		return nil
 	}
 	if found.older > 0 {
-		r.patientLeft(id, now, reasonOlder, fmt.Sprintf("%d envelopes at versions below %d: run rewrap", found.older, next))
+		r.unresolved(id, now, KindOlder, fmt.Sprintf("%d envelopes at versions below %d: run rewrap", found.older, next))
 		return nil
 	}
 	if !r.options.DryRun {
@@ -83,51 +84,50 @@ func (r *run) raisePatient(m minimum, id keys.KeyID, readers chan struct{}) erro
 	return nil
 }
 
-// patientLeft records a patient whose minimum stays as it is.
-func (r *run) patientLeft(id keys.KeyID, minimum int, reason, detail string) {
+// unresolved records a patient whose minimum stays as it is.
+func (r *run) unresolved(id keys.KeyID, minimum int, kind job.Kind, detail string) {
 	r.record(func(report *Report) {
 		report.Before[minimum]++
 		report.After[minimum]++
-		report.Patients.Left++
-		report.leave(Left{KeyID: id, Reason: reason, Detail: detail})
+		report.Patients.Unresolved++
+		report.find(id, keys.RecordingID{}, kind, detail)
 	})
 }
 
-// findings are what a scan found that stands in the way.
+// findings count the envelopes that forbid raising the minimum.
 type findings struct{ older, unreadable int }
 
 // scan lists a patient's recordings and reads all their envelopes. It fails unless it has seen all.
-func (r *run) scan(id keys.KeyID, oldest int, readers chan struct{}) (findings, error) {
+func (r *run) scan(id keys.KeyID, oldest int) (findings, error) {
 	var found findings
-	var reading sync.WaitGroup
+	var reading errgroup.Group
+	reading.SetLimit(r.options.Concurrency)
 	defer reading.Wait()
-	for item, err := range r.layout.Walk(r.ctx, r.store, scope.Of(id)) {
+	for item, err := range r.objects.Walk(r.ctx, scope.Of(id)) {
 		if err != nil {
 			r.watchStorage(&r.listingsFailed, err)
 			return findings{}, ended(r.ctx, err)
 		}
-		if item.Envelope == nil {
-			continue
+		if item.Envelope != nil {
+			reading.Go(func() error {
+				r.examine(item.ID, oldest, &found)
+				return nil
+			})
 		}
-		readers <- struct{}{}
-		reading.Go(func() {
-			defer func() { <-readers }()
-			r.examine(item.ID, oldest, &found)
-		})
 	}
 	r.watchStorage(&r.listingsFailed, nil)
-	reading.Wait()
+	_ = reading.Wait() // examine returns no error
 	if r.ctx.Err() != nil {
 		return findings{}, fmt.Errorf("%w: %w", errInterrupted, r.ctx.Err())
 	}
 	return found, nil
 }
 
-// examine reads one envelope and records at which version it is.
+// examine reads one envelope and records its version.
 func (r *run) examine(id keys.RecordingID, oldest int, found *findings) {
 	e, err := r.read(r.ctx, id)
 	if errors.Is(err, errInterrupted) {
-		return // scan will find out
+		return // and so is the scan
 	}
 	r.record(func(report *Report) {
 		report.Envelopes.Seen++
@@ -137,7 +137,7 @@ func (r *run) examine(id keys.RecordingID, oldest int, found *findings) {
 		case err != nil:
 			found.unreadable++
 			report.Envelopes.count(outcomeOf(err))
-			report.leave(Left{KeyID: id.KeyID(), ID: id, Reason: reasonOf(err), Detail: err.Error()})
+			report.find(id.KeyID(), id, kindOf(err), err.Error())
 		case e.version < oldest:
 			found.older++
 			report.Envelopes.Older++

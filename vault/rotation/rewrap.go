@@ -3,46 +3,30 @@ package rotation
 import (
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 )
 
-// maxAttempts is how often an envelope is replaced that others change, or that the store does not
-// answer about.
+// maxAttempts is how often the replacement of one envelope is attempted, if others change it or the store does not
+// answer.
 const maxAttempts = 4
 
-// rewrap reads and has rewrapped, while writers replace.
+// rewrap moves every envelope in the scope to the newest version.
 func (r *run) rewrap() error {
-	writes := make(chan *item, r.inFlight()) // so that who sends never waits
-	var writers sync.WaitGroup
-	for range r.options.Concurrency {
-		writers.Go(func() {
-			for it := range writes {
-				r.rewriteItem(it)
-			}
-		})
-	}
-	err := r.inBatches(func(b *batch) {
-		for _, it := range r.rewrapBatch(b) {
-			writes <- it
-		}
+	return r.inBatches(func(p *patient, batch []*item) {
+		r.eachItem(r.rewrapBatch(p, batch), r.rewriteItem)
 	})
-	close(writes)
-	writers.Wait()
-	return err
 }
 
-// rewrapBatch has the wrapped keys of a batch rewrapped, in one call or none, settles what needs no more,
-// and returns the items to write.
-func (r *run) rewrapBatch(b *batch) (changed []*item) {
-	p := b.patient
+// rewrapBatch has the wrapped keys of a batch rewrapped, in one call or none. It returns the items to write, and
+// settles the others.
+func (r *run) rewrapBatch(p *patient, batch []*item) (changed []*item) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var sent []*item
 	var wrapped []keys.RewrapItem
-	for _, it := range b.items {
+	for _, it := range batch {
 		switch {
 		case it.err != nil:
 			r.settleError(it, it.err)
@@ -50,7 +34,7 @@ func (r *run) rewrapBatch(b *batch) (changed []*item) {
 			r.settle(it, current, nil)
 		default:
 			sent = append(sent, it)
-			wrapped = append(wrapped, keys.RewrapItem{Binding: it.id.Binding(), Wrapped: it.stored.envelope.Wrapped})
+			wrapped = append(wrapped, keys.RewrapItem{Binding: it.id.Binding(), Wrapped: it.stored.Wrapped})
 		}
 	}
 	if len(sent) == 0 {
@@ -59,7 +43,7 @@ func (r *run) rewrapBatch(b *batch) (changed []*item) {
 	err := p.keyless
 	var results []keys.RewrapResult
 	if err == nil {
-		results, err = r.access.rewrap(r.ctx, p.id, wrapped)
+		results, err = r.requests.rewrap(r.ctx, p.id, wrapped)
 	}
 	if err != nil {
 		p.failed(err)
@@ -85,7 +69,7 @@ func (r *run) rewrapBatch(b *batch) (changed []*item) {
 	return changed
 }
 
-// newVersion returns the version under which the keyring has rewrapped.
+// newVersion returns the version of a rewrapped key.
 func newVersion(result keys.RewrapResult, old stored) (int, error) {
 	if result.Err != nil {
 		return 0, result.Err
@@ -102,8 +86,7 @@ func newVersion(result keys.RewrapResult, old stored) (int, error) {
 
 // rewriteItem replaces one envelope, unless the run ends before it is its turn.
 func (r *run) rewriteItem(it *item) {
-	if wait(r.ctx, r.storageRate) != nil {
-		r.drop()
+	if await(r.ctx, r.storageRate) != nil {
 		return
 	}
 	if r.options.DryRun {
@@ -114,14 +97,11 @@ func (r *run) rewriteItem(it *item) {
 	r.settle(it, outcome, err)
 }
 
-// rewrite replaces one envelope by one that has the new wrapped key and is the same otherwise. What goes
-// wrong is resolved by reading again: it tells whether a write whose answer was lost was carried out,
-// and who won a race.
+// rewrite replaces one envelope by one that has the new wrapped key and is the same otherwise. After an error it
+// reads again, which shows whether a write whose answer was lost was carried out, and who won a race.
 func (r *run) rewrite(it *item) (outcome, error) {
 	for attempt := 1; ; attempt++ {
-		next := it.stored.envelope
-		next.Wrapped = it.wrapped
-		writeErr := r.replace(r.finish, it.stored, next)
+		writeErr := r.replace(r.finish, it.stored, it.wrapped)
 		switch {
 		case writeErr == nil:
 			return rewrapped, nil
@@ -134,22 +114,22 @@ func (r *run) rewrite(it *item) (outcome, error) {
 		}
 		version, _ := it.wrapped.Version()
 		switch {
-		case found.envelope.Wrapped == it.wrapped:
+		case found.Wrapped == it.wrapped:
 			return rewrapped, nil
 		case found.version >= version:
-			return changed, nil
+			return superseded, nil
 		case attempt == maxAttempts && errors.Is(writeErr, storage.ErrChanged):
 			return failed, fmt.Errorf("%w: %d times", errContended, attempt)
 		case attempt == maxAttempts:
 			return failed, writeErr
-		case found.envelope.Wrapped != it.stored.envelope.Wrapped:
+		case found.Wrapped != it.stored.Wrapped:
 			var err error
 			if it.wrapped, err = r.rewrapOne(it.id, found); err != nil {
 				return outcomeOf(err), err
 			}
 		}
 		it.stored = found
-		if err := wait(r.finish, r.storageRate); err != nil {
+		if err := await(r.finish, r.storageRate); err != nil {
 			return failed, err
 		}
 	}
@@ -157,7 +137,7 @@ func (r *run) rewrite(it *item) (outcome, error) {
 
 // rewrapOne has a single wrapped key rewrapped.
 func (r *run) rewrapOne(id keys.RecordingID, old stored) (keys.WrappedKey, error) {
-	results, err := r.access.rewrap(r.finish, id.KeyID(), []keys.RewrapItem{{Binding: id.Binding(), Wrapped: old.envelope.Wrapped}})
+	results, err := r.requests.rewrap(r.finish, id.KeyID(), []keys.RewrapItem{{Binding: id.Binding(), Wrapped: old.Wrapped}})
 	if err != nil {
 		return "", err
 	}

@@ -42,15 +42,17 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/scope"
 )
 
@@ -73,13 +75,12 @@ type Options struct {
 	// Prefix is that of the vault: see vault.WithPrefix.
 	Prefix string
 
-	// Concurrency is how many requests are under way at a time: reads and keyring calls together, and
-	// as many writes beside them. Retire and Trim have so many of each. Default 8, at most
+	// Concurrency is how many requests are under way at a time, listings aside. Default 8, at most
 	// [MaxConcurrency].
 	//
-	// The clients of keyring and store must keep enough idle connections, about twice as many, or they
-	// make new ones all the time. storage/s3.NewClient does. The default transport of Vault's client
-	// keeps about three for a host: set MaxIdleConnsPerHost of api.Config.HttpClient.Transport.
+	// The clients of keyring and store must keep as many idle connections, or they make new ones all the time.
+	// storage/s3.NewClient does. The default transport of Vault's client keeps about three for a host: set
+	// MaxIdleConnsPerHost of api.Config.HttpClient.Transport.
 	Concurrency int
 
 	// KeyringRate and StorageRate bound the calls to the keyring and the reads and writes of
@@ -108,10 +109,9 @@ type Options struct {
 	// version, no object. What would be changed is counted as changed.
 	DryRun bool
 
-	// Progress, if not nil, is told how far a run has come, every 100 ms and at the end. It is never
-	// called concurrently, and while it runs the next call waits, not the work; but the run does not
-	// return before the last call has, so one that blocks keeps it from returning.
-	Progress func(Progress)
+	// Progress, if not nil, receives how far a run has come, every 100 ms and at the end. It is never
+	// called concurrently. The work does not wait for it, but the run returns only after the last call has.
+	Progress func(job.Progress)
 }
 
 const (
@@ -121,11 +121,11 @@ const (
 )
 
 func (o Options) withDefaults() (Options, error) {
-	setDefault(&o.Concurrency, defaultConcurrency)
-	setDefault(&o.Freshness, vault.DefaultFreshness)
-	setDefault(&o.CommitTimeout, vault.DefaultCommitTimeout)
-	setDefault(&o.ClockSkew, defaultClockSkew)
-	setDefault(&o.Grace, defaultGrace)
+	o.Concurrency = cmp.Or(o.Concurrency, defaultConcurrency)
+	o.Freshness = cmp.Or(o.Freshness, vault.DefaultFreshness)
+	o.CommitTimeout = cmp.Or(o.CommitTimeout, vault.DefaultCommitTimeout)
+	o.ClockSkew = cmp.Or(o.ClockSkew, defaultClockSkew)
+	o.Grace = cmp.Or(o.Grace, defaultGrace)
 	needed := o.Freshness + o.CommitTimeout + o.ClockSkew
 	switch {
 	case o.Concurrency < 0 || o.Concurrency > MaxConcurrency:
@@ -139,12 +139,6 @@ func (o Options) withDefaults() (Options, error) {
 			ErrInvalidOptions, o.Grace, needed)
 	}
 	return o, nil
-}
-
-func setDefault[T comparable](option *T, value T) {
-	if *option == *new(T) {
-		*option = value
-	}
 }
 
 // Rotation rotates, rewraps, retires and trims. It keeps nothing between runs and is safe for concurrent
@@ -161,7 +155,7 @@ func setDefault[T comparable](option *T, value T) {
 type Rotation struct {
 	keyring Keyring
 	store   storage.Store
-	layout  layout.Layout
+	objects *objects.Objects
 	options Options
 }
 
@@ -176,11 +170,11 @@ func New(keyring Keyring, store storage.Store, options Options) (*Rotation, erro
 	if err != nil {
 		return nil, fmt.Errorf("rotation: %w", err)
 	}
-	names, err := layout.New(options.Prefix)
+	o, err := objects.New(store, options.Prefix)
 	if err != nil {
 		return nil, fmt.Errorf("rotation: %w", err)
 	}
-	return &Rotation{keyring, store, names, options}, nil
+	return &Rotation{keyring, store, o, options}, nil
 }
 
 // Rotate adds a version to the envelope key of every patient in the scope who has recordings, or to

@@ -4,29 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
-	"github.com/recvault/recvault/internal/layout"
-	"github.com/recvault/recvault/internal/progress"
+	"github.com/recvault/recvault/internal/jobs"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/scope"
 )
 
 // run is one call of a verb.
 type run struct {
-	*access
-	*tally
+	*jobs.Run
+	*requests
 	options Options
-	scope   scope.Scope
+	report  Report
 
 	ctx    context.Context // ends with the caller's, or when the run gives up
 	finish context.Context // outlives ctx by finishTime, for changes that were begun
 
-	// For the verbs that read in batches.
-	turns          turns
-	slots          chan struct{}  // one for each envelope in flight
-	patientSettled func(*patient) // if not nil, told of each patient, under the tally's mutex
+	patientSettled func(*patient) // for a plan; called alone
 }
 
 // run carries out a verb, with everything that all of them share around it.
@@ -35,26 +32,23 @@ func (r *Rotation) run(ctx context.Context, verb string, s scope.Scope, work fun
 	defer giveUp(nil)
 	finish, cancel := linger(ctx)
 	defer cancel()
-	w := &run{
-		access: &access{
-			keyring: r.keyring, store: r.store, layout: r.layout,
-			keyringRate: newLimiter(r.options.KeyringRate), storageRate: newLimiter(r.options.StorageRate),
-			giveUp: func(err error) { giveUp(err) },
-		},
-		tally:   newTally(verb, s.String(), r.options.DryRun),
-		options: r.options, scope: s, ctx: ctx, finish: finish,
+	w := &run{options: r.options, ctx: ctx, finish: finish, report: newReport(verb, s, r.options.DryRun)}
+	w.requests = &requests{
+		keyring: r.keyring, keyringRate: newLimiter(r.options.KeyringRate), storageRate: newLimiter(r.options.StorageRate),
+		slots: make(chan struct{}, r.options.Concurrency), giveUp: func(err error) { giveUp(err) },
 	}
-	stopTelling := w.tellProgress()
+	w.objects = r.objects.In(meteredStore{r.store, w.requests})
+	w.Run = jobs.Start(&w.report.Report, s, r.options.Progress)
 	err := work(w)
 	if ctx.Err() != nil {
-		err = context.Cause(ctx) // whatever it made others say
+		err = context.Cause(ctx) // and not what the other requests made of it
 	}
-	stopTelling()
-	report := w.result(w.requests())
+	w.End()
+	w.report.Requests = w.requests.counts()
 	if err != nil {
-		return report, fmt.Errorf("rotation: %s: %w", verb, err)
+		return w.report, fmt.Errorf("rotation: %s: %w", verb, err)
 	}
-	return report, nil
+	return w.report, nil
 }
 
 // linger returns a context that outlives ctx by finishTime.
@@ -67,79 +61,62 @@ func linger(ctx context.Context) (context.Context, context.CancelFunc) {
 	}
 }
 
-// tellProgress calls Options.Progress now and then, and for the last time when the returned function is
-// called.
-func (r *run) tellProgress() (stop func()) {
-	if r.options.Progress == nil {
-		return func() {}
-	}
-	return progress.Tell(func(final bool) {
-		p := r.progress()
-		p.Final = final
-		r.options.Progress(p)
-	})
+// record changes the report.
+func (r *run) record(change func(*Report)) {
+	r.Record(func(*job.Progress) { change(&r.report) })
 }
 
-// walk calls visit for every recording in the scope, patient by patient, until the run ends. It returns
-// nil only if visit has had the chance to take all.
-func (r *run) walk(visit func(layout.Item)) error {
+// recordings yields every recording in the scope that has an envelope, patient by patient. It yields an error, the
+// last, unless all were listed.
+func (r *run) recordings(yield func(objects.Item, error) bool) {
 	var patient keys.KeyID
-	for item, err := range r.layout.Walk(r.ctx, r.store, r.scope) {
-		if err != nil {
-			return err
+	for item, err := range r.Walk(r.ctx, r.objects) {
+		if err == nil {
+			err = r.ctx.Err()
 		}
-		if r.ctx.Err() != nil {
-			return r.ctx.Err()
+		if err != nil {
+			yield(objects.Item{}, err)
+			return
 		}
 		if item.Envelope == nil {
 			continue
 		}
-		if item.ID.KeyID() != patient {
-			patient = item.ID.KeyID()
-			r.listed(r.scope.Before(patient))
+		if id := item.ID.KeyID(); id != patient {
+			patient = id
 			r.record(func(report *Report) { report.Patients.Seen++ })
 		}
-		visit(item)
+		if !yield(item, nil) {
+			return
+		}
 	}
-	if r.ctx.Err() != nil {
-		return r.ctx.Err() // visit may have passed over the last
+}
+
+// patients yields every patient in the scope who has recordings, as recordings does.
+func (r *run) patients(yield func(keys.KeyID, error) bool) {
+	var last keys.KeyID
+	for item, err := range r.recordings {
+		if id := item.ID.KeyID(); err != nil || id != last {
+			last = id
+			if !yield(id, err) {
+				return
+			}
+		}
 	}
-	r.listed(1)
-	return nil
 }
 
 // eachPatient calls work for every patient in the scope, for several at a time. An error is the
-// patient's own: it is recorded and ends nothing.
+// patient's own: it is recorded and does not end the run.
 func (r *run) eachPatient(work func(keys.KeyID) error) error {
-	patients := make(chan keys.KeyID)
-	var workers sync.WaitGroup
-	for range r.options.Concurrency {
-		workers.Go(func() {
-			for id := range patients {
-				if err := work(id); err != nil {
-					r.patientFailed(id, err)
-				}
-			}
-		})
-	}
-	var last keys.KeyID
-	err := r.walk(func(item layout.Item) {
-		if item.ID.KeyID() == last {
-			return
+	return objects.Each(r.ctx, r.patients, r.options.Concurrency, func(_ context.Context, id keys.KeyID) error {
+		if err := work(id); err != nil {
+			r.patientFailed(id, err)
 		}
-		last = item.ID.KeyID()
-		select {
-		case patients <- last:
-		case <-r.ctx.Done():
-		}
+		return nil
 	})
-	close(patients)
-	workers.Wait()
-	return err
 }
 
-// patientFailed records why a patient's key was not changed. One that the end of the run kept from being
-// looked at is not finished with.
+// patientFailed records why a patient's key was not changed. A patient whom the end of the run kept from being
+// checked counts as seen and nothing else.
 func (r *run) patientFailed(id keys.KeyID, err error) {
 	r.record(func(report *Report) {
 		switch {
@@ -147,11 +124,11 @@ func (r *run) patientFailed(id keys.KeyID, err error) {
 			report.Patients.Erased++
 		case errors.Is(err, keys.ErrNotEnrolled):
 			report.Patients.NotEnrolled++
-			report.leave(Left{KeyID: id, Reason: reasonOf(err), Detail: err.Error()})
+			report.find(id, keys.RecordingID{}, kindOf(err), err.Error())
 		case errors.Is(err, errInterrupted) && r.finish.Err() == nil:
 		default:
 			report.Patients.Failed++
-			report.leave(Left{KeyID: id, Reason: reasonOf(err), Detail: err.Error()})
+			report.find(id, keys.RecordingID{}, kindOf(err), err.Error())
 		}
 	})
 }

@@ -4,20 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"sync"
 	"time"
 
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/jobs"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/scope"
 )
 
 const (
-	// DefaultOlderThan is the age from which on [Sweep] takes media without an envelope for garbage.
+	// DefaultOlderThan is the age at which [Sweep] takes media without an envelope for garbage.
 	DefaultOlderThan = 24 * time.Hour
-	// MinOlderThan is the least that can be asked for. It covers clocks that differ by minutes, and no
+	// MinOlderThan is the least age that can be asked for. It covers clocks that differ by minutes, but no
 	// upload that takes longer.
 	MinOlderThan = time.Hour
 )
@@ -27,34 +27,28 @@ type SweepOptions struct {
 	// Prefix is that of the vault: see vault.WithPrefix.
 	Prefix string
 
-	// Scope says whose recordings are looked at. Required.
-	Scope scope.Scope
-
 	// OlderThan is how old media without an envelope, and an unfinished upload, must be to be garbage. It
-	// must exceed, by as much as this host's clock may be ahead of the store's, the longest time from the
-	// first byte of a recording to its commit. For a live capture, that is as long as the capture lasts.
+	// must exceed the longest time from the first byte of a recording to its commit, by as much as this
+	// host's clock may be ahead of the store's. For a live capture, that is as long as the capture lasts.
 	// Default [DefaultOlderThan], at least [MinOlderThan].
 	OlderThan time.Duration
 
-	// Remove has the sweep remove what it finds. Without it, it only tells what it would remove.
-	Remove bool
+	// DryRun has the sweep report what it would remove, and remove nothing.
+	DryRun bool
 
 	// Concurrency is how many recordings are worked on at a time. Default [DefaultConcurrency], at most
 	// [MaxConcurrency].
 	Concurrency int
 
-	// Progress, if not nil, is told how far the sweep has come, every 100 ms and at the end. It is never
+	// Progress, if not nil, receives how far the sweep has come, every 100 ms and at the end. It is never
 	// called concurrently.
-	Progress func(Progress)
+	Progress func(job.Progress)
 }
 
-// SweepReport tells what a sweep has found, and removed unless DryRun is set.
+// SweepReport is what a sweep found and removed.
 type SweepReport struct {
-	Scope    string    `json:"scope"`
-	DryRun   bool      `json:"dry_run"`
-	Before   time.Time `json:"before"` // what was written before is old enough
-	Started  time.Time `json:"started"`
-	Finished time.Time `json:"finished"`
+	job.Report
+	Before time.Time `json:"before"` // what was written before is old enough
 
 	Recordings   int64 `json:"recordings"`    // with envelope and media
 	Orphans      Tally `json:"orphans"`       // removed, or to be
@@ -64,279 +58,228 @@ type SweepReport struct {
 	HeldUploads  int64 `json:"held_uploads"`  // unfinished, of patients on hold: kept
 	YoungUploads int64 `json:"young_uploads"` // unfinished and not old enough, or under way: kept
 
-	// UploadsListed tells whether the store could be asked for its unfinished uploads. What it may not
-	// know, its driver's comment tells.
+	// UploadsListed reports whether the store could list its unfinished uploads. The comment of the store's
+	// driver says which uploads it may not know.
 	UploadsListed bool `json:"uploads_listed"`
-
-	Findings Findings `json:"findings"`
 }
 
-// Tally counts objects and their bytes.
-type Tally struct {
-	Count int64 `json:"count"`
-	Bytes int64 `json:"bytes"`
-}
-
-func (t *Tally) add(size int64) {
-	t.Count++
-	t.Bytes += size
-}
-
-// Complete tells whether all that was garbage could be told to be, and be removed, and nothing was seen
-// that a person should look at: strays or envelopes without media. Of a sweep that returned no error, it
-// decides whether there is anything to see to.
+// Complete reports whether nothing needs attention: all garbage was recognised and removed, and there are no
+// strays and no envelopes without media. It is for a sweep that returned no error.
 func (r SweepReport) Complete() bool {
-	c := r.Findings.Counts
-	return c[KindUnchecked] == 0 && c[KindStray] == 0 && c[KindMissingMedia] == 0
+	return r.Findings.Total(KindUnchecked, KindStray, KindMissingMedia) == 0
 }
 
 // Sweep finds media that no envelope names and uploads that were never finished, and removes those that
 // are older than any upload may last.
 //
-// Media is written first and its envelope last, so media without an envelope is either on its way or
-// garbage, and only age tells which. Age is counted from the time that the store gives: for media, on
-// Amazon S3 that is when its upload began and on MinIO when it ended; for an unfinished upload when it began, or was
-// last written to. So OlderThan is safe on each if it is longer than all of an upload takes. Just before
-// removing media, the sweep looks again that no envelope has appeared.
+// Media is written first and its envelope last. So media without an envelope is either on its way or
+// garbage, and only its age says which. Age is counted from the time that the store gives: for media, on
+// Amazon S3 that is when its upload began and on MinIO when it ended; for an unfinished upload, when it began
+// or was last written to. So OlderThan is safe on each if it is longer than all of an upload takes. Just before
+// removing media, the sweep checks again that no envelope has appeared.
 //
-// What is garbage cannot be opened by anybody: the recording's key was in the envelope. But if envelopes
-// were lost, by somebody's mistake, their media looks the same, and a backup that has the envelopes needs
-// it. Look at a dry run first. More orphans than writers failed are a reason not to go on. Media and unfinished
-// uploads of a patient on hold are kept in any case. Holds lie at the root of the store, under "holds/": the
-// credentials must let them be read there, whatever the prefix.
+// Garbage cannot be opened by anybody: the recording's key was in the envelope. But if envelopes were lost by
+// mistake, their media looks the same, and a backup that has the envelopes needs it. So make a dry run first,
+// and do not go on if it finds more orphans than writers failed. Media and unfinished uploads of a patient on
+// hold are always kept. Holds lie at the root of the store, under "holds/": the credentials must let them be
+// read there, whatever the prefix.
 //
-// A store in one directory cannot name what its unfinished uploads were to be, and knows for certain that
-// nobody is writing them; a sweep of any scope removes all of them, whoever is on hold.
+// A store in one directory does not know the names of its unfinished uploads, but knows for certain that
+// nobody is writing them. A sweep of any scope removes all of them, whoever is on hold.
 //
 // Errors: [ErrInvalidOptions], [storage.ErrInvalidName] for a prefix; with a report, those of
 // [storage.Store] for List, and the context's.
-func Sweep(ctx context.Context, store storage.Store, options SweepOptions) (SweepReport, error) {
+func Sweep(ctx context.Context, store storage.Store, s scope.Scope, options SweepOptions) (SweepReport, error) {
 	if options.OlderThan == 0 {
 		options.OlderThan = DefaultOlderThan
 	}
 	if options.OlderThan < MinOlderThan {
 		return SweepReport{}, fmt.Errorf("sweep: %w: an age of %v, less than %v", ErrInvalidOptions, options.OlderThan, MinOlderThan)
 	}
-	return sweep(ctx, store, options)
+	return sweep(ctx, store, s, options)
 }
 
 // sweep is Sweep for any age.
-func sweep(ctx context.Context, store storage.Store, options SweepOptions) (SweepReport, error) {
-	l, err := prepare(store, options.Prefix, options.Scope, &options.Concurrency)
+func sweep(ctx context.Context, store storage.Store, s scope.Scope, options SweepOptions) (SweepReport, error) {
+	o, err := prepare(store, s, options.Prefix, &options.Concurrency)
 	if err != nil {
 		return SweepReport{}, fmt.Errorf("sweep: %w", err)
 	}
-	now := time.Now()
-	s := &sweeper{
-		store: store, layout: l, options: options,
-		report: SweepReport{
-			Scope: options.Scope.String(), DryRun: !options.Remove, Before: now.Add(-options.OlderThan).UTC(), Started: now.UTC(),
-			Findings: Findings{Counts: map[Kind]int64{}, Listed: []Finding{}},
-		},
-	}
-	end := watch(now, options.Progress, s.progress)
-	err = each(ctx, l.Walk(ctx, store, options.Scope), options.Concurrency, func(item layout.Item) { s.item(ctx, item) })
+	w := &sweeper{objects: o, scope: s, options: options}
+	w.report.Report = job.NewReport("sweep", s.String(), options.DryRun)
+	w.report.Before = w.report.Started.Add(-options.OlderThan)
+	w.Run = jobs.Start(&w.report.Report, s, options.Progress)
+	err = objects.Each(ctx, w.Walk(ctx, o), options.Concurrency, w.item)
 	if err == nil {
-		err = s.uploads(ctx)
+		err = w.uploads(ctx)
 	}
-	end()
-	s.report.Findings.sort()
-	s.report.Finished = time.Now().UTC()
+	w.End()
 	if err != nil {
 		err = fmt.Errorf("sweep: %w", err)
 	}
-	return s.report, err
+	return w.report, err
 }
 
 // sweeper is one sweep.
 type sweeper struct {
-	store   storage.Store
-	layout  layout.Layout
+	*jobs.Run
+	objects *objects.Objects
+	scope   scope.Scope
 	options SweepOptions
-
-	mu     sync.Mutex
-	report SweepReport
-	done   int64 // recordings, with an envelope or without
-}
-
-func (s *sweeper) progress() Progress {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var findings int64
-	for _, n := range s.report.Findings.Counts {
-		findings += n
-	}
-	return Progress{Recordings: s.done, Bytes: s.report.Orphans.Bytes, Findings: findings}
+	report  SweepReport
 }
 
 // record changes the report.
-func (s *sweeper) record(change func(*SweepReport)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	change(&s.report)
+func (w *sweeper) record(change func(*SweepReport)) {
+	w.Record(func(p *job.Progress) {
+		change(&w.report)
+		p.Bytes = w.report.Orphans.Bytes
+	})
 }
 
-func (s *sweeper) find(finding Finding) {
-	s.record(func(r *SweepReport) { r.Findings.add(finding) })
-}
-
-// fail records what could not be done, unless that is because the sweep was told to stop.
-func (s *sweeper) fail(ctx context.Context, finding Finding, err error) {
+// fail records what could not be done, unless that is because the sweep was interrupted.
+func (w *sweeper) fail(ctx context.Context, finding job.Finding, err error) {
 	if ctx.Err() != nil {
 		return
 	}
 	finding.Kind, finding.Detail = KindUnchecked, err.Error()
-	s.find(finding)
+	w.Find(finding)
 }
 
-// old tells whether something is old enough. A store that does not tell when it was written keeps it.
-func (s *sweeper) old(written time.Time) bool {
-	return !written.IsZero() && written.Before(s.report.Before)
+// old reports whether something is old enough. What the store gives no time for is kept.
+func (w *sweeper) old(written time.Time) bool {
+	return !written.IsZero() && written.Before(w.report.Before)
 }
 
-func (s *sweeper) item(ctx context.Context, item layout.Item) {
+func (w *sweeper) item(ctx context.Context, item objects.Item) error {
 	switch {
 	case item.Stray != nil:
-		s.find(about(KindStray, keys.RecordingID{}, *item.Stray, ""))
-		return
+		w.Find(job.About(KindStray, keys.RecordingID{}, *item.Stray, ""))
+		return nil
 	case item.Media == nil:
-		s.withoutMedia(ctx, item)
+		w.withoutMedia(ctx, item)
 	case item.Envelope == nil:
-		s.orphan(ctx, item.ID, *item.Media)
+		w.orphan(ctx, item.ID, *item.Media)
 	default:
-		s.record(func(r *SweepReport) { r.Recordings++ })
+		w.record(func(r *SweepReport) { r.Recordings++ })
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.done++
+	w.Record(func(p *job.Progress) { p.Done++ })
+	return nil
 }
 
-// withoutMedia looks again whether an envelope has no media: it may have been deleted during the listing.
-func (s *sweeper) withoutMedia(ctx context.Context, item layout.Item) {
-	finding := about(KindMissingMedia, item.ID, *item.Envelope, "")
-	media, err := layout.Find(ctx, s.store, s.layout.Media(item.ID))
-	envelope := item.Envelope
-	if err == nil {
-		envelope, err = layout.Find(ctx, s.store, s.layout.Envelope(item.ID))
-	}
+// withoutMedia checks again whether an envelope has no media: it may have been deleted during the listing.
+func (w *sweeper) withoutMedia(ctx context.Context, listed objects.Item) {
+	finding := job.About(KindMissingMedia, listed.ID, *listed.Envelope, "")
+	now, err := w.objects.Find(ctx, listed.ID)
 	switch {
 	case err != nil:
-		s.fail(ctx, finding, err)
-	case media != nil && envelope != nil:
-		s.record(func(r *SweepReport) { r.Recordings++ })
-	case envelope != nil:
-		s.find(finding)
+		w.fail(ctx, finding, err)
+	case now.Media != nil && now.Envelope != nil:
+		w.record(func(r *SweepReport) { r.Recordings++ })
+	case now.Envelope != nil:
+		w.Find(finding)
 	}
 }
 
 // orphan deals with media whose envelope was not listed.
-func (s *sweeper) orphan(ctx context.Context, id keys.RecordingID, media storage.Info) {
-	if !s.old(media.Modified) {
-		s.record(func(r *SweepReport) { r.Young.add(media.Size) })
+func (w *sweeper) orphan(ctx context.Context, id keys.RecordingID, media storage.Info) {
+	if !w.old(media.Modified) {
+		w.record(func(r *SweepReport) { r.Young.add(media.Size) })
 		return
 	}
-	finding := about(KindOrphan, id, media, "")
-	hold, err := layout.Held(ctx, s.store, id.KeyID())
+	finding := job.About(KindOrphan, id, media, "")
+	hold, err := w.objects.Held(ctx, id.KeyID())
 	var envelope *storage.Info
 	if err == nil {
-		envelope, err = layout.Find(ctx, s.store, s.layout.Envelope(id)) // last, just before the removal
+		envelope, err = w.objects.FindEnvelope(ctx, id) // last, just before the removal
 	}
 	switch {
 	case err != nil:
-		s.fail(ctx, finding, err)
+		w.fail(ctx, finding, err)
 		return
 	case envelope != nil:
-		s.record(func(r *SweepReport) { r.Recordings++ })
+		w.record(func(r *SweepReport) { r.Recordings++ })
 		return
 	case hold != nil:
 		finding.Kind = KindHeld
-		s.record(func(r *SweepReport) {
+		w.record(func(r *SweepReport) {
 			r.Held.add(media.Size)
-			r.Findings.add(finding)
+			r.Findings.Add(finding)
 		})
 		return
 	}
-	if s.options.Remove {
-		if err := s.store.Delete(ctx, media.Name); err != nil {
-			s.fail(ctx, finding, err)
+	if !w.options.DryRun {
+		if err := w.objects.Delete(ctx, media); err != nil {
+			w.fail(ctx, finding, err)
 			return
 		}
 	}
-	s.record(func(r *SweepReport) {
+	w.record(func(r *SweepReport) {
 		r.Orphans.add(media.Size)
-		r.Findings.add(finding)
+		r.Findings.Add(finding)
 	})
 }
 
 // uploads deals with unfinished uploads, of which there are few.
-func (s *sweeper) uploads(ctx context.Context) error {
-	lister, ok := s.store.(storage.UploadLister)
+func (w *sweeper) uploads(ctx context.Context) error {
+	uploads, ok := w.objects.Uploads(ctx)
 	if !ok {
 		return nil
 	}
-	for upload, err := range lister.Uploads(ctx, s.layout.Root()) {
+	for upload, err := range uploads {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err != nil {
-			// The credentials may lack a right that nothing else needs: the media has been dealt with.
-			s.fail(ctx, Finding{}, err)
+			// The credentials may lack a right that nothing else needs. The media has been dealt with.
+			w.fail(ctx, job.Finding{}, err)
 			return nil
 		}
-		s.upload(ctx, lister, upload)
+		w.upload(ctx, upload)
 	}
-	s.record(func(r *SweepReport) { r.UploadsListed = true })
+	w.record(func(r *SweepReport) { r.UploadsListed = true })
 	return ctx.Err()
 }
 
-func (s *sweeper) upload(ctx context.Context, lister storage.UploadLister, upload storage.Upload) {
-	id, known := s.mediaOf(upload.Name)
-	if upload.Name != "" && !(known && s.options.Scope.Contains(id.KeyID())) {
+func (w *sweeper) upload(ctx context.Context, upload objects.Upload) {
+	known := !upload.Recording.IsZero()
+	if upload.Name != "" && !(known && w.scope.Contains(upload.Recording.KeyID())) {
 		return
 	}
-	finding := Finding{Kind: KindUpload, ID: id, Object: upload.Name, Upload: upload.ID, Since: upload.Started.UTC()}
-	young := !s.old(upload.Started)
+	finding := job.Finding{
+		Kind: KindUpload, KeyID: upload.Recording.KeyID(), ID: upload.Recording,
+		Object: upload.Name, Upload: upload.ID, Since: upload.Started.UTC(),
+	}
+	young := !w.old(upload.Started)
 	if !young && known {
-		hold, err := layout.Held(ctx, s.store, id.KeyID())
+		hold, err := w.objects.Held(ctx, upload.Recording.KeyID())
 		if err != nil {
-			s.fail(ctx, finding, err)
+			w.fail(ctx, finding, err)
 			return
 		}
 		if hold != nil {
 			finding.Kind = KindHeldUpload
-			s.record(func(r *SweepReport) {
+			w.record(func(r *SweepReport) {
 				r.HeldUploads++
-				r.Findings.add(finding)
+				r.Findings.Add(finding)
 			})
 			return
 		}
 	}
-	if !young && s.options.Remove {
-		err := lister.AbortUpload(ctx, upload)
+	if !young && !w.options.DryRun {
+		err := w.objects.AbortUpload(ctx, upload)
 		young = errors.Is(err, storage.ErrInUse)
 		if err != nil && !young {
-			s.fail(ctx, finding, err)
+			w.fail(ctx, finding, err)
 			return
 		}
 	}
 	if young {
-		s.record(func(r *SweepReport) { r.YoungUploads++ })
+		w.record(func(r *SweepReport) { r.YoungUploads++ })
 		return
 	}
-	s.record(func(r *SweepReport) {
+	w.record(func(r *SweepReport) {
 		r.Uploads++
-		r.Findings.add(finding)
+		r.Findings.Add(finding)
 	})
-}
-
-// mediaOf returns the recording whose media has this name, if one can have it.
-func (s *sweeper) mediaOf(name string) (keys.RecordingID, bool) {
-	rest := strings.TrimPrefix(name, s.layout.Root())
-	keyID, rest, _ := strings.Cut(rest, "/")
-	rec, _, _ := strings.Cut(rest, "/")
-	id, err := keys.ParseRecordingID(keyID + "." + rec)
-	if err != nil || s.layout.Media(id) != name {
-		return keys.RecordingID{}, false
-	}
-	return id, true
 }

@@ -8,39 +8,35 @@ import (
 	"fmt"
 	"iter"
 	"sync"
-	"sync/atomic"
-	"time"
 
-	"github.com/recvault/recvault/internal/envelope"
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/jobs"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/scope"
 )
 
-// KeyVersions is what [Verify] asks of a keyring: whether the version that wraps a recording's key is alive.
+// KeyVersions is what [Verify] needs of a keyring: whether the version that wraps a recording's key still unwraps.
 // The auditor's right to read is enough.
 type KeyVersions interface {
 	// Versions is as in [keys.Rotator].
 	Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error)
 }
 
-// VerifyOptions say what is verified and how thoroughly.
+// VerifyOptions say how thoroughly recordings are verified.
 type VerifyOptions struct {
 	// Prefix is that of the vault: see vault.WithPrefix.
 	Prefix string
 
-	// Scope says whose recordings are looked at. Required.
-	Scope scope.Scope
-
-	// Sample is the fraction of recordings, drawn at random, that more is known of than the
-	// listing tells: over 0 and up to 1. Default 1, which is all of them.
+	// Sample is the fraction of recordings, drawn at random, that are checked beyond the listing: over 0 and
+	// up to 1. Default 1, which is all of them.
 	Sample float64
 
-	// Seed picks the sample. The same seed picks the same recordings, in whatever shards and order; a
-	// sample of a greater fraction has those of a smaller one in it.
+	// Seed picks the sample. The same seed picks the same recordings, in whatever shards and order. A
+	// sample of a greater fraction includes that of a smaller one.
 	Seed uint64
 
 	// Vault, if not nil, has the recordings in the sample read to their end as far as Grant has a grant for
@@ -55,18 +51,16 @@ type VerifyOptions struct {
 	// [MaxConcurrency]. Each takes up to 2 MiB of memory while it is read.
 	Concurrency int
 
-	// Progress, if not nil, is told how far Verify has come, every 100 ms and at the end. It is never called
+	// Progress, if not nil, receives how far Verify has come, every 100 ms and at the end. It is never called
 	// concurrently.
-	Progress func(Progress)
+	Progress func(job.Progress)
 }
 
-// VerifyReport tells what was looked at and what is wrong.
+// VerifyReport is what was checked and what is wrong.
 type VerifyReport struct {
-	Scope    string    `json:"scope"`
-	Sample   float64   `json:"sample"`
-	Seed     uint64    `json:"seed"`
-	Started  time.Time `json:"started"`
-	Finished time.Time `json:"finished"`
+	job.Report
+	Sample float64 `json:"sample"`
+	Seed   uint64  `json:"seed"`
 
 	Recordings  int64 `json:"recordings"`  // that have an envelope
 	Checked     int64 `json:"checked"`     // of these, without keys and beyond the listing: the sample
@@ -74,53 +68,46 @@ type VerifyReport struct {
 	BytesRead   int64 `json:"bytes_read"`  // of plaintext, each authenticated
 	KeysAsked   bool  `json:"keys_asked"`  // there was a keyring to ask for versions
 	Uncommitted Tally `json:"uncommitted"` // media without an envelope: on its way, or garbage for Sweep
-
-	Findings Findings `json:"findings"`
 }
 
-// OK tells whether nothing was found. Of a Verify that returned no error, it decides whether all is well.
-func (r VerifyReport) OK() bool { return len(r.Findings.Counts) == 0 }
+// Complete reports whether nothing needs attention: there are no findings. It is for a Verify that returned no
+// error.
+func (r VerifyReport) Complete() bool { return r.Findings.Total() == 0 }
 
-// Verify tells what is damaged, and changes nothing. What looks damaged is looked at once more before it is
-// reported, since recordings may be deleted, and keys rotated, meanwhile.
+// Verify reports what is damaged, and changes nothing. What looks damaged is checked once more before it is
+// reported, since recordings may be deleted, and keys rotated, at the same time.
 //
 // Of every recording in the scope it checks, by the listing alone, that envelope and media are there, and
-// that the media has a size that media can have; and it reports objects that are none of a recording's.
+// that the media has a size that media can have. It reports objects that are none of a recording's.
 //
-// Of those in the sample it checks that the envelope is one in canonical form and that of this recording;
+// Of each recording in the sample it checks that the envelope is in canonical form and that of this recording;
 // that the media can be read and begins as media does; and, unless the keyring is nil, that the version of the
-// patient's envelope key which wraps the recording key still unwraps. All that needs no key, and it cannot
-// tell media that was cut, exchanged or altered: what would tell is sealed.
+// patient's envelope key which wraps the recording key still unwraps. All that needs no key. It cannot find
+// media that was cut, exchanged or altered, because what would show it is sealed.
 //
 // With a vault and grants, each recording in the sample for whose patient there is a grant is read to its end
-// instead, which authenticates the envelope and every byte of the media. It is read as any reader would,
-// so refusals and damage are also told as the vault's security events.
+// instead, which authenticates the envelope and every byte of the media. It is read as any reader would
+// read it, so refusals and damage are security events of the vault as well.
 //
 // The keyring may be nil. Errors: [ErrInvalidOptions], [storage.ErrInvalidName] for a prefix; with a
 // report, those of [storage.Store] for List, and the context's. What cannot be checked because the store
 // or the keyring fails or refuses is [KindUnchecked].
-func Verify(ctx context.Context, keyring KeyVersions, store storage.Store, options VerifyOptions) (VerifyReport, error) {
-	l, err := prepare(store, options.Prefix, options.Scope, &options.Concurrency)
+func Verify(ctx context.Context, keyring KeyVersions, store storage.Store, s scope.Scope, options VerifyOptions) (VerifyReport, error) {
+	o, err := prepare(store, s, options.Prefix, &options.Concurrency)
 	if err == nil {
 		err = options.validate()
 	}
 	if err != nil {
 		return VerifyReport{}, fmt.Errorf("verify: %w", err)
 	}
-	now := time.Now()
-	v := &verifier{
-		keyring: keyring, store: store, layout: l, options: options,
-		report: VerifyReport{
-			Scope: options.Scope.String(), Sample: options.Sample, Seed: options.Seed, Started: now.UTC(), KeysAsked: keyring != nil,
-			Findings: Findings{Counts: map[Kind]int64{}, Listed: []Finding{}},
-		},
+	v := &verifier{keyring: keyring, objects: o, options: options}
+	v.report = VerifyReport{
+		Report: job.NewReport("verify", s.String(), false),
+		Sample: options.Sample, Seed: options.Seed, KeysAsked: keyring != nil,
 	}
-	end := watch(now, options.Progress, v.progress)
-	err = each(ctx, v.jobs(ctx), options.Concurrency, func(j job) { v.item(ctx, j) })
-	end()
-	v.report.BytesRead = v.read.Load()
-	v.report.Findings.sort()
-	v.report.Finished = time.Now().UTC()
+	v.Run = jobs.Start(&v.report.Report, s, options.Progress)
+	err = objects.Each(ctx, v.checks(ctx), options.Concurrency, v.item)
+	v.End()
 	if err != nil {
 		err = fmt.Errorf("verify: %w", err)
 	}
@@ -140,7 +127,7 @@ func (o *VerifyOptions) validate() error {
 	return nil
 }
 
-// sampled tells whether a recording is in the sample.
+// sampled reports whether a recording is in the sample.
 func (o *VerifyOptions) sampled(id keys.RecordingID) bool {
 	text := binary.BigEndian.AppendUint64([]byte("recvault sample\x00"), o.Seed)
 	sum := sha256.Sum256(append(text, id.String()...))
@@ -150,211 +137,183 @@ func (o *VerifyOptions) sampled(id keys.RecordingID) bool {
 
 // verifier is one Verify.
 type verifier struct {
+	*jobs.Run
 	keyring KeyVersions
-	store   storage.Store
-	layout  layout.Layout
+	objects *objects.Objects
 	options VerifyOptions
-	read    atomic.Int64 // bytes
-
-	mu     sync.Mutex
-	report VerifyReport
-	done   int64 // recordings
+	report  VerifyReport
 }
 
-func (v *verifier) progress() Progress {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	var findings int64
-	for _, n := range v.report.Findings.Counts {
-		findings += n
-	}
-	return Progress{Recordings: v.done, Bytes: v.read.Load(), Findings: findings}
-}
-
-// record changes the report.
-func (v *verifier) record(change func(*VerifyReport)) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	change(&v.report)
-}
-
-// versions asks for the versions of a patient's key.
+// versions returns the versions of a patient's key.
 type versions func(context.Context) (keys.Versions, error)
 
-// job is an item of the listing, with what is asked once for all recordings of its patient.
-type job struct {
-	layout.Item
+// check is an item of the listing, and the versions of its patient's key.
+type check struct {
+	objects.Item
 	versions versions
 }
 
-// jobs walks over the scope.
-func (v *verifier) jobs(ctx context.Context) iter.Seq2[job, error] {
-	return func(yield func(job, error) bool) {
+// checks walks over the scope.
+func (v *verifier) checks(ctx context.Context) iter.Seq2[check, error] {
+	return func(yield func(check, error) bool) {
 		var patient keys.KeyID
-		var ask versions
-		for item, err := range v.layout.Walk(ctx, v.store, v.options.Scope) {
+		var shared versions
+		for item, err := range v.Walk(ctx, v.objects) {
 			if keyID := item.ID.KeyID(); keyID != patient && item.Stray == nil {
-				patient, ask = keyID, v.askOnce(keyID)
+				patient, shared = keyID, v.versionsOnce(keyID)
 			}
-			if !yield(job{item, ask}, err) {
+			if !yield(check{item, shared}, err) {
 				return
 			}
 		}
 	}
 }
 
-// ask asks the keyring for the versions of a patient's key.
-func (v *verifier) ask(id keys.KeyID) versions {
+func (v *verifier) versions(id keys.KeyID) versions {
 	return func(ctx context.Context) (keys.Versions, error) { return v.keyring.Versions(ctx, id) }
 }
 
-// askOnce is ask with an answer that is kept.
-func (v *verifier) askOnce(id keys.KeyID) versions {
+// versionsOnce asks the keyring once for all recordings of a patient.
+func (v *verifier) versionsOnce(id keys.KeyID) versions {
 	var once sync.Once
 	var answer keys.Versions
 	var err error
 	return func(ctx context.Context) (keys.Versions, error) {
-		once.Do(func() { answer, err = v.ask(id)(ctx) })
+		once.Do(func() { answer, err = v.versions(id)(ctx) })
 		return answer, err
 	}
 }
 
-func (v *verifier) item(ctx context.Context, j job) {
+func (v *verifier) item(ctx context.Context, c check) error {
 	switch {
-	case j.Stray != nil:
-		v.record(func(r *VerifyReport) { r.Findings.add(about(KindStray, keys.RecordingID{}, *j.Stray, "")) })
-		return
-	case j.Envelope == nil:
-		v.record(func(r *VerifyReport) { r.Uncommitted.add(j.Media.Size) })
-		return
+	case c.Stray != nil:
+		v.Find(job.About(KindStray, keys.RecordingID{}, *c.Stray, ""))
+		return nil
+	case c.Envelope == nil:
+		v.Record(func(*job.Progress) { v.report.Uncommitted.add(c.Media.Size) })
+		return nil
 	}
-	result := v.look(ctx, j)
+	result := v.check(ctx, c)
 	if len(result.findings) > 0 && !result.settled {
-		result = v.lookAgain(ctx, j.ID, result)
+		result = v.recheck(ctx, c.ID, result)
 	}
 	if ctx.Err() != nil || result.gone {
-		return
+		return nil
 	}
-	v.record(func(r *VerifyReport) {
-		r.Recordings++
+	v.Record(func(p *job.Progress) {
+		p.Done++
+		v.report.Recordings++
 		if result.checked {
-			r.Checked++
+			v.report.Checked++
 		}
 		if result.read {
-			r.Read++
+			v.report.Read++
 		}
 		for _, finding := range result.findings {
-			r.Findings.add(finding)
+			v.report.Findings.Add(finding)
 		}
-		v.done++
 	})
+	return nil
 }
 
 // result is what is known of a recording.
 type result struct {
-	findings []Finding
+	findings []job.Finding
 	checked  bool // beyond the listing
 	read     bool // to the end
 	gone     bool // there is no such recording any more
-	settled  bool // another look would show nothing else
+	settled  bool // another check would show nothing else
 }
 
 // find adds a finding about one of the recording's objects.
-func (r *result) find(kind Kind, id keys.RecordingID, object storage.Info, detail string) {
-	r.findings = append(r.findings, about(kind, id, object, detail))
+func (r *result) find(kind job.Kind, id keys.RecordingID, object storage.Info, detail string) {
+	r.findings = append(r.findings, job.About(kind, id, object, detail))
 }
 
-// lookAgain looks at a recording afresh.
-func (v *verifier) lookAgain(ctx context.Context, id keys.RecordingID, first result) result {
-	item := layout.Item{ID: id}
-	var err error
-	if item.Media, err = layout.Find(ctx, v.store, v.layout.Media(id)); err == nil {
-		item.Envelope, err = layout.Find(ctx, v.store, v.layout.Envelope(id)) // last: it goes first
-	}
+// recheck checks a recording again, as it is now.
+func (v *verifier) recheck(ctx context.Context, id keys.RecordingID, first result) result {
+	item, err := v.objects.Find(ctx, id)
 	switch {
 	case err != nil:
 		return first
 	case item.Envelope == nil:
 		return result{gone: true}
 	}
-	return v.look(ctx, job{item, v.ask(id.KeyID())})
+	return v.check(ctx, check{item, v.versions(id.KeyID())})
 }
 
-// look checks a recording that has an envelope.
-func (v *verifier) look(ctx context.Context, j job) result {
+// check checks a recording that has an envelope.
+func (v *verifier) check(ctx context.Context, c check) result {
 	var r result
 	sound := false
-	if j.Media == nil {
-		r.find(KindMissingMedia, j.ID, *j.Envelope, "")
-	} else if _, err := segment.PlaintextSize(j.Media.Size); err != nil {
-		r.find(KindMalformedMedia, j.ID, *j.Media, err.Error())
+	if c.Media == nil {
+		r.find(KindMissingMedia, c.ID, *c.Envelope, "")
+	} else if _, err := segment.PlaintextSize(c.Media.Size); err != nil {
+		r.find(KindMalformedMedia, c.ID, *c.Media, err.Error())
 	} else {
 		sound = true
 	}
-	if !v.options.sampled(j.ID) {
+	if !v.options.sampled(c.ID) {
 		return r
 	}
 	r.checked = true
-	v.lookAtEnvelope(ctx, j, &r)
+	v.checkEnvelope(ctx, c, &r)
 	if !sound {
 		return r
 	}
-	if grant, ok := v.grant(j.ID); ok && len(r.findings) == 0 {
-		v.readAll(ctx, grant, j, &r)
+	if grant, ok := v.grant(c.ID); ok && len(r.findings) == 0 {
+		v.readAll(ctx, grant, c, &r)
 	} else {
-		v.lookAtHeader(ctx, j, &r)
+		v.checkHeader(ctx, c, &r)
 	}
 	return r
 }
 
-// lookAtEnvelope checks what can be told of an envelope without a key.
-func (v *verifier) lookAtEnvelope(ctx context.Context, j job, r *result) {
-	text, _, err := layout.Read(ctx, v.store, j.Envelope.Name, 0, envelope.MaxSize+1)
-	if err != nil {
-		r.find(KindUnchecked, j.ID, *j.Envelope, err.Error())
-		return
-	}
-	sealed, err := envelope.Parse(text)
+// checkEnvelope checks an envelope as far as that takes no key.
+func (v *verifier) checkEnvelope(ctx context.Context, c check, r *result) {
+	stored, err := v.objects.Envelope(ctx, c.ID)
 	switch {
+	case errors.Is(err, objects.ErrMisplaced):
+		r.find(KindMisplaced, c.ID, *c.Envelope, err.Error())
+		return
+	case objects.Damaged(err):
+		r.find(KindMalformedEnvelope, c.ID, *c.Envelope, err.Error())
+		return
 	case err != nil:
-		r.find(KindMalformedEnvelope, j.ID, *j.Envelope, err.Error())
+		r.find(KindUnchecked, c.ID, *c.Envelope, err.Error())
 		return
-	case sealed.ID != j.ID:
-		r.find(KindMisplaced, j.ID, *j.Envelope, "it is that of "+sealed.ID.String())
-		return
-	}
-	if v.keyring == nil {
+	case v.keyring == nil:
 		return
 	}
-	version, err := sealed.Wrapped.Version()
+	version, err := stored.Wrapped.Version()
 	var have keys.Versions
 	if err == nil {
-		have, err = j.versions(ctx)
+		have, err = c.versions(ctx)
 	}
 	switch {
 	case errors.Is(err, keys.ErrErased):
-		r.find(KindErased, j.ID, *j.Envelope, "")
+		r.find(KindErased, c.ID, *c.Envelope, "")
 	case errors.Is(err, keys.ErrNotEnrolled):
-		r.find(KindNotEnrolled, j.ID, *j.Envelope, "")
+		r.find(KindNotEnrolled, c.ID, *c.Envelope, "")
 	case err != nil:
-		r.find(KindUnchecked, j.ID, *j.Envelope, err.Error())
+		r.find(KindUnchecked, c.ID, *c.Envelope, err.Error())
 	case version > have.Latest:
-		r.find(KindUnknownVersion, j.ID, *j.Envelope, fmt.Sprintf("wrapped under version %d, and the newest is %d", version, have.Latest))
+		r.find(KindUnknownVersion, c.ID, *c.Envelope, fmt.Sprintf("wrapped under version %d, and the newest is %d", version, have.Latest))
 	case version < have.MinAvailable:
-		r.find(KindRetired, j.ID, *j.Envelope, fmt.Sprintf("wrapped under version %d, and those before %d were destroyed", version, have.MinAvailable))
+		r.find(KindRetired, c.ID, *c.Envelope, fmt.Sprintf("wrapped under version %d, and those before %d were destroyed", version, have.MinAvailable))
 	case version < have.MinDecryption:
-		r.find(KindRetired, j.ID, *j.Envelope, fmt.Sprintf("wrapped under version %d, and those before %d are retired", version, have.MinDecryption))
+		r.find(KindRetired, c.ID, *c.Envelope, fmt.Sprintf("wrapped under version %d, and those before %d are retired", version, have.MinDecryption))
 	}
 }
 
-// lookAtHeader checks that media can be read and begins as media does.
-func (v *verifier) lookAtHeader(ctx context.Context, j job, r *result) {
-	header, _, err := layout.Read(ctx, v.store, j.Media.Name, 0, segment.HeaderSize)
+// checkHeader checks that media can be read and begins as media does.
+func (v *verifier) checkHeader(ctx context.Context, c check, r *result) {
+	header, _, err := v.objects.ReadMedia(ctx, c.ID, 0, segment.HeaderSize)
 	switch {
 	case err != nil:
-		r.find(KindUnchecked, j.ID, *j.Media, err.Error())
+		r.find(KindUnchecked, c.ID, *c.Media, err.Error())
 	case len(header) < segment.HeaderSize || header[0] != segment.HeaderSize:
-		r.find(KindMalformedMedia, j.ID, *j.Media, "it does not begin with a header")
+		r.find(KindMalformedMedia, c.ID, *c.Media, "it does not begin with a header")
 	}
 }
 
@@ -367,10 +326,10 @@ func (v *verifier) grant(id keys.RecordingID) (keys.Grant, bool) {
 }
 
 // readAll reads a recording to its end, and keeps nothing of it.
-func (v *verifier) readAll(ctx context.Context, grant keys.Grant, j job, r *result) {
-	recording, err := v.options.Vault.Open(ctx, grant, j.ID)
+func (v *verifier) readAll(ctx context.Context, grant keys.Grant, c check, r *result) {
+	recording, err := v.options.Vault.Open(ctx, grant, c.ID)
 	if err == nil {
-		_, err = recording.WriteTo(counter{&v.read})
+		_, err = recording.WriteTo(bytesRead{v})
 		err = errors.Join(err, recording.Close())
 	}
 	kind := KindUnchecked
@@ -387,15 +346,18 @@ func (v *verifier) readAll(ctx context.Context, grant keys.Grant, j job, r *resu
 	case errors.Is(err, keys.ErrNotEnrolled):
 		kind = KindNotEnrolled
 	}
-	// The vault has told of it as a security event, and need not do so twice.
+	// The vault has emitted a security event for it. One is enough.
 	r.settled = errors.Is(err, vault.ErrDamaged) || errors.Is(err, keys.ErrDenied)
-	r.find(kind, j.ID, *j.Media, err.Error())
+	r.find(kind, c.ID, *c.Media, err.Error())
 }
 
-// counter counts what is written to it.
-type counter struct{ n *atomic.Int64 }
+// bytesRead counts what is written to it.
+type bytesRead struct{ v *verifier }
 
-func (c counter) Write(p []byte) (int, error) {
-	c.n.Add(int64(len(p)))
+func (b bytesRead) Write(p []byte) (int, error) {
+	b.v.Record(func(progress *job.Progress) {
+		b.v.report.BytesRead += int64(len(p))
+		progress.Bytes = b.v.report.BytesRead
+	})
 	return len(p), nil
 }

@@ -1,4 +1,4 @@
-package layout_test
+package objects_test
 
 import (
 	"bytes"

@@ -1,0 +1,246 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/recvault/recvault/internal/objects"
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
+)
+
+const (
+	// maxFailures is how many requests of a kind may fail in a row.
+	maxFailures = 10
+	// requestTimeout bounds one request that reads or writes an envelope.
+	requestTimeout = 30 * time.Second
+	// finishTime is how long changes that were begun may outlive their context.
+	finishTime = 5 * time.Second
+)
+
+var (
+	// errDamaged: what is stored is no envelope of this recording.
+	errDamaged = errors.New("envelope is damaged")
+	// errContended: others kept changing the envelope.
+	errContended = errors.New("envelope kept changing")
+	// errInterrupted: the run ended before the outcome of the request was known.
+	errInterrupted = errors.New("run was interrupted")
+)
+
+// requests makes the requests of one run: within the rates, so many at a time, counted and timed. It ends the run
+// when the keyring or the store keeps failing.
+type requests struct {
+	keyring Keyring
+	objects *objects.Objects // through a meteredStore
+
+	keyringRate, storageRate *rate.Limiter
+	slots                    chan struct{} // one for each request under way
+	calls, reads, writes     meter
+
+	// Each kind of request has its own count: with the wrong role, or a read-only store, one kind keeps
+	// failing while another works.
+	versionsFailed, changesFailed, rewrapsFailed streak
+	listingsFailed, readsFailed, writesFailed    streak
+
+	giveUp func(error) // ends the run
+}
+
+// meter counts requests of one kind and the time that they took.
+type meter struct{ count, taken atomic.Int64 }
+
+func (m *meter) mean() time.Duration { return time.Duration(m.taken.Load() / max(1, m.count.Load())) }
+
+// streak counts failures in a row.
+type streak struct{ atomic.Int64 }
+
+// newLimiter spreads requests evenly.
+func newLimiter(perSecond float64) *rate.Limiter {
+	if perSecond == 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), 1)
+}
+
+func (q *requests) counts() Requests {
+	return Requests{Keyring: int(q.calls.count.Load()), Reads: int(q.reads.count.Load()), Writes: int(q.writes.count.Load())}
+}
+
+// await waits for a request's turn. The limiter's own Wait fails at once when the turn comes after the
+// context's deadline, and so would every other request until then.
+func await(ctx context.Context, limiter *rate.Limiter) error {
+	if delay := limiter.Reserve().Delay(); delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+		}
+	}
+	return ended(ctx, ctx.Err())
+}
+
+// begin takes a slot for a request and starts its time. The request must call end.
+func (q *requests) begin(m *meter) (end func()) {
+	q.slots <- struct{}{}
+	m.count.Add(1)
+	start := time.Now()
+	return func() {
+		m.taken.Add(int64(time.Since(start)))
+		<-q.slots
+	}
+}
+
+// call makes one call to the keyring when it is its turn.
+func call[T any](ctx context.Context, q *requests, failed *streak, do func(context.Context) (T, error)) (T, error) {
+	if err := await(ctx, q.keyringRate); err != nil {
+		return *new(T), err
+	}
+	return callNow(ctx, q, failed, do)
+}
+
+func callNow[T any](ctx context.Context, q *requests, failed *streak, do func(context.Context) (T, error)) (T, error) {
+	end := q.begin(&q.calls)
+	answer, err := do(ctx)
+	end()
+	q.watch(failed, err, keys.ErrDenied, keys.ErrUnavailable)
+	return answer, ended(ctx, err)
+}
+
+func (q *requests) versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
+	return call(ctx, q, &q.versionsFailed, func(ctx context.Context) (keys.Versions, error) { return q.keyring.Versions(ctx, id) })
+}
+
+func (q *requests) rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error) {
+	results, err := call(ctx, q, &q.rewrapsFailed, func(ctx context.Context) ([]keys.RewrapResult, error) {
+		return q.keyring.Rewrap(ctx, id, items)
+	})
+	if err == nil && len(results) != len(items) {
+		return nil, fmt.Errorf("%w: it answered for %d items of %d", keys.ErrUnavailable, len(results), len(items))
+	}
+	return results, err
+}
+
+// change makes one call that changes an envelope key. It waits for its turn with one context, and once it
+// has begun goes on with the other, longer one.
+func (q *requests) change(ctx, finish context.Context, do func(context.Context) error) error {
+	if err := await(ctx, q.keyringRate); err != nil {
+		return err
+	}
+	_, err := callNow(finish, q, &q.changesFailed, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx) })
+	return err
+}
+
+// stored is an envelope as it was read.
+type stored struct {
+	objects.Stored
+	version int // of the envelope key that wraps it
+}
+
+// read reads an envelope. The error is errDamaged if what is stored is not the recording's envelope.
+func (q *requests) read(ctx context.Context, id keys.RecordingID) (stored, error) {
+	found, err := q.objects.Envelope(ctx, id)
+	q.watchStorage(&q.readsFailed, err)
+	if objects.Damaged(err) {
+		return stored{}, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	if err != nil {
+		return stored{}, ended(ctx, err)
+	}
+	version, err := found.Wrapped.Version()
+	return stored{found, version}, err
+}
+
+// replace puts an envelope with another wrapped key in the place of one that was read, if that is still there.
+// The caller waits for the turn.
+func (q *requests) replace(ctx context.Context, old stored, wrapped keys.WrappedKey) error {
+	next := old.Envelope
+	next.Wrapped = wrapped
+	err := q.objects.Replace(ctx, old.Stored, next)
+	q.watchStorage(&q.writesFailed, err)
+	return ended(ctx, err)
+}
+
+// meteredStore is the store of a run.
+type meteredStore struct {
+	storage.Store
+	requests *requests
+}
+
+// Get waits for its turn. The object counts as being read until it is closed.
+func (s meteredStore) Get(ctx context.Context, name string, offset, length int64) (*storage.Object, error) {
+	if err := await(ctx, s.requests.storageRate); err != nil {
+		return nil, err
+	}
+	end := s.requests.begin(&s.requests.reads)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	done := sync.OnceFunc(func() {
+		cancel()
+		end()
+	})
+	object, err := s.Store.Get(ctx, name, offset, length)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	object.ReadCloser = meteredBody{object.ReadCloser, done}
+	return object, nil
+}
+
+type meteredBody struct {
+	io.ReadCloser
+	done func()
+}
+
+func (b meteredBody) Close() error {
+	defer b.done()
+	return b.ReadCloser.Close()
+}
+
+// Put does not wait for its turn: a run that was interrupted must not begin a write.
+func (s meteredStore) Put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (storage.Info, error) {
+	defer s.requests.begin(&s.requests.writes)()
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return s.Store.Put(ctx, name, r, size, condition)
+}
+
+// watch counts the failures in a row of one kind of request that are not about a single patient or
+// recording, and gives up after too many.
+func (q *requests) watch(failed *streak, err error, failures ...error) {
+	for _, failure := range failures {
+		if errors.Is(err, failure) {
+			if failed.Add(1) >= maxFailures {
+				q.giveUp(err)
+			}
+			return
+		}
+	}
+	if !errors.Is(err, context.Canceled) {
+		failed.Store(0)
+	}
+}
+
+func (q *requests) watchStorage(failed *streak, err error) {
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = storage.ErrUnavailable
+	}
+	q.watch(failed, err, storage.ErrUnavailable, storage.ErrDenied, storage.ErrNoBucket, storage.ErrFull)
+}
+
+// ended distinguishes a request that was interrupted with its run, one that failed, and one that took too long.
+func ended(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", errInterrupted, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: no answer within %v", storage.ErrUnavailable, requestTimeout)
+	}
+	return err
+}
