@@ -11,8 +11,8 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-// listings is where the portal learns which recordings a page shows. The switch chooses between the
-// listing as it should be and the listing of 2020.
+// listings finds the recordings that a page shows. The switch chooses between the correct listing and the
+// listing of 2020.
 type listings struct {
 	vault  *vault.Vault
 	store  storage.Store
@@ -20,6 +20,7 @@ type listings struct {
 	bugged atomic.Bool
 }
 
+// of lists the recordings for a page about one patient.
 func (l *listings) of(ctx context.Context, keyID keys.KeyID) ([]vault.ID, error) {
 	if l.bugged.Load() {
 		return l.everybodys(ctx)
@@ -27,7 +28,7 @@ func (l *listings) of(ctx context.Context, keyID keys.KeyID) ([]vault.ID, error)
 	return l.patients(ctx, keyID)
 }
 
-// patients lists one patient's recordings.
+// patients lists one patient's recordings, and no others.
 func (l *listings) patients(ctx context.Context, keyID keys.KeyID) ([]vault.ID, error) {
 	var ids []vault.ID
 	for entry, err := range l.vault.ListByKeyID(ctx, keyID) {
@@ -39,7 +40,7 @@ func (l *listings) patients(ctx context.Context, keyID keys.KeyID) ([]vault.ID, 
 	return ids, nil
 }
 
-// everybodys is the bug. It asks for recordings and forgets to say whose: a SELECT without its WHERE.
+// everybodys is the bug: it lists the recordings of all patients, like a SELECT without its WHERE.
 func (l *listings) everybodys(ctx context.Context) ([]vault.ID, error) {
 	var ids []vault.ID
 	for object, err := range l.store.List(ctx, l.prefix+"r1/") { // should have been "r1/" + keyID + "/"
@@ -58,7 +59,7 @@ func (l *listings) everybodys(ctx context.Context) ([]vault.ID, error) {
 	return ids, nil
 }
 
-// switchBug turns the bug on or off, for everybody: it stands for a release with the mistake in it.
+// switchBug turns the bug on or off for all users, as a release with the mistake in it would.
 func (s *server) switchBug(w http.ResponseWriter, r *http.Request, session session) {
 	s.listings.bugged.Store(r.PostFormValue("bug") == "on")
 	http.Redirect(w, r, homeOf(session.account), http.StatusSeeOther)

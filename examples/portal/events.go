@@ -12,8 +12,8 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-// panel is the security desk's: what the vault reported, newest first. Attempts on the same recording
-// by the same account stand in one line. The register of accesses hangs beside it.
+// panel has the security events that the vault reported, newest first, for the security desk. Attempts on
+// the same recording by the same account share a line. The register of accesses is shown beside it.
 type panel struct {
 	register register
 
@@ -24,8 +24,8 @@ type panel struct {
 
 // alert is one line of the panel.
 type alert struct {
-	vault.Event     // the latest
-	Attempts    int // how many it stands for
+	vault.Event     // the latest of them
+	Attempts    int // how many attempts the line counts
 }
 
 func newPanel() *panel { return &panel{changed: make(chan struct{})} }
@@ -51,23 +51,23 @@ func (p *panel) add(event vault.Event) {
 	p.changed = make(chan struct{})
 }
 
-// snapshot returns the lines, and a channel that is closed when they are no longer current.
+// snapshot returns the lines, and a channel that is closed at the next change.
 func (p *panel) snapshot() ([]alert, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.alerts), p.changed
 }
 
-// watchEvents sends the panel's lines as they change, as server-sent events. A real portal would send
-// them to the security desk alone, and hook the vault's events to its alerting.
-func (s *server) watchEvents(w http.ResponseWriter, r *http.Request, begun session) {
+// watchEvents sends the panel's lines as server-sent events, whenever they change. A real portal would send
+// them to the security desk only, and connect the vault's events to its alerting.
+func (s *server) watchEvents(w http.ResponseWriter, r *http.Request, session session) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	stream := http.NewResponseController(w)
-	over := time.NewTimer(time.Until(begun.until))
+	over := time.NewTimer(time.Until(session.until))
 	defer over.Stop()
 	for {
 		if _, ok := s.sessions.of(r); !ok {
-			return // signed out meanwhile
+			return // signed out since
 		}
 		alerts, changed := s.events.snapshot()
 		lines, err := s.pages.part("alerts", alerts)
@@ -90,7 +90,7 @@ func (s *server) watchEvents(w http.ResponseWriter, r *http.Request, begun sessi
 	}
 }
 
-// securityPage is the security desk's.
+// securityPage is the content of the security desk's page.
 type securityPage struct {
 	Events   []alert
 	Register []registered
@@ -108,7 +108,7 @@ func (s *server) security(w http.ResponseWriter, r *http.Request, session sessio
 	})
 }
 
-// register is where the login writes which access it gave to clinicians, and why.
+// register records each access that the login gave to a clinician, and why.
 type register struct {
 	mu    sync.Mutex
 	lines []registered

@@ -13,20 +13,20 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// login is the half of the portal that decides who may see what. It holds the granter's role, and is the
-// only part that does. It lists nothing and plays nothing.
+// login is the half of the portal that decides who may see what. Only it holds the granter's role. It
+// lists nothing and plays nothing.
 type login struct {
 	granter   keys.Granter
 	people    []person
 	patient   func(number string) keys.Patient
-	accessTTL time.Duration // of a clinician
+	accessTTL time.Duration // how long a clinician's access lasts
 
 	sessions *sessions
 	register *register
 	pages    *pages
 }
 
-// patientTTL is how long a patient's own access lasts. Then they sign in again.
+// patientTTL is how long a patient's own access lasts. After it they sign in again.
 const patientTTL = 15 * time.Minute
 
 func (l *login) routes(mux *http.ServeMux) {
@@ -38,7 +38,7 @@ func (l *login) routes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /access/end", l.endAccess)
 }
 
-// home shows the sign-in page, or sends whoever is signed in to where they belong.
+// home shows the sign-in page. With a session, it redirects to the account's own page.
 func (l *login) home(w http.ResponseWriter, r *http.Request) {
 	if s, ok := l.sessions.of(r); ok {
 		http.Redirect(w, r, homeOf(s.account), http.StatusSeeOther)
@@ -57,8 +57,8 @@ func homeOf(who account) string {
 	return "/consultations"
 }
 
-// signIn stands for a real login: it takes everybody for who they say they are. What follows is what a
-// real one does then: patients get a grant for their own recordings, everybody else gets none.
+// signIn starts a session for the account that was chosen. It checks no password, which a real login must. As
+// in a real one, patients then get a grant for their own recordings, and others get none.
 func (l *login) signIn(w http.ResponseWriter, r *http.Request) {
 	who, ok := find(l.people, r.PostFormValue("account"))
 	if !ok {
@@ -88,7 +88,7 @@ func (l *login) signOut(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
-// issue makes the grant for one patient's recordings.
+// issue issues a grant for one patient's recordings to an account.
 func (l *login) issue(ctx context.Context, of person, to account, purpose keys.Purpose, ttl time.Duration) (access, error) {
 	grant, err := l.granter.Issue(ctx, l.patient(of.number), keys.GrantOptions{
 		TTL:       ttl,
@@ -99,7 +99,7 @@ func (l *login) issue(ctx context.Context, of person, to account, purpose keys.P
 	return access{Grant: grant, Whose: of.Name}, err
 }
 
-// request is a clinician's, for access to a patient's recordings.
+// request is a clinician's request for access to a patient's recordings.
 type request struct {
 	Account string
 	Purpose keys.Purpose
@@ -135,7 +135,8 @@ func (l *login) showForm(w http.ResponseWriter, r *http.Request, status int, ask
 	l.pages.render(w, status, "patients", page{Title: "Patients", Session: s, Content: form})
 }
 
-// clinician returns who is signed in, if it is a clinician, and answers the request if not.
+// clinician returns the session and the person of a signed-in clinician. Otherwise it answers the request
+// itself and returns false.
 func (l *login) clinician(w http.ResponseWriter, r *http.Request) (session, person, bool) {
 	s, ok := l.sessions.of(r)
 	if !ok {
@@ -150,7 +151,7 @@ func (l *login) clinician(w http.ResponseWriter, r *http.Request) (session, pers
 	return s, who, true
 }
 
-// askAccess checks a clinician's request and gives access to the patient's recordings.
+// askAccess checks a clinician's request, and gives access to the patient's recordings or says why not.
 func (l *login) askAccess(w http.ResponseWriter, r *http.Request) {
 	_, who, ok := l.clinician(w, r)
 	if !ok {
@@ -181,8 +182,8 @@ func (l *login) askAccess(w http.ResponseWriter, r *http.Request) {
 
 const maxReason = 500 // bytes
 
-// decide is the check of the care relationship. It returns the patient, or what to tell the clinician. If
-// it is wrong, the wrong person gets a grant, and nothing behind it can tell.
+// decide checks the care relationship. It returns the patient, or the problem to show to the clinician. A
+// mistake here gives a grant to the wrong person, and nothing after it can notice.
 func (l *login) decide(who person, asked request) (of person, problem string) {
 	of, ok := find(l.people, asked.Account)
 	switch {
@@ -200,7 +201,7 @@ func (l *login) decide(who person, asked request) (of person, problem string) {
 	return of, ""
 }
 
-// endAccess ends a clinician's access before its time.
+// endAccess ends a clinician's access early.
 func (l *login) endAccess(w http.ResponseWriter, r *http.Request) {
 	if _, _, ok := l.clinician(w, r); !ok {
 		return

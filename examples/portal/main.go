@@ -2,15 +2,14 @@
 //
 //	go run ./examples/portal
 //
-// It needs nothing but Go, and works in a temporary directory that it removes. With VAULT_ADDR and
-// VAULT_TOKEN (an administrator's) in the environment it keeps its keys in that Vault, and with
-// AWS_ENDPOINT_URL, and credentials where AWS's and MinIO's tools look for them, its objects on that S3
-// server. Package examples/internal/deployment says what it makes
-// there.
+// It needs nothing but Go. It works in a temporary directory and removes it at the end. With VAULT_ADDR
+// and VAULT_TOKEN (an administrator's) in the environment, it keeps its keys in that Vault. With
+// AWS_ENDPOINT_URL, and credentials where the tools of AWS and MinIO look for them, it keeps its objects
+// on that S3 server. Package examples/internal/deployment says what it makes there.
 //
-// Read login.go first, which decides who may see what and issues grants, then serve.go, which lists
-// and plays with a grant and has no right of its own. bug.go is the mistake of 2020, and events.go what
-// became of it.
+// Read login.go first: it decides who may see what, and issues grants. Then read serve.go: it lists and
+// plays with a grant, and has no right of its own. bug.go has the mistake of 2020, and events.go shows
+// how it is noticed.
 package main
 
 import (
@@ -40,7 +39,7 @@ func main() {
 	}
 }
 
-// tokenTTL is how long the roles' tokens last, and so how long the portal runs on Vault.
+// tokenTTL is how long the tokens of the roles last. On Vault the portal can run no longer.
 const tokenTTL = 12 * time.Hour
 
 // run serves the portal until the context ends.
@@ -55,7 +54,7 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer listener.Close() // again, where it was not served
+	defer listener.Close() // serve closes it too
 	d, err := deployment.New(ctx, "portal", tokenTTL)
 	if err != nil {
 		return err
@@ -74,8 +73,8 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 	return serve(ctx, listener, p.handler())
 }
 
-// serve answers requests until the context ends, and with it every request that is still running: a
-// video, or a page that listens for events.
+// serve answers requests until the context ends. Requests that are running then end too, such as a video or
+// a page that listens for events.
 func serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
 	server := &http.Server{
 		Handler:           handler,
@@ -95,18 +94,17 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	return <-stopped
 }
 
-// keyCacheTTL is how long a recording's key is kept after it was unwrapped, and so how long playing goes
-// on after a grant was ended. The vault's default is a minute. Here a clinician who gives up access, or
-// an incident desk that takes it away, should see it end at the next seek. Two seconds still make
-// one unwrap of the burst of requests that a browser sends at every seek.
+// keyCacheTTL is how long an unwrapped recording key is kept, and so the delay after which an ended grant is
+// refused. The vault's default is a minute. In the portal, access that is given up should end at the next
+// seek. Two seconds are enough that the requests which a browser sends for one seek share one unwrap.
 const (
 	keyCacheTTL  = 2 * time.Second
 	keyCacheSize = 1024
 )
 
-// portal is the two halves of the application. They share the sessions, in which the login leaves a
-// grant and the serving half finds it, and nothing else that opens a recording. In production
-// they are two services.
+// portal is the two halves of the application, which in production are two services. They share the
+// sessions: the login puts a grant there, and the serving half uses it. They share nothing else that opens
+// a recording.
 type portal struct {
 	login   *login
 	server  *server
@@ -150,8 +148,8 @@ func (p *portal) handler() http.Handler {
 	return secured(mux)
 }
 
-// secured refuses what another site makes a browser send, besides the SameSite of the session's cookie,
-// and tells browsers to run and load nothing but what this portal serves as a file.
+// secured refuses requests that another site makes a browser send, in addition to the session cookie's
+// SameSite. Its content security policy lets browsers run and load only the files that the portal serves.
 func secured(next http.Handler) http.Handler {
 	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()

@@ -29,7 +29,7 @@ func static() http.Handler {
 
 // pages renders the portal's pages.
 type pages struct {
-	decides   string // who decides whether a grant fits
+	decides   string // what decides whether a grant fits
 	bugged    *atomic.Bool
 	templates map[string]*template.Template
 }
@@ -61,12 +61,12 @@ func newPages(decides string, bugged *atomic.Bool) (*pages, error) {
 	return p, nil
 }
 
-// lasts writes a duration as on a clock, such as 0:40.
+// lasts formats a duration as on a clock, such as 0:40.
 func lasts(d time.Duration) string {
 	return fmt.Sprintf("%d:%02d", int(d.Minutes()), int(d.Seconds())%60)
 }
 
-// inWords writes a duration such as 2 minutes.
+// inWords formats a duration in words, such as 2 minutes.
 func inWords(d time.Duration) string {
 	switch {
 	case d == time.Minute:
@@ -77,7 +77,7 @@ func inWords(d time.Duration) string {
 	return fmt.Sprintf("%v seconds", d.Seconds())
 }
 
-// purpose writes a code of HL7's PurposeOfUse in words.
+// purpose returns a code of HL7's PurposeOfUse in words.
 func purpose(p keys.Purpose) string {
 	switch p {
 	case keys.Treatment:
@@ -90,7 +90,7 @@ func purpose(p keys.Purpose) string {
 	return string(p)
 }
 
-// kind says in words what a security event is about.
+// kind returns the kind of a security event in words.
 func kind(k vault.EventKind) string {
 	switch k {
 	case vault.WrongPatient:
@@ -100,10 +100,10 @@ func kind(k vault.EventKind) string {
 	case vault.Damaged:
 		return "A recording is damaged"
 	}
-	return "Further attempts, only counted"
+	return "More attempts, which were only counted"
 }
 
-// page is what every page shows, and its own content.
+// page is what all pages show, and the content of one.
 type page struct {
 	Title   string
 	Session session // the zero session when nobody is signed in
@@ -113,7 +113,7 @@ type page struct {
 	Bugged  bool
 }
 
-// render writes a page.
+// render answers a request with a page.
 func (p *pages) render(w http.ResponseWriter, status int, name string, content page) {
 	content.Decides, content.Bugged = p.decides, p.bugged.Load()
 	var buffer bytes.Buffer
@@ -124,22 +124,22 @@ func (p *pages) render(w http.ResponseWriter, status int, name string, content p
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = buffer.WriteTo(w) // the browser may have gone away
+	_, _ = buffer.WriteTo(w) // fails if the browser has gone away
 }
 
-// part returns a part of a page.
+// part renders one part of a page.
 func (p *pages) part(name string, content any) ([]byte, error) {
 	var buffer bytes.Buffer
 	err := p.templates["parts"].ExecuteTemplate(&buffer, name, content)
 	return buffer.Bytes(), err
 }
 
-// problem says in a page why there is no other.
+// problem answers with a page that says why the request was not carried out.
 func (p *pages) problem(w http.ResponseWriter, status int, title, text string) {
 	p.render(w, status, "problem", page{Title: title, Content: text})
 }
 
-// failed says that something failed, and tells the operator what.
+// failed logs an error for the operator, and answers with a page that shows no details.
 func (p *pages) failed(w http.ResponseWriter, err error) {
 	slog.Error("portal", "error", err)
 	status := http.StatusInternalServerError

@@ -11,14 +11,14 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-// account is who somebody is to the portal.
+// account identifies a user of the portal.
 type account struct {
-	ID   string // stands in grants, events and Vault's audit log: no patient identifier
+	ID   string // shown in grants, events and Vault's audit log, so not the patient's identifier
 	Name string
 	Role role
 }
 
-// role is what an account is for.
+// role is what an account may do.
 type role string
 
 const (
@@ -27,12 +27,12 @@ const (
 	securityRole  role = "security"
 )
 
-// person is an account and what the login knows of it.
+// person is an account and what the login knows about it.
 type person struct {
 	account
-	number        string         // of a patient: the hospital's own, their identifier to recvault
-	consultations []consultation // of a patient
-	care          []string       // of a clinician: the accounts of the patients in their care
+	number        string         // patients: the hospital's number, which is their identifier for recvault
+	consultations []consultation // patients only
+	care          []string       // clinicians: the accounts of the patients in their care
 }
 
 type consultation struct {
@@ -41,7 +41,7 @@ type consultation struct {
 	daysAgo int
 }
 
-// people are invented.
+// people are the users of the portal. They are invented.
 var people = []person{
 	{
 		account: account{"P-1042", "Amina Rahman", patientRole}, number: "hospital-number-7340012",
@@ -77,7 +77,7 @@ var people = []person{
 	{account: account{"security-desk", "Security desk", securityRole}},
 }
 
-// find returns the person with an account.
+// find returns the person with this account.
 func find(people []person, id string) (person, bool) {
 	i := slices.IndexFunc(people, func(p person) bool { return p.ID == id })
 	if i < 0 {
@@ -86,8 +86,8 @@ func find(people []person, id string) (person, bool) {
 	return people[i], true
 }
 
-// seed enrols the patients and puts their consultations, as the process that records them would, with
-// the enroller's and the writer's roles.
+// seed enrols the patients and puts their consultations. It uses the roles of enroller and writer, as a
+// process that records would.
 func seed(ctx context.Context, d *deployment.Deployment, people []person) error {
 	writer, err := vault.New(d.Writer, d.Store, vault.WithPrefix(d.Prefix))
 	if err != nil {

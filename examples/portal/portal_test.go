@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -34,7 +35,7 @@ type running struct {
 	url        string
 }
 
-// start runs a portal on what the environment names.
+// start runs a portal on the servers that the environment names.
 func start(t *testing.T) *running {
 	t.Helper()
 	d, err := deployment.New(t.Context(), "portal", tokenTTL)
@@ -58,14 +59,14 @@ func startEmbedded(t *testing.T) *running {
 	return start(t)
 }
 
-// browser is a client with its own cookies, which does not follow redirects.
+// browser is a client with cookies of its own. It does not follow redirects.
 type browser struct {
 	t      *testing.T
 	client *http.Client
 	portal *running
 }
 
-// browse returns a browser in which somebody is signed in, or nobody.
+// browse returns a browser in which an account is signed in, or none if it is "".
 func (p *running) browse(t *testing.T, account string) *browser {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
@@ -106,7 +107,7 @@ func (b *browser) send(method, path string, form url.Values, header http.Header)
 	return answer, string(text)
 }
 
-// session is what the server knows of the browser.
+// session returns the browser's session on the server.
 func (b *browser) session() session {
 	b.t.Helper()
 	request := httptest.NewRequest(http.MethodGet, "/", nil)
@@ -116,7 +117,7 @@ func (b *browser) session() session {
 		request.AddCookie(cookie)
 	}
 	s, ok := b.portal.server.sessions.of(request)
-	require.True(b.t, ok, "nobody is signed in")
+	require.True(b.t, ok, "no account is signed in")
 	return s
 }
 
@@ -133,30 +134,32 @@ func found(pattern *regexp.Regexp, text string) []string {
 	return all
 }
 
-func TestPatientsSeeAndPlayTheirOwnConsultationsAndNoOthers(t *testing.T) {
+func TestPatientsSeeAndPlayOnlyTheirOwnConsultations(t *testing.T) {
 	p := startEmbedded(t)
 	for _, who := range people {
 		if who.Role != patientRole {
 			continue
 		}
-		b := p.browse(t, who.ID)
-		answer, text := b.get("/consultations")
-		require.Equal(t, http.StatusOK, answer.StatusCode)
-		own := found(ownLink, text)
-		assert.Len(t, own, len(who.consultations))
-		for _, other := range people {
-			for _, c := range other.consultations {
-				assert.Equal(t, other.ID == who.ID, strings.Contains(text, c.title), "%s sees %q", who.ID, c.title)
+		t.Run(who.ID, func(t *testing.T) {
+			b := p.browse(t, who.ID)
+			answer, text := b.get("/consultations")
+			require.Equal(t, http.StatusOK, answer.StatusCode)
+			own := found(ownLink, text)
+			assert.Len(t, own, len(who.consultations))
+			for _, other := range people {
+				for _, c := range other.consultations {
+					assert.Equal(t, other.ID == who.ID, strings.Contains(text, c.title), "%s sees %q", who.ID, c.title)
+				}
 			}
-		}
-		for _, id := range own {
-			answer, page := b.get("/consultations/" + id)
-			assert.Equal(t, http.StatusOK, answer.StatusCode)
-			assert.Contains(t, page, `src="/recordings/`+id+`"`)
-			_, video := b.get("/recordings/" + id)
-			assert.Equal(t, len(sample.Video), len(video))
-			assert.True(t, video == string(sample.Video))
-		}
+			for _, id := range own {
+				answer, page := b.get("/consultations/" + id)
+				assert.Equal(t, http.StatusOK, answer.StatusCode)
+				assert.Contains(t, page, `src="/recordings/`+id+`"`)
+				_, video := b.get("/recordings/" + id)
+				assert.Equal(t, len(sample.Video), len(video))
+				assert.True(t, video == string(sample.Video))
+			}
+		})
 	}
 }
 
@@ -188,18 +191,18 @@ func TestTheBugListsEverybodysRecordingsAndOpensNone(t *testing.T) {
 	}
 
 	require.EventuallyWithT(t, func(t *assert.CollectT) {
-		told := map[string]int{}
+		reported := map[string]int{}
 		alerts, _ := p.server.events.snapshot()
 		for _, alert := range alerts {
 			assert.Equal(t, vault.WrongPatient, alert.Kind)
 			assert.Equal(t, "P-1042", alert.Subject)
 			assert.Equal(t, b.session().Access.Grant.KeyID(), alert.GrantKeyID)
-			told[alert.Recording.String()] = alert.Attempts
+			reported[alert.Recording.String()] = alert.Attempts
 		}
 		for _, id := range leaked {
-			assert.Equal(t, 3, told[id], "the listing, the page and the player")
+			assert.Equal(t, 3, reported[id], "the listing, the page and the player")
 		}
-		assert.Len(t, told, len(leaked))
+		assert.Len(t, reported, len(leaked))
 	}, 10*time.Second, 10*time.Millisecond)
 	_, page := b.get("/consultations/" + leaked[0])
 	assert.Contains(t, page, `data-recording="`+leaked[0]+`"`)
@@ -209,8 +212,8 @@ func TestTheBugListsEverybodysRecordingsAndOpensNone(t *testing.T) {
 	assert.Empty(t, found(sealedLink, text))
 }
 
-// The embedded keyring can do everything, so what the serving half is handed of it is what counts. On Vault
-// the half has no token: see the test on real servers.
+// TestTheServingHalfCannotIssueGrants checks which methods the serving half gets: the embedded keyring itself
+// can do everything. On Vault the half has no token: see TestTheServingHalfHasNoRightOnRealServers.
 func TestTheServingHalfCannotIssueGrants(t *testing.T) {
 	p := startEmbedded(t)
 	for role, holds := range map[string]bool{
@@ -220,7 +223,7 @@ func TestTheServingHalfCannotIssueGrants(t *testing.T) {
 		"rotator":  holds[keys.Rotator](p.deployment.Server),
 		"eraser":   holds[keys.Eraser](p.deployment.Server),
 	} {
-		assert.False(t, holds, role)
+		t.Run(role, func(t *testing.T) { assert.False(t, holds) })
 	}
 	assert.True(t, holds[keys.Granter](p.login.granter))
 
@@ -233,6 +236,7 @@ func TestTheServingHalfCannotIssueGrants(t *testing.T) {
 	}
 }
 
+// holds reports whether a keyring has the methods of a role.
 func holds[Role any](keyring any) bool {
 	_, ok := keyring.(Role)
 	return ok
@@ -245,7 +249,7 @@ func TestTheLoginDecidesByCareAndPurpose(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		asked request
-		want  string // of the problem; "" if access is given
+		want  string // part of the problem; "" if access is given
 	}{
 		{"treatment of a patient in care", request{"P-1042", keys.Treatment, ""}, ""},
 		{"treatment of another's patient", request{"P-1305", keys.Treatment, "curious"}, "not in your care"},
@@ -332,7 +336,7 @@ func TestAnAccessThatWasGivenUpIsRefusedByTheKeyring(t *testing.T) {
 	}, 10*time.Second, 10*time.Millisecond)
 }
 
-func TestSigningOutEndsTheGrantForEverybodyWhoHasACopy(t *testing.T) {
+func TestSigningOutEndsEveryCopyOfTheGrant(t *testing.T) {
 	p := startEmbedded(t)
 	b := p.browse(t, "P-1042")
 	grant := b.session().Access.Grant
@@ -348,7 +352,7 @@ func TestSigningOutEndsTheGrantForEverybodyWhoHasACopy(t *testing.T) {
 	assert.ErrorIs(t, p.deployment.Server.RevokeSelf(t.Context(), grant), keys.ErrInvalidGrant, "so does signing in as somebody else")
 }
 
-func TestPagesAreForThoseTheyAreFor(t *testing.T) {
+func TestEachPageIsForItsRoleOnly(t *testing.T) {
 	p := startEmbedded(t)
 	_, text := p.browse(t, "P-1042").get("/consultations")
 	id := found(ownLink, text)[0]
@@ -382,40 +386,45 @@ func TestPagesAreForThoseTheyAreFor(t *testing.T) {
 		{"security-desk", "GET", "/recordings/" + id, 403, ""},
 		{"security-desk", "GET", "/consultations/" + id, 303, "/security"},
 	} {
-		b := p.browse(t, c.account)
-		var answer *http.Response
-		if c.method == http.MethodGet {
-			answer, _ = b.get(c.path)
-		} else {
-			answer, _ = b.post(c.path, nil)
-		}
-		assert.Equal(t, c.status, answer.StatusCode, "%s: %s %s", c.account, c.method, c.path)
-		assert.Equal(t, c.location, answer.Header.Get("Location"), "%s: %s %s", c.account, c.method, c.path)
+		name := cmp.Or(c.account, "nobody") + " " + c.method + strings.NewReplacer("/", " ", id, "ID").Replace(c.path)
+		t.Run(name, func(t *testing.T) {
+			b := p.browse(t, c.account)
+			var answer *http.Response
+			if c.method == http.MethodGet {
+				answer, _ = b.get(c.path)
+			} else {
+				answer, _ = b.post(c.path, nil)
+			}
+			assert.Equal(t, c.status, answer.StatusCode)
+			assert.Equal(t, c.location, answer.Header.Get("Location"))
+		})
 	}
 	assert.False(t, p.server.listings.bugged.Load())
 }
 
 func TestOtherSitesCannotMakeABrowserPost(t *testing.T) {
 	p := startEmbedded(t)
-	for _, header := range []http.Header{
-		{"Origin": {"https://evil.example"}},
-		{"Origin": {"null"}},
-		{"Sec-Fetch-Site": {"cross-site"}},
-		{"Sec-Fetch-Site": {"same-site"}, "Origin": {"http://127.0.0.1:1"}},
+	for name, header := range map[string]http.Header{
+		"another origin":             {"Origin": {"https://evil.example"}},
+		"origin null":                {"Origin": {"null"}},
+		"cross-site without origin":  {"Sec-Fetch-Site": {"cross-site"}},
+		"same site and another port": {"Sec-Fetch-Site": {"same-site"}, "Origin": {"http://127.0.0.1:1"}},
 	} {
-		b := p.browse(t, "dr-novak")
-		for path, form := range map[string]url.Values{
-			"/bug":        {"bug": {"on"}},
-			"/access":     {"patient": {"P-1042"}, "purpose": {"TREAT"}},
-			"/access/end": nil,
-			"/login":      {"account": {"P-1042"}},
-			"/logout":     nil,
-		} {
-			answer, _ := b.send(http.MethodPost, path, form, header)
-			assert.Equal(t, http.StatusForbidden, answer.StatusCode, "%s with %v", path, header)
-		}
-		assert.Equal(t, "dr-novak", b.session().ID)
-		assert.True(t, b.session().Access.Grant.IsZero())
+		t.Run(name, func(t *testing.T) {
+			b := p.browse(t, "dr-novak")
+			for path, form := range map[string]url.Values{
+				"/bug":        {"bug": {"on"}},
+				"/access":     {"patient": {"P-1042"}, "purpose": {"TREAT"}},
+				"/access/end": nil,
+				"/login":      {"account": {"P-1042"}},
+				"/logout":     nil,
+			} {
+				answer, _ := b.send(http.MethodPost, path, form, header)
+				assert.Equal(t, http.StatusForbidden, answer.StatusCode, path)
+			}
+			assert.Equal(t, "dr-novak", b.session().ID)
+			assert.True(t, b.session().Access.Grant.IsZero())
+		})
 	}
 	assert.False(t, p.server.listings.bugged.Load())
 
@@ -511,10 +520,10 @@ func TestAFloodOfEventsLeavesThePanelBounded(t *testing.T) {
 	alerts, _ := p.snapshot()
 	require.Len(t, alerts, maxAlerts)
 	assert.Equal(t, again, alerts[0].Event)
-	assert.Equal(t, 4, alerts[0].Attempts, "since it last was in the panel")
+	assert.Equal(t, 4, alerts[0].Attempts, "since it was last in the panel")
 }
 
-func TestOnRealServersTheServingHalfHasNoRightOfItsOwn(t *testing.T) {
+func TestTheServingHalfHasNoRightOnRealServers(t *testing.T) {
 	server, s3 := testserver.Vault(t), testserver.MinIO(t)
 	t.Setenv("VAULT_ADDR", server.Address())
 	t.Setenv("VAULT_TOKEN", server.RootToken())
@@ -524,7 +533,7 @@ func TestOnRealServersTheServingHalfHasNoRightOfItsOwn(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", s3.SecretKey())
 	t.Setenv("RECVAULT_BUCKET", s3.Bucket())
 	t.Setenv("TMPDIR", t.TempDir())
-	t.Cleanup(func() { // after the portal has cleaned up
+	t.Cleanup(func() { // runs after the portal has removed its objects
 		for object := range s3.Client().ListObjects(context.Background(), s3.Bucket(), minio.ListObjectsOptions{Recursive: true}) {
 			assert.Fail(t, "left in the bucket", object.Key)
 		}
@@ -554,7 +563,7 @@ func TestOnRealServersTheServingHalfHasNoRightOfItsOwn(t *testing.T) {
 	assert.Contains(t, page, "Vault refused to unlock this key")
 }
 
-func TestTheCommandServesUntilItIsStoppedAndLeavesNothing(t *testing.T) {
+func TestTheCommandServesUntilStoppedAndLeavesNothing(t *testing.T) {
 	t.Setenv("VAULT_ADDR", "")
 	t.Setenv("AWS_ENDPOINT_URL", "")
 	temporary := t.TempDir()

@@ -12,10 +12,9 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-// server is the half of the portal that lists and plays. It has no right to any recording: whatever it
-// opens, it opens with the grant of the session that asks, and whichever ID it is asked for, it
-// presents that grant. It does not check whether the two fit, because its own check is what was
-// missing in 2020.
+// server is the half of the portal that lists and plays. It has no right to any recording. It opens every
+// recording with the grant of the session that asks, whatever the ID. It does not check whether the two
+// fit: that check was missing in 2020, and here the keyring makes it.
 type server struct {
 	vault    *vault.Vault // its keyring has no credentials
 	listings *listings
@@ -33,7 +32,7 @@ func (s *server) routes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /bug", s.signedIn(s.switchBug))
 }
 
-// signedIn hands a request and its session on, if it has one.
+// signedIn calls next with the request's session. Without one it redirects to the sign-in page.
 func (s *server) signedIn(next func(http.ResponseWriter, *http.Request, session)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		session, ok := s.sessions.of(r)
@@ -45,17 +44,17 @@ func (s *server) signedIn(next func(http.ResponseWriter, *http.Request, session)
 	}
 }
 
-// listPage is a patient's consultations, or what a listing took for them.
+// listPage is the content of the page with a patient's consultations, and with others' if the bug is on.
 type listPage struct {
 	Items   []item
-	Foreign int // how many of them the vault refused to describe
+	Foreign int // how many of them are other patients', so that the vault refused to describe them
 	Outcome outcome
 	Events  []alert
 }
 
 type item struct {
 	vault.Info
-	Sealed bool // nothing but its ID is known
+	Sealed bool // only its ID is known
 }
 
 func (s *server) list(w http.ResponseWriter, r *http.Request, session session) {
@@ -78,7 +77,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, session session) {
 		case refused:
 			list.Items = append(list.Items, item{Info: vault.Info{ID: id}, Sealed: true})
 			list.Foreign++
-		case missing: // it was deleted meanwhile
+		case missing: // deleted since the listing
 		default:
 			list.Outcome = found
 		}
@@ -92,7 +91,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, session session) {
 	s.pages.render(w, list.Outcome.status(), "consultations", page{Title: title, Session: session, Content: list})
 }
 
-// playPage is the player and, when the recording does not open, why.
+// playPage is the content of the page with the player, and the reason if the recording does not open.
 type playPage struct {
 	vault.Info
 	Outcome outcome
@@ -122,7 +121,7 @@ func (s *server) play(w http.ResponseWriter, r *http.Request, session session) {
 	s.pages.render(w, playing.Outcome.status(), "play", page{Title: title, Session: session, Content: playing})
 }
 
-// recording is what the player asks, many times, with ranges. It is one call.
+// recording answers the player's requests, of which there are many, with ranges. It makes one call.
 func (s *server) recording(w http.ResponseWriter, r *http.Request, session session) {
 	id, err := vault.ParseID(r.PathValue("id"))
 	if err != nil {
@@ -136,7 +135,7 @@ func (s *server) recording(w http.ResponseWriter, r *http.Request, session sessi
 	s.vault.ServeRecording(w, r, session.Access.Grant, id)
 }
 
-// outcome is what became of an attempt to open a recording, in the terms of the pages.
+// outcome is the result of an attempt to open a recording. The pages show one text for each.
 type outcome string
 
 const (
@@ -165,7 +164,7 @@ func outcomeOf(err error) outcome {
 	return broken
 }
 
-// status is the page's. What the player gets is up to the vault.
+// status returns the HTTP status of a page. The player's requests get theirs from the vault.
 func (o outcome) status() int {
 	switch o {
 	case good:

@@ -11,23 +11,23 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// session is what a browser's cookie stands for. It is kept on the server, and so is the grant.
+// session is kept on the server, with its grant. The browser has only a random cookie.
 type session struct {
 	account
 	Access access
 	until  time.Time
 }
 
-// access is what the login gave a session: the right to one patient's recordings. A session has at
-// most one at a time.
+// access is the right to one patient's recordings, which the login gave to a session. A session has at most
+// one at a time.
 type access struct {
 	Grant   keys.Grant
 	Whose   string // the patient's name, for the page's heading
 	GivenUp bool
 }
 
-// Left returns how long the access lasts, as far as the portal knows, which is what pages show. Whether
-// it opens anything is up to the keyring.
+// Left returns how long the access still lasts, by the portal's clock. Pages show it. The keyring alone decides
+// whether the grant still opens anything.
 func (a access) Left() time.Duration {
 	if a.GivenUp || a.Grant.IsZero() {
 		return 0
@@ -35,8 +35,8 @@ func (a access) Left() time.Duration {
 	return max(0, time.Until(a.Grant.Expires()))
 }
 
-// sessions holds all sessions, in memory. It can end a session's grant: that takes the grant and no
-// right besides.
+// sessions holds all sessions, in memory. It can end a session's grant, which needs the grant itself and no
+// other right.
 type sessions struct {
 	ender interface {
 		RevokeSelf(ctx context.Context, grant keys.Grant) error
@@ -55,7 +55,7 @@ const (
 	sessionTTL = time.Hour
 )
 
-// start begins a session and sets its cookie. A session that the browser had ends.
+// start begins a session and sets its cookie. If the browser had a session, that one ends.
 func (s *sessions) start(w http.ResponseWriter, r *http.Request, who account, a access) error {
 	err := s.stop(w, r)
 	cookie := rand.Text()
@@ -88,13 +88,13 @@ func (s *sessions) of(r *http.Request) (session, bool) {
 	return found, ok && time.Now().Before(found.until)
 }
 
-// give replaces the access of a request's session, and ends the one that it had.
+// give replaces the access of a request's session, and ends the previous one.
 func (s *sessions) give(r *http.Request, a access) error {
 	return s.replace(r, func(access) access { return a })
 }
 
-// giveUp ends the access of a request's session. The session keeps the grant: whoever tries it again is
-// refused by the keyring, not by the portal's own bookkeeping.
+// giveUp ends the access of a request's session. The session keeps the grant, so that a further attempt is
+// refused by the keyring and not by the portal.
 func (s *sessions) giveUp(r *http.Request) error {
 	return s.replace(r, func(had access) access {
 		had.GivenUp = true
@@ -102,6 +102,7 @@ func (s *sessions) giveUp(r *http.Request) error {
 	})
 }
 
+// replace changes the access of a request's session, and ends the previous one.
 func (s *sessions) replace(r *http.Request, change func(access) access) error {
 	cookie, err := r.Cookie(cookieName)
 	if err != nil {
@@ -116,7 +117,7 @@ func (s *sessions) replace(r *http.Request, change func(access) access) error {
 	}
 	s.mu.Unlock()
 	if !ok {
-		// The session ended meanwhile, and what it was to be given ends with it.
+		// The session has ended since. The access that it should have got ends too.
 		return errors.Join(errNoSession, s.end(r.Context(), change(access{})))
 	}
 	return s.end(r.Context(), had)
@@ -151,12 +152,12 @@ func (s *sessions) stop(w http.ResponseWriter, r *http.Request) error {
 	return s.end(r.Context(), had.Access)
 }
 
-// end ends an access before its time, for everybody who holds a copy of the grant.
+// end ends an access early. No copy of its grant opens anything after that.
 func (s *sessions) end(ctx context.Context, a access) error {
 	if a.Grant.IsZero() {
 		return nil
 	}
-	if err := s.ender.RevokeSelf(ctx, a.Grant); !errors.Is(err, keys.ErrInvalidGrant) { // it had ended by itself
+	if err := s.ender.RevokeSelf(ctx, a.Grant); !errors.Is(err, keys.ErrInvalidGrant) { // which says that it had ended already
 		return err
 	}
 	return nil

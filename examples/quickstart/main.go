@@ -1,12 +1,12 @@
-// Command quickstart tells what recvault is for, on one screen: two patients, two recordings, a listing
-// that leaks an ID, and what the leak is worth.
+// Command quickstart shows what recvault is for, on one screen: two patients, two recordings, and a
+// listing that leaks an ID, with which nothing can be opened.
 //
 //	go run ./examples/quickstart
 //
-// It needs nothing but Go, and works in a temporary directory that it removes. With VAULT_ADDR and
-// VAULT_TOKEN (an administrator's) in the environment it keeps its keys in that Vault, and with
-// AWS_ENDPOINT_URL, and credentials where AWS's and MinIO's tools look for them, its objects on that S3
-// server. Package examples/internal/deployment says what it makes there.
+// It needs nothing but Go. It works in a temporary directory and removes it at the end. With VAULT_ADDR
+// and VAULT_TOKEN (an administrator's) in the environment, it keeps its keys in that Vault. With
+// AWS_ENDPOINT_URL, and credentials where the tools of AWS and MinIO look for them, it keeps its objects
+// on that S3 server. Package examples/internal/deployment says what it makes there.
 package main
 
 import (
@@ -47,10 +47,10 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	defer func() { err = errors.Join(err, d.Remove()) }()
 	s := &story{Deployment: d, out: out}
 	s.say("recvault quickstart: keys in %s, recordings in %s\n", d.KeysAt, d.ObjectsAt)
-	return s.tell(ctx)
+	return s.play(ctx)
 }
 
-// story is told against the parts of a deployment, each of which could be another process.
+// story is the demonstration. Each part of its deployment could be a process of its own.
 type story struct {
 	*deployment.Deployment
 	out io.Writer
@@ -58,7 +58,8 @@ type story struct {
 
 func (s *story) say(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
 
-func (s *story) tell(ctx context.Context) error {
+// play runs the five scenes in order.
+func (s *story) play(ctx context.Context) error {
 	writer, err := vault.New(s.Writer, s.Store, vault.WithPrefix(s.Prefix))
 	if err != nil {
 		return err
@@ -68,7 +69,7 @@ func (s *story) tell(ctx context.Context) error {
 		return err
 	}
 
-	s.say("1. Two patients, two consultations. Each is encrypted under a key of its own.")
+	s.say("1. Two patients, two consultations. Each is encrypted under a key of its own, and has an ID.")
 	alice, err := s.record(ctx, writer, "Alice")
 	if err != nil {
 		return err
@@ -78,16 +79,16 @@ func (s *story) tell(ctx context.Context) error {
 		return err
 	}
 
-	s.say("\n2. Bob logs in, and gets a grant for his own recordings. It plays his.")
+	s.say("\n2. Bob logs in and gets a grant for his own recordings. With it, his recording plays.")
 	bobsGrant, err := s.grant(ctx, "Bob")
 	if err != nil {
 		return err
 	}
-	if err := s.play(ctx, server, bobsGrant, bob); err != nil {
+	if err := s.watch(ctx, server, bobsGrant, bob); err != nil {
 		return err
 	}
 
-	s.say("\n3. The bug of 2020: a listing hands Bob the ID of Alice's recording, and the server looks it up for him.")
+	s.say("\n3. The bug of 2020: a listing gives Bob the ID of Alice's recording, and the server tries to open it with his grant.")
 	_, err = server.Open(ctx, bobsGrant, alice)
 	if !errors.Is(err, keys.ErrDenied) {
 		return fmt.Errorf("want %w, got %w", keys.ErrDenied, err)
@@ -97,16 +98,16 @@ func (s *story) tell(ctx context.Context) error {
 		return err
 	}
 
-	s.say("\n4. Alice's own grant plays it, from any position.")
+	s.say("\n4. With Alice's own grant it plays, from any position.")
 	alicesGrant, err := s.grant(ctx, "Alice")
 	if err != nil {
 		return err
 	}
-	if err := s.play(ctx, server, alicesGrant, alice); err != nil {
+	if err := s.watch(ctx, server, alicesGrant, alice); err != nil {
 		return err
 	}
 
-	s.say("\n5. Somebody who can write to the storage flips one bit of %s.", size(len(sample.Video)))
+	s.say("\n5. Somebody with write access to the storage flips one bit of Alice's recording (%s).", size(len(sample.Video)))
 	if err := s.flipBit(ctx, alice); err != nil {
 		return err
 	}
@@ -120,14 +121,14 @@ func (s *story) tell(ctx context.Context) error {
 		return fmt.Errorf("want %w, got %w", vault.ErrDamaged, err)
 	}
 	s.say("   CAUGHT    %v", err)
-	s.say("             %s before it came out intact, and nothing after.", size(int(played)))
+	s.say("             The %s before it were delivered intact, and nothing after it.", size(int(played)))
 
-	s.say("\nAn ID is not a key. What opens a recording is a grant for its patient, and whether it does")
+	s.say("\nAn ID is not a key. A recording opens with a grant for its patient. Whether a grant fits")
 	s.say("is decided by %s, not by the application.", s.Decides)
 	return nil
 }
 
-// record puts the sample as a patient's consultation.
+// record enrols a patient and puts the sample as their consultation.
 func (s *story) record(ctx context.Context, v *vault.Vault, patient string) (vault.ID, error) {
 	if err := s.Enrol(ctx, s.Patient(patient)); err != nil {
 		return vault.ID{}, err
@@ -146,7 +147,8 @@ func (s *story) record(ctx context.Context, v *vault.Vault, patient string) (vau
 	return id, nil
 }
 
-// grant is what a login does, in the one process that decides who may see what.
+// grant issues a grant to a patient, as a login does. In production only the process that decides who
+// may see what holds the granter.
 func (s *story) grant(ctx context.Context, patient string) (keys.Grant, error) {
 	return s.Granter.Issue(ctx, s.Patient(patient), keys.GrantOptions{
 		TTL:     15 * time.Minute,
@@ -155,16 +157,16 @@ func (s *story) grant(ctx context.Context, patient string) (keys.Grant, error) {
 	})
 }
 
-// play reads a recording to its end, after a seek, and compares it with the original.
-func (s *story) play(ctx context.Context, v *vault.Vault, grant keys.Grant, id vault.ID) error {
+// watch opens a recording, reads a part in the middle, then all of it, and compares both with the original.
+func (s *story) watch(ctx context.Context, v *vault.Vault, grant keys.Grant, id vault.ID) error {
 	recording, err := v.Open(ctx, grant, id)
 	if err != nil {
 		return err
 	}
 	defer recording.Close()
 	middle := recording.Size() / 2
-	frame := make([]byte, 1000)
-	if _, err := recording.ReadAt(frame, middle); err != nil {
+	part := make([]byte, 1000)
+	if _, err := recording.ReadAt(part, middle); err != nil {
 		return err
 	}
 	hash := sha256.New()
@@ -172,16 +174,16 @@ func (s *story) play(ctx context.Context, v *vault.Vault, grant keys.Grant, id v
 		return err
 	}
 	want := sha256.Sum256(sample.Video)
-	if !bytes.Equal(frame, sample.Video[middle:][:len(frame)]) || !bytes.Equal(hash.Sum(nil), want[:]) {
+	if !bytes.Equal(part, sample.Video[middle:][:len(part)]) || !bytes.Equal(hash.Sum(nil), want[:]) {
 		return errors.New("what came out is not what was put in")
 	}
 	info := recording.Info()
-	s.say("   PLAYED    %q, %s, %v, %s, SHA-256 %s as the original", info.Title, info.ContentType, info.Duration,
+	s.say("   PLAYED    %q, %s, %v, %s, SHA-256 %s..., equal to the original", info.Title, info.ContentType, info.Duration,
 		size(int(info.Size)), hex.EncodeToString(want[:4]))
 	return nil
 }
 
-// showNoise prints what the leaked ID gives to whoever can read the storage.
+// showNoise prints a few bytes of a recording's media, as a reader of the storage sees them.
 func (s *story) showNoise(ctx context.Context, id vault.ID) error {
 	object, err := s.Store.Get(ctx, s.mediaName(id), 64<<10, 24)
 	if err != nil {
@@ -192,7 +194,7 @@ func (s *story) showNoise(ctx context.Context, id vault.ID) error {
 	if err != nil {
 		return err
 	}
-	s.say("   What the leaked ID is worth, even with the object itself in hand: % x ...", noise)
+	s.say("   Even the object itself, which the ID names, is only ciphertext: % x ...", noise)
 	return nil
 }
 
@@ -212,12 +214,12 @@ func (s *story) flipBit(ctx context.Context, id vault.ID) error {
 	return err
 }
 
-// mediaName is the name of a recording's ciphertext in the store, as package vault documents it.
+// mediaName returns the name of a recording's media in the store, as package vault documents it.
 func (s *story) mediaName(id vault.ID) string {
 	return s.Prefix + "r1/" + id.KeyID().String() + "/" + id.Rec() + "/media"
 }
 
-// shorten cuts the IDs in an error, for the screen's sake.
+// shorten cuts the IDs in an error, so that it fits on a line.
 func shorten(err error) string {
 	words := strings.Fields(err.Error())
 	for i, word := range words {
@@ -228,7 +230,7 @@ func shorten(err error) string {
 	return strings.Join(words, " ")
 }
 
-// size writes a number of bytes with separators.
+// size formats a number of bytes with thousands separators.
 func size(n int) string {
 	digits := strconv.Itoa(n)
 	for i := len(digits) - 3; i > 0; i -= 3 {

@@ -13,29 +13,29 @@ import (
 	"github.com/recvault/recvault/internal/testserver"
 )
 
-// told are the points that the story must make, in order.
-var told = regexp.MustCompile(`(?s)Two patients.*` +
+// wantStory matches the points that the output must make, in order.
+var wantStory = regexp.MustCompile(`(?s)Two patients.*` +
 	`PLAYED +"Bob's consultation", video/webm, 40s.*` +
 	`REFUSED +open recording [^\n]*permission denied.*` +
 	`PLAYED +"Alice's consultation".*` +
 	`CAUGHT +recording is damaged: [^\n]*segment 5 of 12.*` +
 	`An ID is not a key\.`)
 
-func TestTheStoryIsToldOnTheEmbeddedDefault(t *testing.T) {
+func TestStoryOnTheEmbeddedDefault(t *testing.T) {
 	t.Setenv("VAULT_ADDR", "")
 	t.Setenv("AWS_ENDPOINT_URL", "")
 	temporary := t.TempDir()
 	t.Setenv("TMPDIR", temporary)
 	var out bytes.Buffer
 	require.NoError(t, run(t.Context(), &out))
-	assert.Regexp(t, told, out.String())
+	assert.Regexp(t, wantStory, out.String())
 	assert.LessOrEqual(t, bytes.Count(out.Bytes(), []byte("\n")), 24, "one screen")
 	left, err := os.ReadDir(temporary)
 	require.NoError(t, err)
 	assert.Empty(t, left)
 }
 
-func TestTheSameStoryIsToldOnRealServers(t *testing.T) {
+func TestSameStoryOnRealServers(t *testing.T) {
 	vault, s3 := testserver.Vault(t), testserver.MinIO(t)
 	t.Setenv("VAULT_ADDR", vault.Address())
 	t.Setenv("VAULT_TOKEN", vault.RootToken())
@@ -44,10 +44,10 @@ func TestTheSameStoryIsToldOnRealServers(t *testing.T) {
 	t.Setenv("AWS_ACCESS_KEY_ID", s3.AccessKey())
 	t.Setenv("AWS_SECRET_ACCESS_KEY", s3.SecretKey())
 	t.Setenv("RECVAULT_BUCKET", s3.Bucket())
-	for range 2 { // what the first run set up does not disturb the second
+	for range 2 { // the engine and bucket of the first run do not disturb the second
 		var out bytes.Buffer
 		require.NoError(t, run(t.Context(), &out))
-		assert.Regexp(t, told, out.String())
+		assert.Regexp(t, wantStory, out.String())
 		assert.Contains(t, out.String(), "is decided by Vault, not by the application")
 	}
 	for object := range s3.Client().ListObjects(t.Context(), s3.Bucket(), minio.ListObjectsOptions{Recursive: true}) {

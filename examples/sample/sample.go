@@ -1,5 +1,5 @@
-// Package sample holds the recording that the examples play: forty seconds of a moving test picture
-// with a running time code, and a tone of 440 Hz. It was made once, with FFmpeg 5.1 from Debian:
+// Package sample has the recording that the examples play: forty seconds of a moving test picture with
+// a running time code, and a tone of 440 Hz. It was made with FFmpeg 5.1 from Debian:
 //
 //	ffmpeg -f lavfi -i testsrc2=size=320x240:rate=12:duration=40 \
 //	  -f lavfi -i sine=frequency=440:duration=40 \

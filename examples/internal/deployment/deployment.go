@@ -1,12 +1,14 @@
-// Package deployment puts the parts of the examples together: on the embedded default, in a temporary
-// directory, or on the servers that the environment names.
+// Package deployment gives the examples a keyring for each role and a store: on the embedded default, in
+// a temporary directory, or on the servers that the environment names. The quickstart and the portal call
+// [New] at the start and [Deployment.Remove] at the end.
 //
 // With VAULT_ADDR and VAULT_TOKEN (an administrator's), keys are kept in that Vault. With
-// AWS_ENDPOINT_URL, and credentials where AWS's and MinIO's tools look for them, objects are kept on that S3
-// server, in the bucket that RECVAULT_BUCKET names.
+// AWS_ENDPOINT_URL, and credentials where the tools of AWS and MinIO look for them, objects are kept on
+// that S3 server, in the bucket that RECVAULT_BUCKET names.
 package deployment
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -28,24 +30,26 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-// Deployment is who holds which role. With Vault, each has a token for its role alone.
+// Deployment has one field for each role that the examples use. With Vault, each has a token of its role
+// alone.
 type Deployment struct {
 	Enroller keys.Enroller
 	Writer   vault.Keyring
 	Granter  keys.Granter
-	Server   vault.Keyring // the half that serves: with Vault, it has no token at all
+	Server   vault.Keyring // for the process that serves: with Vault, it has no token at all
 	Eraser   keys.Eraser
 	Store    storage.Store
 
-	KeysAt, ObjectsAt, Decides string // in words
+	KeysAt, ObjectsAt string // where keys and objects are, in words
+	Decides           string // what decides whether a grant fits: "Vault" or "the keyring"
 
-	Run    string // makes the patients of this run its own
-	Prefix string // and its objects
+	Run    string // random; part of each patient's identifier, so that runs do not share patients
+	Prefix string // of this run's objects
 
 	name     string
 	tokenTTL time.Duration
 
-	// What is to be removed at the end.
+	// What Remove removes.
 	enrolled []keys.KeyID
 	recorded []recorded
 	cleanup  []func(context.Context) error
@@ -56,12 +60,12 @@ type recorded struct {
 	id      vault.ID
 }
 
-// Patient is how recvault is told of somebody whom the application knows by a name or number.
+// Patient returns the identifier of a patient for recvault, from a name or number of the application.
 func (d *Deployment) Patient(name string) keys.Patient {
 	return keys.Patient(d.name + "/" + d.Run + "/" + name)
 }
 
-// Enrol enrols a patient, whose key Remove will erase.
+// Enrol enrols a patient. Remove erases the patient's key.
 func (d *Deployment) Enrol(ctx context.Context, patient keys.Patient) error {
 	keyID, err := d.Enroller.Enrol(ctx, patient)
 	if err == nil {
@@ -70,14 +74,14 @@ func (d *Deployment) Enrol(ctx context.Context, patient keys.Patient) error {
 	return err
 }
 
-// Recorded notes a recording that Remove will delete.
+// Recorded notes a recording, which Remove deletes.
 func (d *Deployment) Recorded(patient keys.Patient, id vault.ID) {
 	d.recorded = append(d.recorded, recorded{patient, id})
 }
 
-// New deploys an example. Its name is part of all that it makes: in Vault the mount and the policies
-// recvault-<name>, on S3 the bucket recvault-<name> unless another is named. tokenTTL is how long the roles'
-// tokens last, and so how long it runs on Vault.
+// New deploys an example. In Vault it makes a mount and policies named recvault-<name>; on S3 it makes
+// the bucket recvault-<name>, unless RECVAULT_BUCKET names one. The tokens of the roles last tokenTTL, so
+// the example can run no longer on Vault.
 func New(ctx context.Context, name string, tokenTTL time.Duration) (_ *Deployment, err error) {
 	run := rand.Text()
 	d := &Deployment{name: name, tokenTTL: tokenTTL, Run: run, Prefix: name + "/" + run + "/"}
@@ -107,8 +111,8 @@ func New(ctx context.Context, name string, tokenTTL time.Duration) (_ *Deploymen
 	return d, err
 }
 
-// keysInDirectory opens a keyring that holds every role, as package local says it does. The half that
-// serves is handed no more of its methods than it needs.
+// keysInDirectory opens a keyring in a directory, which holds every role. Server gets only the methods that
+// serving needs.
 func (d *Deployment) keysInDirectory(path string) error {
 	keyring, err := local.Open(path, local.Options{})
 	if err != nil {
@@ -121,7 +125,8 @@ func (d *Deployment) keysInDirectory(path string) error {
 	return nil
 }
 
-// keysInVault sets up a Transit engine, if it is not there, and makes a token for each role. The patients' keys are erased and the tokens revoked at the end; the engine stays.
+// keysInVault sets up a Transit engine, if there is none, and makes a token for each role. Remove erases the
+// patients' keys and revokes the tokens; the engine stays.
 func (d *Deployment) keysInVault(ctx context.Context) error {
 	mount, prefix := "recvault-"+d.name, "recvault-"+d.name
 	admin, err := api.NewClient(nil) // settings from VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE
@@ -181,13 +186,10 @@ func (d *Deployment) objectsInDirectory(path string) error {
 	return nil
 }
 
-// objectsInBucket uses the bucket that RECVAULT_BUCKET names, or else one of its own, and makes it
-// if it is not there. The recordings are removed at the end; the bucket stays.
+// objectsInBucket uses the bucket that RECVAULT_BUCKET names, or recvault-<name>, and makes it if there is
+// none. Remove deletes the recordings; the bucket stays.
 func (d *Deployment) objectsInBucket(ctx context.Context, endpoint string) error {
-	bucket := os.Getenv("RECVAULT_BUCKET")
-	if bucket == "" {
-		bucket = "recvault-" + d.name
-	}
+	bucket := cmp.Or(os.Getenv("RECVAULT_BUCKET"), "recvault-"+d.name)
 	client, err := s3.NewClient(s3.Config{Endpoint: endpoint, Region: os.Getenv("AWS_REGION"), CAFile: os.Getenv("AWS_CA_BUNDLE")})
 	if err != nil {
 		return err
@@ -209,7 +211,7 @@ func (d *Deployment) objectsInBucket(ctx context.Context, endpoint string) error
 	return nil
 }
 
-// redacted is an address without the password that it may hold.
+// redacted returns an address without the password that it may have.
 func redacted(address string) string {
 	parsed, err := url.Parse(address)
 	if err != nil {
@@ -218,7 +220,8 @@ func redacted(address string) string {
 	return parsed.Redacted()
 }
 
-// Remove takes away what this run has made, whatever became of it.
+// Remove removes what this run has made, even if New or the example failed half-way: recordings, patients'
+// keys, tokens and the temporary directory.
 func (d *Deployment) Remove() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

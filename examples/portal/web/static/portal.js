@@ -1,16 +1,17 @@
 "use strict";
-// The pages work without this. It adds what happens while a page is open: a refused player is
-// explained, security events arrive, and a clinician's time runs down.
+// The pages work without this script. It updates a page that is open: it explains why a player failed,
+// shows security events as they arrive, and counts down a clinician's time.
 
 const player = document.getElementById("player");
 const outcome = document.getElementById("outcome");
 
+// darken covers the player and says that it cannot play.
 function darken() {
   player.controls = false;
   document.getElementById("dark").hidden = false;
 }
 
-// A player knows only that it failed. Why is the server's to say: ask it for this page again.
+// A player does not know why it failed. The server does: load this page again, and show its reason.
 player?.addEventListener("error", async () => {
   if (!player.hasAttribute("src")) return;
   darken();
@@ -40,7 +41,7 @@ if (left && left.dataset.seconds > 0) {
     left.closest(".access").hidden = true;
     document.getElementById("over").hidden = false;
     if (player) {
-      // What was received already would play on.
+      // Otherwise the player would go on with what it has received.
       player.removeAttribute("src");
       player.load();
       darken();
