@@ -11,10 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// called is a call of the command in a block of code, up to what is the shell's.
+// called matches a call of the command in a block of code, up to the first character for the shell.
 var called = regexp.MustCompile(`(?m)^ {4}.*?\brecvault ((?:"[^"]*"|[^\n>|#)"])*)`)
 
-// TestDocumentedCommandsAreAccepted checks the flags of every call in the page that operators copy from.
+// TestDocumentedCommandsAreAccepted checks the flags of every call in docs/operations.md, from which operators
+// copy.
 func TestDocumentedCommandsAreAccepted(t *testing.T) {
 	binary := build(t)
 	text, err := os.ReadFile("../../docs/operations.md")
@@ -22,10 +23,12 @@ func TestDocumentedCommandsAreAccepted(t *testing.T) {
 	calls := called.FindAllStringSubmatch(string(text), -1)
 	require.Greater(t, len(calls), 30)
 	for _, call := range calls {
-		// With --help flags are checked, and nothing is done.
+		// With --help the command checks its flags and does nothing.
 		args := append(strings.Fields(strings.ReplaceAll(call[1], `"`, "")), "--help")
-		out, err := exec.CommandContext(t.Context(), binary, args...).CombinedOutput()
-		assert.NoError(t, err, "recvault %s\n%s", call[1], out)
-		assert.Contains(t, string(out), "recvault "+args[0], "recvault %s", call[1])
+		t.Run(strings.TrimSpace(call[1]), func(t *testing.T) {
+			out, err := exec.CommandContext(t.Context(), binary, args...).CombinedOutput()
+			assert.NoError(t, err, "%s", out)
+			assert.Contains(t, string(out), "recvault "+args[0])
+		})
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// object is what these tests look at of a Kubernetes object.
+// object has the fields of a Kubernetes object that these tests check.
 type object struct {
 	Kind     string
 	Metadata struct{ Name, GenerateName, Namespace string }
@@ -62,7 +62,7 @@ type container struct {
 	} `yaml:"securityContext"`
 }
 
-// manifests reads all of them.
+// manifests reads the objects of all manifests.
 func manifests(t *testing.T) []object {
 	t.Helper()
 	files, err := filepath.Glob("kubernetes/*.yaml")
@@ -86,9 +86,8 @@ func manifests(t *testing.T) []object {
 	return objects
 }
 
-// TestManifestsRunOnRealServers runs every container's arguments and settings as they stand, with the
-// addresses, the credentials and the token of the test's own servers in the place of the manifests', once for
-// each of its pods, and as a dry run.
+// TestManifestsRunOnRealServers runs the arguments and settings of every container as a dry run, once for each
+// pod. Only addresses, credentials and the token are those of the test's own servers.
 func TestManifestsRunOnRealServers(t *testing.T) {
 	d := deploy(t)
 	d.record(t)
@@ -105,41 +104,43 @@ func TestManifestsRunOnRealServers(t *testing.T) {
 		default:
 			continue
 		}
-		name := o.Metadata.Name + o.Metadata.GenerateName
-		assert.Equal(t, "Indexed", j.CompletionMode, name)
-		assert.Equal(t, j.Completions, j.Parallelism, name)
-		p := j.Template.Spec
-		assert.Equal(t, "Never", p.RestartPolicy, name)
-		assert.True(t, p.SecurityContext.RunAsNonRoot, name)
-		find(t, objects, "ServiceAccount", p.ServiceAccountName)
-		token := d.tokens[strings.TrimPrefix(p.ServiceAccountName, "recvault-")]
-		require.NotEmpty(t, token, p.ServiceAccountName)
-		require.Len(t, p.Containers, 1, name)
-		c := p.Containers[0]
-		assert.True(t, c.SecurityContext.ReadOnlyRootFilesystem, name)
-		require.NotNil(t, c.SecurityContext.AllowPrivilegeEscalation, name)
-		assert.False(t, *c.SecurityContext.AllowPrivilegeEscalation, name)
-		verbs = append(verbs, c.Args[0])
-		for index := range j.Completions {
-			cmd := exec.CommandContext(t.Context(), d.binary, append(d.arguments(t, c, token), "--dry-run")...)
-			cmd.Env = append(d.settings(t, c, config), "JOB_COMPLETION_INDEX="+strconv.Itoa(index))
-			var stderr bytes.Buffer
-			cmd.Stderr = &stderr
-			out, err := cmd.Output()
-			if c.Args[0] == "retire" {
-				// It comes too early, and says so.
-				assert.Equal(t, 6, cmd.ProcessState.ExitCode(), "%s: %s", name, stderr.String())
-				assert.Contains(t, string(out), "grace period")
-			} else {
-				assert.NoError(t, err, "%s: %s", name, stderr.String())
+		t.Run(o.Metadata.Name+o.Metadata.GenerateName, func(t *testing.T) {
+			assert.Equal(t, "Indexed", j.CompletionMode)
+			assert.Equal(t, j.Completions, j.Parallelism)
+			p := j.Template.Spec
+			assert.Equal(t, "Never", p.RestartPolicy)
+			assert.True(t, p.SecurityContext.RunAsNonRoot)
+			find(t, objects, "ServiceAccount", p.ServiceAccountName)
+			token := d.tokens[strings.TrimPrefix(p.ServiceAccountName, "recvault-")]
+			require.NotEmpty(t, token, p.ServiceAccountName)
+			require.Len(t, p.Containers, 1)
+			c := p.Containers[0]
+			assert.True(t, c.SecurityContext.ReadOnlyRootFilesystem)
+			require.NotNil(t, c.SecurityContext.AllowPrivilegeEscalation)
+			assert.False(t, *c.SecurityContext.AllowPrivilegeEscalation)
+			verbs = append(verbs, c.Args[0])
+			for index := range j.Completions {
+				cmd := exec.CommandContext(t.Context(), d.binary, append(d.arguments(t, c, token), "--dry-run")...)
+				cmd.Env = append(d.settings(t, c, config), "JOB_COMPLETION_INDEX="+strconv.Itoa(index))
+				var stderr bytes.Buffer
+				cmd.Stderr = &stderr
+				out, err := cmd.Output()
+				if c.Args[0] == "retire" {
+					// The rotation was just now, so retire reports that the grace period has not passed.
+					assert.Equal(t, 6, cmd.ProcessState.ExitCode(), stderr.String())
+					assert.Contains(t, string(out), "grace period")
+				} else {
+					assert.NoError(t, err, stderr.String())
+				}
+				assert.Contains(t, string(out), `"scope": "shard `+strconv.Itoa(index)+"/"+strconv.Itoa(j.Completions)+`"`)
 			}
-			assert.Contains(t, string(out), `"scope": "shard `+strconv.Itoa(index)+"/"+strconv.Itoa(j.Completions)+`"`, name)
-		}
+		})
 	}
 	slices.Sort(verbs)
 	assert.Equal(t, []string{"retire", "rewrap", "rewrap", "rotate"}, verbs)
 }
 
+// find returns the object of a kind with this name.
 func find(t *testing.T, objects []object, kind, name string) object {
 	t.Helper()
 	i := slices.IndexFunc(objects, func(o object) bool { return o.Kind == kind && o.Metadata.Name == name })
@@ -147,7 +148,7 @@ func find(t *testing.T, objects []object, kind, name string) object {
 	return objects[i]
 }
 
-// arguments returns a container's, with the test's file for the token.
+// arguments returns a container's arguments, with the test's file for the token.
 func (d *deployment) arguments(t *testing.T, c container, token string) []string {
 	t.Helper()
 	args := slices.Clone(c.Args)
@@ -157,7 +158,7 @@ func (d *deployment) arguments(t *testing.T, c container, token string) []string
 	return args
 }
 
-// settings returns a container's variables, with the test's values for what is particular to a cluster.
+// settings returns a container's environment, with the test's values for what differs between clusters.
 func (d *deployment) settings(t *testing.T, c container, config map[string]string) []string {
 	t.Helper()
 	ours := map[string]string{}
@@ -178,7 +179,7 @@ func (d *deployment) settings(t *testing.T, c container, config map[string]strin
 			require.Equal(t, "recvault-s3", secret.Name)
 		}
 	}
-	// The test's servers are shared with others, so it has a mount and policies of its own.
+	// Other tests share the servers, so this one has a mount and policies of its own.
 	settings := []string{"RECVAULT_MOUNT=" + ours["RECVAULT_MOUNT"], "RECVAULT_POLICY_PREFIX=" + ours["RECVAULT_POLICY_PREFIX"]}
 	for name, value := range variables {
 		if mine, ok := ours[name]; ok {

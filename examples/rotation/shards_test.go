@@ -1,5 +1,5 @@
-// Package rotation has manifests that run a rotation on Kubernetes, and the tests that they can be relied
-// on: see README.md. It has no code of its own.
+// Package rotation tests the manifests in this directory, which run a rotation on Kubernetes, and the command
+// that they run: see README.md. It has no code besides its tests.
 package rotation_test
 
 import (
@@ -36,14 +36,14 @@ import (
 const (
 	shards      = 4
 	patients    = 240
-	each        = 2 // recordings of a patient
-	concurrency = 4 // writes that a process has under way at a time
+	each        = 2 // recordings per patient
+	concurrency = 4 // writes that a process has in flight
 )
 
-// TestShardsKilledInMidWorkLoseNothingAndRepeatNothing runs the shards of a rewrap as four processes at
-// once, kills two of them in mid-work, and starts these again. The bucket keeps every version of every
-// object, so at the end it tells how often each envelope was written.
-func TestShardsKilledInMidWorkLoseNothingAndRepeatNothing(t *testing.T) {
+// TestKilledShardsLoseNothingAndRepeatNothing runs the shards of a rewrap as four concurrent processes, kills
+// two of them in mid-work, and starts these again. The bucket keeps every version of every object, and so
+// shows at the end how often each envelope was written.
+func TestKilledShardsLoseNothingAndRepeatNothing(t *testing.T) {
 	d := deploy(t)
 	recorded := d.record(t)
 	d.run(t, "rotate", "--all")
@@ -52,7 +52,7 @@ func TestShardsKilledInMidWorkLoseNothingAndRepeatNothing(t *testing.T) {
 	for i := range processes {
 		processes[i] = d.start(t, i)
 	}
-	done := map[int]int{} // by shard, when its process was killed
+	done := map[int]int{} // by shard: envelopes that were rewrapped when its process was killed
 	for i, p := range processes[:2] {
 		all := d.recordings(t, recorded, i)
 		require.Eventually(t, func() bool { return d.rewrapped(t, i) >= all/5 }, time.Minute, 10*time.Millisecond, p.scope)
@@ -68,7 +68,7 @@ func TestShardsKilledInMidWorkLoseNothingAndRepeatNothing(t *testing.T) {
 		all := d.recordings(t, recorded, i)
 		assert.True(t, report.Complete(), "%s: %v", p.scope, report.Left)
 		assert.Equal(t, all, report.Envelopes.Rewrapped+report.Envelopes.Current, p.scope)
-		// What was under way when the process was killed may have been written since.
+		// Writes that were in flight when the process was killed may have arrived later.
 		assert.LessOrEqual(t, report.Envelopes.Rewrapped, all-done[i], p.scope)
 		assert.GreaterOrEqual(t, report.Envelopes.Rewrapped, all-done[i]-concurrency, p.scope)
 	}
@@ -77,14 +77,14 @@ func TestShardsKilledInMidWorkLoseNothingAndRepeatNothing(t *testing.T) {
 	d.assertAllOpen(t, recorded)
 }
 
-// deployment is recvault on real servers, as a cluster's jobs have it.
+// deployment is recvault on real servers, as the jobs in a cluster use it.
 type deployment struct {
 	vault  *testserver.VaultServer
 	minio  *testserver.MinIOServer
 	admin  *transit.Keyring
 	store  storage.Store
 	binary string
-	tokens map[string]string // the files that hold them, by role
+	tokens map[string]string // files with the tokens, by role
 }
 
 func deploy(t *testing.T) *deployment {
@@ -105,7 +105,7 @@ func deploy(t *testing.T) *deployment {
 	return d
 }
 
-// build builds the command as it is now.
+// build builds the command and returns its path.
 func build(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "recvault")
@@ -114,7 +114,7 @@ func build(t *testing.T) string {
 	return path
 }
 
-// record enrols patients and puts recordings of theirs. It returns what each holds.
+// record enrols the patients and puts their recordings. It returns the plaintext of each.
 func (d *deployment) record(t *testing.T) map[vault.ID][]byte {
 	t.Helper()
 	v, err := vault.New(d.admin, d.store)
@@ -156,7 +156,7 @@ func (d *deployment) record(t *testing.T) map[vault.ID][]byte {
 
 func patient(i int) keys.Patient { return keys.Patient("patient-" + strconv.Itoa(i)) }
 
-// command prepares a run of the command with the rotator's token.
+// command returns a call of the command with the rotator's token.
 func (d *deployment) command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), d.binary, append(args, "--token-file="+d.tokens["rotator"])...)
@@ -164,7 +164,7 @@ func (d *deployment) command(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// environment is what the command is told of the servers.
+// environment returns the command's settings for the test's servers.
 func (d *deployment) environment() []string {
 	return []string{
 		"VAULT_ADDR=" + d.vault.Address(), "RECVAULT_MOUNT=" + d.vault.Mount(), "RECVAULT_POLICY_PREFIX=" + d.vault.Prefix(),
@@ -187,7 +187,7 @@ type process struct {
 	stdout, stderr bytes.Buffer
 }
 
-// start starts a shard, at a rate at which it takes some seconds.
+// start starts a shard, at a rate that makes it run for some seconds.
 func (d *deployment) start(t *testing.T, shard int) *process {
 	t.Helper()
 	text := fmt.Sprintf("%d/%d", shard, shards)
@@ -207,6 +207,7 @@ func (p *process) kill(t *testing.T) {
 	require.False(t, exit.Exited(), "%s had ended by itself: %s", p.scope, p.stderr.String())
 }
 
+// wait waits until the process ends without an error, and returns its report.
 func (p *process) wait(t *testing.T) rotation.Report {
 	t.Helper()
 	require.NoError(t, p.cmd.Wait(), "%s: %s", p.scope, p.stderr.String())
@@ -216,7 +217,7 @@ func (p *process) wait(t *testing.T) rotation.Report {
 	return report
 }
 
-// shardOf tells which shard a patient is in.
+// shardOf returns the index of the shard that has a patient.
 func shardOf(t *testing.T, id keys.KeyID) int {
 	t.Helper()
 	for i := range shards {
@@ -230,7 +231,7 @@ func shardOf(t *testing.T, id keys.KeyID) int {
 	return -1
 }
 
-// recordings counts those of a shard.
+// recordings counts the recordings of a shard.
 func (d *deployment) recordings(t *testing.T, recorded map[vault.ID][]byte, shard int) int {
 	t.Helper()
 	n := 0
@@ -242,7 +243,7 @@ func (d *deployment) recordings(t *testing.T, recorded map[vault.ID][]byte, shar
 	return n
 }
 
-// rewrapped counts the envelopes of a shard that were written again since they were put.
+// rewrapped counts the envelopes of a shard that were written again after their Put.
 func (d *deployment) rewrapped(t *testing.T, shard int) int {
 	t.Helper()
 	n := 0
@@ -254,7 +255,7 @@ func (d *deployment) rewrapped(t *testing.T, shard int) int {
 	return n
 }
 
-// written tells how often each envelope was written.
+// written returns how often each envelope was written.
 func (d *deployment) written(t *testing.T) map[vault.ID]int {
 	t.Helper()
 	times := map[vault.ID]int{}
@@ -274,7 +275,7 @@ func (d *deployment) written(t *testing.T) map[vault.ID]int {
 	return times
 }
 
-// assertWrittenOnce: every envelope is at the newest version, and was written once to get there.
+// assertWrittenOnce checks that every envelope is at the newest version, and that one write moved it there.
 func (d *deployment) assertWrittenOnce(t *testing.T, recorded map[vault.ID][]byte) {
 	t.Helper()
 	written := d.written(t)
@@ -294,8 +295,8 @@ func (d *deployment) assertWrittenOnce(t *testing.T, recorded map[vault.ID][]byt
 	}
 }
 
-// assertNothingDecrypted: of all that was asked of Vault so far, nothing could have shown a key, and no
-// patient's recordings were rewrapped more often than once by each process that had the patient.
+// assertNothingDecrypted checks Vault's audit log: no request could have returned a key, and each process
+// rewrapped a patient's recordings at most once.
 func (d *deployment) assertNothingDecrypted(t *testing.T) {
 	t.Helper()
 	rewraps := map[string]int{}
@@ -321,7 +322,7 @@ func (d *deployment) assertNothingDecrypted(t *testing.T) {
 	}
 }
 
-// assertAllOpen: nothing is lost, and everything is what it was.
+// assertAllOpen checks that every recording opens and has its original bytes.
 func (d *deployment) assertAllOpen(t *testing.T, recorded map[vault.ID][]byte) {
 	t.Helper()
 	v, err := vault.New(d.admin, d.store)
