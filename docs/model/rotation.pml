@@ -1,30 +1,29 @@
 /*
- * Rotation, retirement and erasure of one patient's envelope key, beside writers, with crashes.
+ * Rotation, retirement and erasure of one patient's envelope key, concurrent with writers, with crashes.
  *
- * README.md says what each part stands for, and ./run checks everything. Each -D below takes one
- * thing away from the protocol, and ./run shows what then goes wrong.
+ * README.md maps each part to the code, and ./run checks everything. Each -D below removes one part of the
+ * protocol, and ./run shows what then goes wrong.
  *
  *	NO_REWRAP       a writer commits its wrap however old it is
  *	NO_DEADLINE     a commit may arrive at any time
- *	LATE_DEADLINE   the deadline counts from the sending, not from the reading of the clock that found
- *	                the wrap fresh
- *	NO_IFNONE       a commit replaces what is there
- *	NO_IFMATCH      a rewrap replaces what is there, or is not there any more
+ *	LATE_DEADLINE   the deadline counts from the sending, not from the clock reading that found the wrap
+ *	                fresh
+ *	NO_IFNONE       a commit replaces an envelope that exists
+ *	NO_IFMATCH      a rewrap replaces an envelope that was changed or deleted since it was read
  *	NO_GRACE        a retirer does not wait after a rotation
- *	SHORT_GRACE     it waits just as long as freshness and deadline together, and no longer
+ *	SHORT_GRACE     it waits exactly as long as freshness and deadline together
  *	NO_RESCAN       it scans before it waits, and not again
  *	RAISE_TO_NEWEST it retires up to the newest version at the end of its scan, not at the beginning
  *	OBJECTS_FIRST   an erasure starts with the objects and not with the key
  *	EARLY_DELETE    a recording is deleted before its put has ended
- *	MIX_UP          a rotator files a rewrapped key under another recording's name
- *	NO_RERUN        who crashes is not run again
+ *	MIX_UP          a rotator stores a rewrapped key in another recording's envelope
+ *	NO_RERUN        a process that crashed is not run again
  *	STOPPED_CLOCK   time stands still
  */
 
 /*
- * Sizes. ./run checks two models, of which each is large where the other is small: two recordings with one
- * rotator, where recording 0 was committed long ago and recording 1 is put now; and, with ALONE,
- * recording 1 alone with two rotators.
+ * Sizes. ./run checks two models. By default there are two recordings and one rotator: recording 0 was
+ * committed long ago, and recording 1 is put now. With ALONE there are recording 1 and two rotators.
  */
 #ifdef ALONE
 #define ROTATORS 2
@@ -34,7 +33,7 @@
 #define RECORDINGS 2
 #define VERSIONS   3	/* of the envelope key, so at most two rotations */
 
-/* Durations, in ticks. What happens between two ticks happens in any order. */
+/* Durations, in ticks. Steps between two ticks may happen in any order. */
 #ifndef FRESHNESS
 #define FRESHNESS 2
 #endif
@@ -46,17 +45,18 @@
 #else
 #define GRACE (FRESHNESS + COMMIT + 1)
 #endif
-#define LONG  (FRESHNESS + 1)	/* longer than all that a writer measures */
+#define LONG  (FRESHNESS + 1)	/* longer than any time that a writer measures */
 
 /* ---- the store: the envelopes ---- */
 
 /*
- * A wrapped recording key: under which version of the envelope key, and whose. In the store, the version
- * also stands for the ETag: a replacement always raises it, so no two contents of one name share one.
+ * A wrapped recording key: the version of the envelope key, and the recording that it belongs to. In the
+ * store, the version also stands for the ETag: a replacement always raises it, so two contents of one name
+ * never have the same.
  */
 typedef Wrapped {
 	byte version;	/* 0: there is no envelope */
-	byte key;	/* the recording key inside: that of recording r is r + 1 */
+	byte key;	/* the recording key inside; recording r has key r + 1 */
 };
 
 Wrapped envelope[RECORDINGS];
@@ -69,18 +69,18 @@ bool erased;		/* the key was deleted */
 
 /* ---- time ---- */
 
-byte since[VERSIONS + 1];	/* a version was made; counts up to GRACE */
-byte stopwatch[RECORDINGS];	/* of each writer; counts up to LONG */
+byte since[VERSIONS + 1];	/* time since a version was made; counts up to GRACE */
+byte stopwatch[RECORDINGS];	/* time that each writer measures; counts up to LONG */
 
-/* ---- what the properties speak of, and nobody in the protocol knows ---- */
+/* ---- for the properties; no process of the protocol reads these ---- */
 
 bool committed[RECORDINGS];
 bool deleted[RECORDINGS];
-bool over[RECORDINGS];	/* the put has ended, and no request of it is on its way */
+bool over[RECORDINGS];	/* the put has ended, and none of its requests can still arrive */
 bool went_back;		/* an envelope was replaced by one under an older version */
 bool retired_too_early;	/* the minimum was raised above an envelope in the store */
 
-bool calm;	/* from now on nothing crashes, and nobody asks for a deletion or an erasure */
+bool calm;	/* from now on there are no crashes, deletions or erasures */
 
 #define present(r)    (envelope[r].version > 0)
 #define old(r)        (present(r) && envelope[r].version < latest)
@@ -88,26 +88,27 @@ bool calm;	/* from now on nothing crashes, and nobody asks for a deletion or an 
 #define lost(r)       (committed[r] && !deleted[r] && !present(r))
 #define mistaken(r)   (present(r) && envelope[r].key != r + 1)
 
-/* (1) What is committed opens, unless its patient was erased. */
+/* (1) Every committed recording opens, unless its patient was erased. */
 ltl readable { [] (erased || (!unreadable(0) && !unreadable(1))) }
 
-/* (2) What is committed stays, until it is deleted or its patient erased, and wraps its own key. */
+/* (2) A committed recording stays until it is deleted or its patient is erased, and its envelope wraps its own key. */
 ltl nothing_lost { [] (erased || (!lost(0) && !lost(1) && !mistaken(0) && !mistaken(1))) }
 
-/* What is deleted stays deleted. */
+/* A deleted recording stays deleted. */
 ltl stays_deleted { [] (!(deleted[0] && present(0)) && !(deleted[1] && present(1))) }
 
 /* An envelope's version never falls. */
 ltl never_back { [] !went_back }
 
-/* (3) Once nothing crashes, everything comes to the newest version, and the others are retired. */
+/* (3) Once there are no more crashes, all envelopes reach the newest version, and the others are retired. */
 ltl rotation_ends { <> [] (erased || (oldest == latest && !old(0) && !old(1))) }
 
-/* (4) The minimum is raised only when no envelope in the store is older. */
+/* (4) The minimum is raised only when no envelope in the store is under an older version. */
 ltl retired_in_time { [] !retired_too_early }
 
 /*
- * With WATCH: what the model must be able to reach, or the claims above say little. These must fail.
+ * With WATCH: states that the model must be able to reach, or the claims above would be vacuous. These
+ * claims must fail.
  */
 #ifdef WATCH
 bool lost_race, refused, left_over, rewrapped_late;
@@ -125,7 +126,7 @@ ltl reach_stray     { [] !(erased && !present(0) && present(1)) }
 #define watch(what) skip
 #endif
 
-/* ---- the store's requests, each of them atomic ---- */
+/* ---- requests to the store, each of them atomic ---- */
 
 #ifdef NO_IFNONE
 #define if_none_match(condition) true
@@ -146,7 +147,7 @@ inline put_if_absent(r, w) {
 		envelope[r].key = r + 1;
 		committed[r] = true;
 		printf("SAY writer %d: the envelope arrives, under v%d\n", r, w)
-	:: else -> printf("SAY writer %d: the envelope arrives once more, and is refused\n", r)
+	:: else -> printf("SAY writer %d: the envelope arrives again, and is refused\n", r)
 	fi
 }
 
@@ -174,7 +175,7 @@ inline delete(r) {
 	envelope[r].key = 0
 }
 
-/* A deletion that overtakes the commit of its recording would not stay: the commit finds the name free. */
+/* A deletion before the commit of its recording would be undone, because the commit finds no envelope. */
 #ifdef EARLY_DELETE
 #define may_delete(r) true
 #else
@@ -184,7 +185,7 @@ inline delete(r) {
 #define counting (since[2] < GRACE || since[3] < GRACE || stopwatch[0] < LONG || stopwatch[1] < LONG)
 inline count(timer, limit) { timer = (timer < limit -> timer + 1 : limit) }
 
-/* What a process knows is gone when it starts anew. */
+/* A process that starts again has lost all that it knew. */
 inline forget() {
 	r = 0;
 	seen.version = 0; seen.key = 0;
@@ -193,11 +194,11 @@ inline forget() {
 
 /* ---- the processes ---- */
 
-/* vault.Put of recording r. A writer that crashes leaves its request on the way, or never sends it. */
+/* vault.Put of recording r. The request of a writer that crashes may still arrive, or was never sent. */
 proctype Writer(byte r) {
 	byte wrapped;
 
-	/* begin: the clock is read before the wrap is asked for. */
+	/* begin: reads the clock before it asks for the wrap. */
 	atomic { stopwatch[r] = 0; printf("SAY writer %d: reads the clock\n", r) }
 	if
 	:: atomic { !erased -> wrapped = latest; printf("SAY writer %d: wraps under v%d, uploads\n", r, wrapped) }
@@ -205,13 +206,13 @@ proctype Writer(byte r) {
 	:: goto ended
 	fi;
 
-	/* The upload takes as long as it takes. */
+	/* The upload may take any time. */
 	if
 	:: true
 	:: goto ended
 	fi;
 
-	/* commit: from this reading of the clock counts the deadline, and the age of a wrap made now. */
+	/* commit: the deadline, and the age of a wrap made now, count from this clock reading. */
 	atomic {
 		if
 #ifndef NO_REWRAP
@@ -237,7 +238,7 @@ sending:
 #ifdef LATE_DEADLINE
 	atomic { stopwatch[r] = 0; printf("SAY writer %d: sends the envelope\n", r) };
 #endif
-	/* The request arrives never, once, or more often, being repeated when an answer is lost. */
+	/* The request arrives never, once, or several times, because it is repeated when an answer is lost. */
 	do
 	:: atomic {
 #ifndef NO_DEADLINE
@@ -251,7 +252,7 @@ ended:
 	atomic { wrapped = 0; stopwatch[r] = LONG; over[r] = true }
 }
 
-/* Rotate and Rewrap of package rotation. A pass over all envelopes is what it does to each old one. */
+/* Rotate and Rewrap of package rotation. A pass over all envelopes is a step for each old one. */
 proctype Rotator() {
 	byte r;
 	Wrapped seen, rewrapped;
@@ -277,7 +278,7 @@ rewrap:
 		seen.key = 0;
 		printf("SAY rotator %d: rewraps it to v%d\n", _pid - 1, latest)
 	   }
-	:: atomic { !erased && seen.version < oldest ->	/* somebody else has rewrapped it, and it was retired */
+	:: atomic { !erased && seen.version < oldest ->	/* another rotator has rewrapped it, and its version was retired */
 		watch(refused);
 		forget();
 		goto end
@@ -286,7 +287,7 @@ rewrap:
 	:: atomic { !calm -> goto crash }
 	fi;
 	if
-	:: atomic { put_if_match(r, rewrapped, seen.version); forget(); goto end }	/* to read again, if it was in vain */
+	:: atomic { put_if_match(r, rewrapped, seen.version); forget(); goto end }	/* if the race was lost, to read again */
 	:: atomic { !calm -> goto crash }
 	fi;
 crash:
@@ -312,7 +313,7 @@ end:	atomic { !erased && oldest < latest ->
 wait:
 #endif
 	if
-	:: atomic { since[newest] >= GRACE -> printf("SAY retirer: v%d has its grace period behind it\n", newest) }
+	:: atomic { since[newest] >= GRACE -> printf("SAY retirer: the grace period of v%d is over\n", newest) }
 	:: atomic { !calm -> goto again }
 	fi;
 #ifdef NO_RESCAN
@@ -321,7 +322,7 @@ scan:
 #endif
 	do
 	:: atomic { r < RECORDINGS && present(r) && envelope[r].version < newest ->
-		printf("SAY retirer: recording %d is under v%d still\n", r, envelope[r].version);
+		printf("SAY retirer: recording %d is still under v%d\n", r, envelope[r].version);
 		watch(left_over);
 		goto again
 	   }
@@ -352,7 +353,7 @@ again:
 	atomic { newest = 0; r = 0; goto end }
 }
 
-/* Erase of package erasure: at any time, or never. */
+/* Confirm of package erasure: at any time, or never. */
 proctype Eraser() {
 	byte r;
 
@@ -364,7 +365,7 @@ key:
 #endif
 	atomic {
 		erased = true;
-		latest = 1; oldest = 1; since[2] = GRACE; since[3] = GRACE;	/* of no meaning any more */
+		latest = 1; oldest = 1; since[2] = GRACE; since[3] = GRACE;	/* no longer used */
 		printf("SAY eraser: deletes the key\n")
 	};
 #ifdef OBJECTS_FIRST
@@ -383,7 +384,7 @@ done:
 	skip
 }
 
-/* vault.Delete of single recordings: of any, or none. */
+/* vault.Delete of any recordings, or of none. */
 proctype Deleter() {
 end:	do
 	:: atomic { !calm && present(0) && may_delete(0) -> delete(0); deleted[0] = true; printf("SAY deleter: deletes recording 0\n") }
@@ -391,7 +392,7 @@ end:	do
 	od
 }
 
-/* Time passes at any moment, as long as anybody counts it. */
+/* Time may pass at any moment, as long as a timer is running. */
 proctype Clock() {
 #ifndef STOPPED_CLOCK
 end:	do
@@ -409,7 +410,7 @@ end:	do
 }
 
 #ifdef CALM
-/* One day it begins. It may be late, so without CALM the safety properties have every crash in them. */
+/* Sets calm at some time. Without CALM it never comes, so the safety properties are checked with all crashes. */
 proctype Weather() {
 	calm = true
 }
