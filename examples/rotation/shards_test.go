@@ -22,7 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/internal/envelope"
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
@@ -282,7 +282,7 @@ func (d *deployment) assertWrittenOnce(t *testing.T, recorded map[vault.ID][]byt
 	assert.Len(t, written, len(recorded))
 	for id := range recorded {
 		assert.Equal(t, 2, written[id], "%s: by Put and by one shard", id)
-		object, err := d.store.Get(t.Context(), layout.Layout{}.Envelope(id), 0, -1)
+		object, err := d.store.Get(t.Context(), objects.Layout{}.Envelope(id), 0, -1)
 		require.NoError(t, err)
 		text, err := io.ReadAll(object)
 		require.NoError(t, err)
