@@ -155,7 +155,7 @@ func (c *servedContent) Seek(offset int64, whence int) (int64, error) {
 	if end < 0 {
 		end = math.MaxInt64 - 1
 	}
-	c.recording.reader.Expect(end + 1)
+	c.recording.reader.ExpectEnd(end + 1)
 	return position, err
 }
 

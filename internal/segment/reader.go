@@ -10,85 +10,85 @@ import (
 )
 
 // Source opens the bytes [offset, offset+length) of a ciphertext. The stream must yield exactly that
-// many; whether they are the right ones is checked by their reader.
+// many bytes. The Reader checks that they are the right ones.
 type Source func(ctx context.Context, offset, length int64) (io.ReadCloser, error)
 
-// Reader reads the plaintext of a ciphertext, at any offset, and never hands out a byte that was not
-// authenticated. It is safe for concurrent use, though Read, Seek and WriteTo wait for each other.
+// Reader reads the plaintext of a ciphertext, in sequence or at any offset. It returns only bytes that
+// were authenticated. It is safe for concurrent use, though Read, Seek and WriteTo wait for each other.
 //
-// Read, Seek and WriteTo share a position. Their first error other than io.EOF ends them: every later
-// call returns it. A failed authentication in any of them, or in a ReadAt, ends ReadAt as well. A connection that drops is none: the
-// source is asked again, from the segment where it stopped, up to three times in a row.
+// Read, Seek and WriteTo share a position. Their first error in reading, other than io.EOF, is final:
+// every later call returns it. A failed authentication, in any of them or in a ReadAt, also ends ReadAt.
+// A dropped connection is not an error: the source is asked again, from the segment where it stopped,
+// up to three times in a row.
 //
-// Reading on from the position takes one segment of memory where the source is what it waits for, and is done
-// ahead, on up to four cores in up to 1 MiB, where decrypting is. Random reads fetch what they need with
-// one request and keep up to 512 KiB of it.
+// A sequential read uses 64 KiB and makes one request. A random read makes one request for what it
+// needs; the Reader keeps up to 512 KiB of what random reads have used. No method starts a goroutine.
 type Reader struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	decrypter *Decrypter
 	source    Source
-	buffers   sync.Pool // of *[Size]byte; of this Reader alone, so that recordings never share memory
+	buffers   sync.Pool // of *[Size]byte, for ReadAt; of this Reader alone, so that recordings never share memory
 	recent    recent
 	damaged   atomic.Pointer[error] // the first failed authentication
 	closed    atomic.Bool
 
-	mu       sync.Mutex // guards what follows, which belongs to Read, Seek and WriteTo
-	position int64
-	limit    int64  // where reading is expected to stop
-	err      error  // the first one, for good
-	ahead    *ahead // or nil
-	plain    []byte // of the segment that was last used
-	start    int64  // where plain starts
+	mu          sync.Mutex // guards the fields below, which Read, Seek and WriteTo share
+	position    int64
+	expectedEnd int64 // where sequential reading is expected to stop
+	err         error // the first one, which is final
+	stream      stream
+	buffer      *[Size]byte // for stream; nil until it is needed
+	plain       []byte      // the plaintext of the current segment
+	plainStart  int64       // its offset in the plaintext
 }
 
-// Span returns the range of a ciphertext that holds the plaintext byte at offset: one segment, with the
-// header if it is the first. It reaches past the end if the segment is the last, and lies there if
-// there is no such byte.
+// Span returns the range of a ciphertext that holds the plaintext byte at offset: one full segment, with
+// the header if it is the first. The range reaches past the ciphertext's end if the segment is the last
+// one, and can lie past it if there is no such byte.
 func Span(offset int64) (start, length int64) {
 	return indexAt(offset) * Size, Size
 }
 
-// NewReader reads the plaintext that decrypter opens, from source. Of the ciphertext it takes over the
-// part, as long as there is any, that lies in a [Span] that starts at start, which most callers have
-// fetched to learn the ciphertext's size, and authenticates it at once, in place. The context governs
-// every later read.
+// NewReader returns a Reader of the plaintext that decrypter decrypts. The ciphertext comes from source,
+// save for one segment that most callers have already fetched, to learn the ciphertext's size: ciphertext
+// is the part that lies in the [Span] that starts at start, and is empty if that is past the end.
+// NewReader authenticates and decrypts it at once, in place, and keeps it. The context governs every
+// later read.
 //
 // Errors: [ErrDamaged].
 func NewReader(ctx context.Context, decrypter *Decrypter, source Source, start int64, ciphertext []byte) (*Reader, error) {
-	r := &Reader{decrypter: decrypter, source: source, limit: decrypter.size}
-	r.buffers.New = func() any { return new([Size]byte) }
-	r.ctx, r.cancel = context.WithCancel(ctx)
 	want := max(0, min(start+Size, CiphertextSize(decrypter.size))-start)
 	if int64(len(ciphertext)) != want {
-		r.cancel()
-		return nil, fmt.Errorf("%w: a segment has %d bytes, not %d", ErrDamaged, len(ciphertext), want)
+		return nil, fmt.Errorf("%w: the segment has %d bytes, not %d", ErrDamaged, len(ciphertext), want)
 	}
-	if want == 0 {
-		return r, nil
+	r := &Reader{decrypter: decrypter, source: source, expectedEnd: decrypter.size}
+	r.stream.reader = r
+	r.buffers.New = func() any { return new([Size]byte) }
+	if want > 0 {
+		i := start / Size
+		plain, err := decrypter.open(ciphertext[ciphertextStart(i)-start:], i)
+		if err != nil {
+			return nil, err
+		}
+		r.plain, r.plainStart = plain, plaintextStart(i)
+		buffer := new([Size]byte)
+		r.recent.add(i, buffer[:copy(buffer[:], plain)], buffer)
 	}
-	i := start / Size
-	plain, err := decrypter.open(ciphertext[ciphertextStart(i)-start:], i)
-	if err != nil {
-		r.cancel()
-		return nil, err
-	}
-	r.plain, r.start = plain, plaintextStart(i)
-	buffer := new([Size]byte)
-	r.recent.add(i, buffer[:copy(buffer[:], plain)], buffer)
+	r.ctx, r.cancel = context.WithCancel(ctx)
 	return r, nil
 }
 
 // Size returns the size of the plaintext in bytes.
 func (r *Reader) Size() int64 { return r.decrypter.size }
 
-// Read implements io.Reader. It returns at most what is left of one segment.
+// Read implements io.Reader. It returns at most the rest of one segment.
 func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
 	r.mu.Lock()
-	defer r.release()
+	defer r.unlock()
 	rest, err := r.rest()
 	if err != nil {
 		return 0, err
@@ -98,11 +98,12 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// WriteTo implements io.WriterTo: it writes the plaintext from the current position to the end, a
-// segment at a time, without copying it. w must not keep what it is given.
+// WriteTo implements io.WriterTo. It writes the plaintext from the current position to the end, one
+// segment at a time, without copying it. w must not keep the slices that it is given. An error of w is
+// returned as a [WriterError].
 func (r *Reader) WriteTo(w io.Writer) (written int64, err error) {
 	r.mu.Lock()
-	defer r.release()
+	defer r.unlock()
 	for {
 		rest, err := r.rest()
 		if err == io.EOF {
@@ -126,7 +127,7 @@ func (r *Reader) WriteTo(w io.Writer) (written int64, err error) {
 	}
 }
 
-// WriterError is the error of the writer that WriteTo was given.
+// WriterError is an error of the writer that WriteTo was given.
 type WriterError struct{ Err error }
 
 func (e *WriterError) Error() string { return e.Err.Error() }
@@ -134,11 +135,11 @@ func (e *WriterError) Error() string { return e.Err.Error() }
 // Unwrap returns the writer's own error.
 func (e *WriterError) Unwrap() error { return e.Err }
 
-// Seek implements io.Seeker. It costs nothing until the next Read. Seeking past the end is allowed,
-// and reading there gives io.EOF.
+// Seek implements io.Seeker. It makes no request. Seeking past the end is allowed; a Read there returns
+// io.EOF.
 func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	r.mu.Lock()
-	defer r.release()
+	defer r.unlock()
 	if r.err != nil {
 		return 0, r.err
 	}
@@ -161,87 +162,16 @@ func (r *Reader) Seek(offset int64, whence int) (int64, error) {
 	return offset, nil
 }
 
-// Expect tells that reading on from the position will stop at offset end, so that nothing beyond
-// is fetched. It is a hint: reading may go on.
-func (r *Reader) Expect(end int64) {
+// ExpectEnd announces that sequential reading will stop at offset end, so that nothing beyond the
+// segment of its last byte is fetched. It is a hint: reading may continue past it, with another request.
+func (r *Reader) ExpectEnd(end int64) {
 	r.mu.Lock()
-	defer r.release()
-	r.limit = min(max(end, 0), r.decrypter.size)
+	defer r.unlock()
+	r.expectedEnd = min(max(end, 0), r.decrypter.size)
 }
 
-// rest returns the plaintext from the current position to the end of its segment, fetching the
-// segment if need be.
-func (r *Reader) rest() ([]byte, error) {
-	if r.err == nil {
-		r.err = r.state()
-	}
-	if r.err != nil {
-		return nil, r.err
-	}
-	if r.position >= r.decrypter.size {
-		r.stop()
-		return nil, io.EOF
-	}
-	if r.position < r.start || r.position >= r.start+int64(len(r.plain)) {
-		if r.err = r.advance(indexAt(r.position)); r.err != nil {
-			r.plain = nil
-			if r.closed.Load() {
-				r.err = ErrClosed // and not that its context has ended
-			}
-			return nil, r.err
-		}
-	}
-	return r.plain[r.position-r.start:], nil
-}
-
-// advance makes segment i the current one. What has been fetched ahead is used if it is not far off.
-func (r *Reader) advance(i int64) error {
-	if a := r.ahead; a != nil && (i < a.next || i >= a.next+window) {
-		r.stop()
-	}
-	for {
-		if r.ahead == nil {
-			end := r.decrypter.count
-			if r.limit > plaintextStart(i) {
-				end = indexAt(r.limit-1) + 1
-			}
-			r.ahead = r.startAhead(i, end)
-		}
-		at := r.ahead.next
-		plain, err := r.ahead.take()
-		switch {
-		case err != nil:
-			r.stop()
-			return err
-		case plain == nil:
-			r.stop()
-			if err := r.state(); err != nil {
-				return err
-			}
-			// Reading goes on beyond where it was expected to stop.
-		case at == i:
-			r.plain, r.start = plain, plaintextStart(i)
-			return nil
-		}
-	}
-}
-
-func (r *Reader) stop() {
-	if r.ahead != nil {
-		r.ahead.stop()
-		r.ahead = nil
-	}
-}
-
-// noteDamage has a failed authentication end ReadAt.
-func (r *Reader) noteDamage(err error) {
-	if errors.Is(err, ErrDamaged) {
-		r.damaged.CompareAndSwap(nil, &err)
-	}
-}
-
-// ReadAt implements io.ReaderAt. It fetches the segments that it needs, less those at either end that it
-// has kept, with one request.
+// ReadAt implements io.ReaderAt. It fetches the segments that it needs with one request, less those at
+// either end that were kept.
 func (r *Reader) ReadAt(p []byte, offset int64) (n int, err error) {
 	if err := r.damaged.Load(); err != nil {
 		return 0, *err
@@ -263,7 +193,6 @@ func (r *Reader) ReadAt(p []byte, offset int64) (n int, err error) {
 		return 0, end
 	}
 	first, last := indexAt(offset), indexAt(offset+int64(len(p))-1)
-	// What is kept need not be fetched at either end.
 	for ; first <= last; first++ {
 		m, kept := r.recent.copy(p[n:], first, max(0, offset-plaintextStart(first)))
 		if !kept {
@@ -276,10 +205,10 @@ func (r *Reader) ReadAt(p []byte, offset int64) (n int, err error) {
 			break
 		}
 	}
-	s := &stream{reader: r, ctx: r.ctx, end: last + 1}
+	s := &stream{reader: r, next: first, end: last + 1}
 	defer s.close()
-	for i := first; i <= last; i++ {
-		m, err := r.readOne(s, p[n:], i, max(0, offset-plaintextStart(i)))
+	for s.next < s.end {
+		m, err := r.readOne(s, p[n:], max(0, offset-plaintextStart(s.next)))
 		if err != nil {
 			return n, err
 		}
@@ -288,17 +217,11 @@ func (r *Reader) ReadAt(p []byte, offset int64) (n int, err error) {
 	return len(p), end
 }
 
-// readOne reads and opens segment i, keeps it, and copies from it what lies at offset from its start.
-func (r *Reader) readOne(s *stream, p []byte, i, offset int64) (int, error) {
-	buffer := r.buffers.Get().(*[Size]byte)
-	segment := buffer[:r.decrypter.ciphertextLen(i)]
-	err := s.read(segment, i)
-	var plain []byte
-	if err == nil {
-		plain, err = r.decrypter.open(segment, i)
-	}
+// readOne reads the next segment of s, keeps its plaintext, and copies the part from offset on to p.
+func (r *Reader) readOne(s *stream, p []byte, offset int64) (int, error) {
+	i, buffer := s.next, r.buffers.Get().(*[Size]byte)
+	plain, err := s.read(buffer)
 	if err != nil {
-		r.noteDamage(err)
 		r.buffers.Put(buffer)
 		return 0, err
 	}
@@ -309,7 +232,64 @@ func (r *Reader) readOne(s *stream, p []byte, i, offset int64) (int, error) {
 	return n, nil
 }
 
-// state returns why nothing more may be read: Close, or the context.
+// Close ends reading and its network traffic at once, and does not wait for calls in progress: they return
+// [ErrClosed] when they next need a segment. Closing twice is not an error.
+func (r *Reader) Close() error {
+	r.closed.Store(true)
+	r.cancel()
+	r.free()
+	return nil
+}
+
+// rest returns the plaintext from the current position to the end of its segment, and fetches the segment
+// if it is not the current one.
+func (r *Reader) rest() ([]byte, error) {
+	if r.err == nil {
+		r.err = r.state()
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	if r.position >= r.decrypter.size {
+		r.stream.close()
+		return nil, io.EOF
+	}
+	if r.position < r.plainStart || r.position >= r.plainStart+int64(len(r.plain)) {
+		if r.err = r.advance(indexAt(r.position)); r.err != nil {
+			r.plain = nil
+			return nil, r.err
+		}
+	}
+	return r.plain[r.position-r.plainStart:], nil
+}
+
+// maxSkip is how many segments a seek forward reads and drops, at most, to save a request: 1 MiB.
+const maxSkip = 16
+
+// advance makes segment i the current one.
+func (r *Reader) advance(i int64) error {
+	s := &r.stream
+	if s.body == nil || i < s.next || i >= min(s.next+maxSkip, s.end) {
+		s.close()
+		s.next, s.end = i, r.decrypter.count
+		if r.expectedEnd > plaintextStart(i) {
+			s.end = indexAt(r.expectedEnd-1) + 1
+		}
+	}
+	if r.buffer == nil {
+		r.buffer = new([Size]byte)
+	}
+	for s.next <= i {
+		plain, err := s.read(r.buffer)
+		if err != nil {
+			return err
+		}
+		r.plain, r.plainStart = plain, plaintextStart(s.next-1)
+	}
+	return nil
+}
+
+// state returns an error if nothing more may be read: [ErrClosed], or the context's own.
 func (r *Reader) state() error {
 	if r.closed.Load() {
 		return ErrClosed
@@ -317,32 +297,20 @@ func (r *Reader) state() error {
 	return r.ctx.Err()
 }
 
-// ErrClosed: the Reader was closed.
-var ErrClosed = errors.New("reader is closed")
-
-// Close ends reading and its network traffic, at once: what is in progress elsewhere returns
-// [ErrClosed] or the context's error. Closing twice is not an error.
-func (r *Reader) Close() error {
-	r.closed.Store(true)
-	r.cancel()
-	r.tearDown()
-	return nil
-}
-
-// release unlocks, and tears down after a Close that came meanwhile.
-func (r *Reader) release() {
+// unlock unlocks mu. If Close found it locked, unlock frees in its place.
+func (r *Reader) unlock() {
 	r.mu.Unlock()
 	if r.closed.Load() {
-		r.tearDown()
+		r.free()
 	}
 }
 
-// tearDown frees what reading holds, unless somebody is reading, who will do it when done: a Close must
-// not wait for a writer that is slow.
-func (r *Reader) tearDown() {
+// free releases the request and the memory of sequential reading. If mu is locked it leaves that to
+// unlock, so that Close does not wait for a slow writer.
+func (r *Reader) free() {
 	if r.mu.TryLock() {
-		r.stop()
-		r.plain = nil
+		r.stream.close()
+		r.plain, r.buffer = nil, nil
 		r.mu.Unlock()
 	}
 }

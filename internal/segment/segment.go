@@ -54,6 +54,8 @@ var (
 	ErrDamaged = errors.New("ciphertext is damaged")
 	// ErrTooLarge: the plaintext is larger than [MaxPlaintext].
 	ErrTooLarge = errors.New("plaintext is too large")
+	// ErrClosed: the Reader was closed.
+	ErrClosed = errors.New("reader is closed")
 )
 
 // Header is what a ciphertext starts with: its salt and nonce prefix. It is not secret.

@@ -297,7 +297,7 @@ func TestWhatIsExpectedToEndIsNotFetchedFurther(t *testing.T) {
 	}, start, bytes.Clone(m.ciphertext[start:start+length]))
 	require.NoError(t, err)
 	defer r.Close()
-	r.Expect(first + 23*full)
+	r.ExpectEnd(first + 23*full)
 	_, err = r.Seek(first+20*full+5, io.SeekStart)
 	require.NoError(t, err)
 	p := make([]byte, 3*full-5)
@@ -400,6 +400,85 @@ func TestNoGoroutineOutlivesItsReader(t *testing.T) {
 		require.NoError(t, r.Close())
 		assert.Zero(t, m.open.Load())
 	}
+}
+
+// stalled is a source whose streams yield nothing until the context ends.
+type stalled struct {
+	*memory
+	waiting chan struct{} // receives a value when a read starts to wait
+}
+
+func (s *stalled) source(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
+	if _, err := s.memory.source(ctx, offset, length); err != nil {
+		return nil, err
+	}
+	return &stream{Reader: readerFunc(func([]byte) (int, error) {
+		s.waiting <- struct{}{}
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}), memory: s.memory}, nil
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func TestCloseEndsACallThatWaitsForTheSource(t *testing.T) {
+	key := random(t, segment.KeySize)
+	size := first + 3*full
+	for name, call := range map[string]func(*segment.Reader) error{
+		"Read": func(r *segment.Reader) error {
+			_, err := io.CopyN(io.Discard, struct{ io.Reader }{r}, first+1)
+			return err
+		},
+		"WriteTo": func(r *segment.Reader) error { _, err := r.WriteTo(io.Discard); return err },
+		"ReadAt":  func(r *segment.Reader) error { _, err := r.ReadAt(make([]byte, 1), first); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer goleak.VerifyNone(t)
+			s := &stalled{&memory{ciphertext: tinkEncrypt(t, key, random(t, size))}, make(chan struct{})}
+			decrypter, err := segment.NewDecrypter(key, binding, segment.Header(s.ciphertext), int64(size))
+			require.NoError(t, err)
+			r, err := segment.NewReader(t.Context(), decrypter, s.source, 0, bytes.Clone(s.ciphertext[:segment.Size]))
+			require.NoError(t, err)
+			ended := make(chan error)
+			go func() { ended <- call(r) }()
+			<-s.waiting
+			require.NoError(t, r.Close())
+			require.ErrorIs(t, <-ended, segment.ErrClosed)
+			assert.Zero(t, s.open.Load(), "a stream was left open")
+		})
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestCloseDoesNotWaitForASlowWriter(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	key := random(t, segment.KeySize)
+	size := first + 3*full
+	data := random(t, size)
+	m := &memory{ciphertext: tinkEncrypt(t, key, data)}
+	r := mustReader(t, key, m, size)
+	writing, proceed, ended := make(chan []byte), make(chan struct{}), make(chan error)
+	go func() {
+		_, err := r.WriteTo(writerFunc(func(p []byte) (int, error) {
+			writing <- p
+			<-proceed
+			return len(p), nil
+		}))
+		ended <- err
+	}()
+	<-writing
+	proceed <- struct{}{}
+	p := <-writing // the second segment, the first one of the source
+	require.NoError(t, r.Close())
+	assert.True(t, bytes.Equal(data[first:first+full], p), "Close changed what the writer was given")
+	proceed <- struct{}{}
+	require.ErrorIs(t, <-ended, segment.ErrClosed)
+	assert.Zero(t, m.open.Load(), "a stream was left open")
 }
 
 // hostile are ways to spoil a ciphertext of several segments; each must be found before any byte that

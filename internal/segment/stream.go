@@ -1,56 +1,106 @@
 package segment
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"time"
 )
 
-// stream reads consecutive segments of ciphertext with one request, and asks again, from the segment
-// where it stopped, when the connection drops.
+// stream reads consecutive segments with one request. If the connection drops, it asks the source again,
+// from the segment where it stopped.
+//
+// The caller's goroutine does all the work, in one buffer, and that is fast: the system's socket buffers
+// fill while a segment is decrypted, and the segment stays in one core's cache. Fetching ahead on a second
+// goroutine was slower (0.92 of this speed, against MinIO over HTTP and TLS).
 type stream struct {
 	reader *Reader
-	ctx    context.Context
-	end    int64 // the segment to stop before
-	body   io.ReadCloser
-	at     int64 // the segment that body stands at
+	next   int64         // the segment to read next
+	end    int64         // the segment to stop before
+	body   io.ReadCloser // at the start of the next segment; nil if a request is needed
 }
 
 const (
-	// maxDrops is how often in a row, without one segment in between, a connection may drop.
+	// maxDrops is how often a connection may drop in a row, without one segment in between.
 	maxDrops = 3
-	// dropWait is how long to wait before asking again; it doubles with each drop in a row.
+	// dropWait is the wait before the first repeated request. It doubles with each drop in a row.
 	dropWait = 50 * time.Millisecond
 )
 
-// read reads segment i into buffer, which has its length.
-func (s *stream) read(buffer []byte, i int64) error {
+// read fetches the next segment into buffer, decrypts it there and returns its plaintext. An error closes
+// the stream. [ErrDamaged] ends the Reader's ReadAt as well.
+func (s *stream) read(buffer *[Size]byte) ([]byte, error) {
+	r := s.reader
+	segment := buffer[:r.decrypter.ciphertextLen(s.next)]
+	err := s.fetch(segment)
+	var plain []byte
+	if err == nil {
+		plain, err = r.decrypter.open(segment, s.next)
+	}
+	if err != nil {
+		s.close()
+		if errors.Is(err, ErrDamaged) {
+			r.damaged.CompareAndSwap(nil, &err)
+		}
+		return nil, err
+	}
+	s.next++
+	return plain, nil
+}
+
+// fetch fills segment with the ciphertext of the next segment. It leaves nothing there if it fails.
+func (s *stream) fetch(segment []byte) error {
+	r := s.reader
 	for drops := 0; ; drops++ {
-		err := s.try(buffer, i)
+		err := s.try(segment)
 		if err == nil {
-			s.at = i + 1
 			return nil
 		}
 		s.close()
-		clear(buffer)
-		if ctxErr := s.ctx.Err(); ctxErr != nil {
-			return ctxErr
+		clear(segment)
+		if ended := r.state(); ended != nil {
+			return ended
 		}
-		var dropped *droppedError
-		if !errors.As(err, &dropped) || drops == maxDrops {
+		if _, dropped := errors.AsType[*droppedError](err); !dropped || drops == maxDrops {
 			return err
 		}
 		select {
-		case <-s.ctx.Done():
-			return s.ctx.Err()
+		case <-r.ctx.Done():
+			return r.state()
 		case <-time.After(dropWait << drops):
 		}
 	}
 }
 
-// droppedError is the error of a stream that was open.
+// try makes one attempt at fetch.
+func (s *stream) try(segment []byte) error {
+	if s.body == nil {
+		r, start := s.reader, ciphertextStart(s.next)
+		body, err := r.source(r.ctx, start, r.decrypter.ciphertextEnd(s.end-1)-start)
+		if err != nil {
+			return err
+		}
+		s.body = body
+	}
+	_, err := io.ReadFull(s.body, segment)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return &droppedError{s.next, err}
+	}
+	return nil
+}
+
+// close ends the request. The next read makes another one.
+func (s *stream) close() {
+	if s.body != nil {
+		_ = s.body.Close() // nothing that was read depends on it
+		s.body = nil
+	}
+}
+
+// droppedError is an error in reading a response that had begun.
 type droppedError struct {
 	segment int64
 	err     error
@@ -59,31 +109,3 @@ type droppedError struct {
 func (e *droppedError) Error() string { return fmt.Sprintf("reading segment %d: %v", e.segment, e.err) }
 
 func (e *droppedError) Unwrap() error { return e.err }
-
-// try fills buffer with segment i.
-func (s *stream) try(buffer []byte, i int64) error {
-	if s.body == nil || s.at != i {
-		s.close()
-		start := ciphertextStart(i)
-		body, err := s.reader.source(s.ctx, start, s.reader.decrypter.ciphertextEnd(s.end-1)-start)
-		if err != nil {
-			return err
-		}
-		s.body, s.at = body, i
-	}
-	_, err := io.ReadFull(s.body, buffer)
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return &droppedError{i, err}
-	}
-	return nil
-}
-
-func (s *stream) close() {
-	if s.body != nil {
-		_ = s.body.Close() // nothing that was read depends on it
-		s.body = nil
-	}
-}
