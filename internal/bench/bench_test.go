@@ -27,7 +27,7 @@ import (
 	"github.com/recvault/recvault/internal/testserver"
 )
 
-// job tells a child process what to do, and on which server.
+// job is what a child process measures, and on which server.
 type job struct {
 	Case      string
 	Size      int64
@@ -39,7 +39,7 @@ type job struct {
 	Dir       string // for the embedded keyring or store
 	Object    string // what a get reads: an object's name, or a recording's ID
 	Grant     string
-	Cores     int
+	Cores     int // the most that the case may use; 0 means all
 
 	Vault, VaultToken, VaultMount string
 }
