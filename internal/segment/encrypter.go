@@ -8,55 +8,56 @@ import (
 	"github.com/tink-crypto/tink-go/v2/streamingaead/subtle"
 )
 
-// Encrypter encrypts what it reads: an io.Reader of ciphertext over an io.Reader of plaintext. The
-// encryption is tink-go's own. It holds two segments of memory, starts no goroutine, and is not safe
-// for concurrent use.
+// Encrypter is an io.Reader that yields the ciphertext of another io.Reader. The encryption is tink-go's
+// own. An Encrypter uses five segments of memory (320 KiB), two of them in tink-go. It starts no goroutine,
+// and is not safe for concurrent use.
 type Encrypter struct {
 	plaintext  io.Reader
-	writer     io.WriteCloser // Tink's: encrypts into ciphertext
+	writer     io.WriteCloser // tink-go's, which encrypts into ciphertext
 	ciphertext bytes.Buffer   // encrypted and not yet read
 	chunk      []byte
 	header     Header
-	size       int64
-	err        error // the first one, for good
+	size       int64 // of the plaintext so far
+	err        error // the first one, which is final
 }
 
-// NewEncrypter prepares to encrypt plaintext under a main key of [KeySize] bytes. The caller may wipe
-// key when the last byte was read.
+// NewEncrypter returns an Encrypter of plaintext under a main key of [KeySize] bytes. The caller may wipe
+// key once the last byte of ciphertext was read.
 func NewEncrypter(key, associatedData []byte, plaintext io.Reader) (*Encrypter, error) {
 	primitive, err := subtle.NewAESGCMHKDF(key, "SHA256", KeySize, Size, 0)
 	if err != nil {
 		return nil, fmt.Errorf("segment: %w", err)
 	}
 	e := &Encrypter{plaintext: plaintext, chunk: make([]byte, Size)}
-	// Tink writes whole segments. The buffer must hold what one chunk can complete: the one that was
-	// pending and, at the end, the last one.
+	// tink-go writes whole segments. One chunk completes at most two of them: the one that was pending and,
+	// at the end, the last one.
 	e.ciphertext.Grow(2 * Size)
 	if e.writer, err = primitive.NewEncryptingWriter(&e.ciphertext, associatedData); err != nil {
 		return nil, fmt.Errorf("segment: %w", err)
 	}
-	copy(e.header[:], e.ciphertext.Bytes()) // Tink writes the header at once
+	copy(e.header[:], e.ciphertext.Bytes()) // tink-go has written the header already
 	return e, nil
 }
 
 // Header returns the header of the ciphertext.
 func (e *Encrypter) Header() Header { return e.header }
 
-// Size returns how many bytes of plaintext were encrypted so far.
+// Size returns the number of bytes of plaintext that were encrypted so far.
 func (e *Encrypter) Size() int64 { return e.size }
 
-// maxEmptyReads is how often the plaintext may be read without completing a segment. A reader that
-// yields one byte at a time needs [Size] of them.
-const maxEmptyReads = Size + 100
+// maxFills is how many reads of the plaintext in a row may complete no segment. A plaintext that yields
+// one byte at a time needs [Size] of them.
+const maxFills = Size + 100
 
-// Read yields ciphertext. It returns the plaintext reader's own error, unwrapped, [ErrTooLarge], and
-// io.ErrNoProgress for a reader that yields nothing and no error again and again; after any of
-// them, and after io.EOF, it returns the same again.
+// Read reads ciphertext. Every error, io.EOF included, is final: later calls return it again.
+//
+// Errors: the plaintext reader's own, as it is; [ErrTooLarge]; io.ErrNoProgress if the plaintext reader keeps
+// yielding neither a byte nor an error.
 func (e *Encrypter) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for range maxEmptyReads {
+	for range maxFills {
 		if e.ciphertext.Len() > 0 {
 			return e.ciphertext.Read(p)
 		}

@@ -2,26 +2,27 @@ package segment
 
 import "sync"
 
-// recentSegments is how many segments that random reads have opened are kept: 512 KiB.
+// recentSegments is how many segments a Reader keeps for random reads: 512 KiB.
 const recentSegments = 8
 
-// recent keeps the plaintext of the segments that were last used by random reads, because the next
-// read is often near.
+// recent keeps the plaintext of the segments that random reads used last, because the next read is often
+// near. It is safe for concurrent use.
 type recent struct {
 	mu    sync.Mutex
-	clock int64
+	clock int64 // the number of uses so far
 	slots [recentSegments]slot
 }
 
+// slot holds the plaintext of one segment.
 type slot struct {
 	buffer *[Size]byte // nil if the slot is empty
 	plain  []byte      // in buffer
-	index  int64
-	used   int64
+	index  int64       // the segment's number
+	used   int64       // the clock at its last use
 }
 
-// copy copies from segment i, if it is kept, what lies at offset from its start. It tells how many
-// bytes it copied, and whether the segment is kept.
+// copy copies the plaintext of segment i, from offset on, to p. It returns the number of bytes copied, and
+// reports whether the segment is kept.
 func (c *recent) copy(p []byte, i, offset int64) (int, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -35,8 +36,8 @@ func (c *recent) copy(p []byte, i, offset int64) (int, bool) {
 	return 0, false
 }
 
-// add keeps the plaintext of segment i, which lies in buffer, and returns the buffer that it no longer
-// needs, or nil.
+// add keeps the plaintext of segment i, which lies in buffer, in place of the one that was used longest
+// ago. It returns the buffer that is no longer needed, or nil.
 func (c *recent) add(i int64, plain []byte, buffer *[Size]byte) *[Size]byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -44,7 +45,7 @@ func (c *recent) add(i int64, plain []byte, buffer *[Size]byte) *[Size]byte {
 	for n := range c.slots {
 		s := &c.slots[n]
 		if s.buffer != nil && s.index == i {
-			return buffer // a read beside this one was faster
+			return buffer // a concurrent read has added it
 		}
 		if s.used < oldest.used {
 			oldest = s

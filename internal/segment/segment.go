@@ -1,5 +1,6 @@
-// Package segment reads Tink's AES-GCM-HKDF streaming ciphertext at any offset, which tink-go
-// itself cannot, and adapts tink-go's own encryption of that format to an io.Reader.
+// Package segment encrypts and decrypts a recording's media in Tink's AES-GCM-HKDF streaming format. Package
+// vault puts a recording with an [Encrypter], which is tink-go's encryption as an io.Reader, and opens it
+// with a [Reader], which reads at any offset; tink-go itself reads only from the start.
 //
 // The format (https://developers.google.com/tink/streaming-aead/aes_gcm_hkdf_streaming), with the
 // parameters that recvault fixes: SHA-256, 32-byte keys and segments of 64 KiB.
@@ -9,13 +10,13 @@
 //	key        = HKDF-SHA-256(main key, salt, info = associated data), 32 bytes
 //	segment i  = AES-256-GCM(key, nonce = nonce prefix | i (4 bytes, big endian) | final (1 byte), no AD)
 //
-// Header and first segment together, and every other segment but the last, have 65,536 bytes, of which
-// 16 are the tag. The last segment, and no other, has final = 1. It is never empty, unless it is the
-// only one, so the plaintext's size determines every offset.
+// The header and the first segment together have 65,536 bytes, and so has every other segment but the
+// last. The last 16 bytes of each segment are its tag. Only the last segment has final = 1. It is empty only
+// if the whole plaintext is. The plaintext's size therefore determines every offset.
 //
-// A size that was authenticated elsewhere is what makes random access safe: the last segment's
-// number follows from it, and so the final flag that each segment must authenticate with. recvault
-// seals it in the envelope's metadata.
+// Random access is safe because the size was authenticated elsewhere: recvault seals it in the envelope's
+// metadata. It gives the number of the last segment, and so the final flag that each segment must
+// authenticate with.
 package segment
 
 import (
@@ -36,8 +37,8 @@ const (
 	HeaderSize = 1 + saltSize + noncePrefixSize
 	// KeySize is the length of the main key, and of the key derived from it, in bytes.
 	KeySize = 32
-	// MaxPlaintext is the largest size of a plaintext in bytes, just under 256 TiB: segments are
-	// numbered with 32 bits.
+	// MaxPlaintext is the largest size of a plaintext in bytes, just under 256 TiB: the number of a
+	// segment has 32 bits.
 	MaxPlaintext = firstPlaintext + math.MaxUint32*fullPlaintext
 
 	saltSize        = KeySize
@@ -46,11 +47,11 @@ const (
 	tagSize         = 16
 	fullPlaintext   = Size - tagSize             // plaintext bytes of a full segment
 	firstPlaintext  = fullPlaintext - HeaderSize // plaintext bytes of a full first segment
-	minCiphertext   = HeaderSize + tagSize       // the ciphertext of nothing
+	minCiphertext   = HeaderSize + tagSize       // the ciphertext of an empty plaintext
 )
 
 var (
-	// ErrDamaged: the ciphertext does not authenticate, or cannot be ciphertext at all.
+	// ErrDamaged: the ciphertext does not authenticate, or has a size or header that no ciphertext has.
 	ErrDamaged = errors.New("ciphertext is damaged")
 	// ErrTooLarge: the plaintext is larger than [MaxPlaintext].
 	ErrTooLarge = errors.New("plaintext is too large")
@@ -58,28 +59,29 @@ var (
 	ErrClosed = errors.New("reader is closed")
 )
 
-// Header is what a ciphertext starts with: its salt and nonce prefix. It is not secret.
+// Header is the start of a ciphertext: the header's own length, the salt and the nonce prefix. It is not
+// secret.
 type Header [HeaderSize]byte
 
-// CiphertextSize returns the size of the ciphertext of size bytes of plaintext, which must be between 0
-// and [MaxPlaintext].
+// CiphertextSize returns the size of the ciphertext for a plaintext of size bytes, from 0 to
+// [MaxPlaintext].
 func CiphertextSize(size int64) int64 {
-	return HeaderSize + size + tagSize*count(size)
+	return HeaderSize + size + tagSize*segmentCount(size)
 }
 
-// PlaintextSize returns the size of the plaintext whose ciphertext has size bytes. It returns
+// PlaintextSize returns the size of the plaintext for a ciphertext of size bytes. It returns
 // [ErrDamaged] if no ciphertext has that size.
 func PlaintextSize(size int64) (int64, error) {
 	segments := (size + Size - 1) / Size
 	plaintext := size - HeaderSize - tagSize*segments
 	if size < minCiphertext || plaintext < 0 || plaintext > MaxPlaintext || CiphertextSize(plaintext) != size {
-		return 0, fmt.Errorf("%w: no ciphertext has %d bytes", ErrDamaged, size)
+		return 0, fmt.Errorf("%w: %d bytes is not the size of any ciphertext", ErrDamaged, size)
 	}
 	return plaintext, nil
 }
 
-// count returns the number of segments of a plaintext of size bytes.
-func count(size int64) int64 {
+// segmentCount returns the number of segments of a plaintext of size bytes.
+func segmentCount(size int64) int64 {
 	if size <= firstPlaintext {
 		return 1
 	}
@@ -96,12 +98,13 @@ func plaintextStart(i int64) int64 {
 	return max(0, i*fullPlaintext-HeaderSize)
 }
 
-// ciphertextStart returns the offset in the ciphertext at which segment i starts, after the header.
+// ciphertextStart returns the offset in the ciphertext at which segment i starts. The first one starts
+// after the header.
 func ciphertextStart(i int64) int64 {
 	return max(HeaderSize, i*Size)
 }
 
-// Decrypter opens the segments of one ciphertext, in any order. It is safe for concurrent use.
+// Decrypter decrypts the segments of one ciphertext, in any order. It is safe for concurrent use.
 type Decrypter struct {
 	aead   cipher.AEAD
 	prefix [noncePrefixSize]byte
@@ -109,18 +112,18 @@ type Decrypter struct {
 	count  int64 // of segments
 }
 
-// NewDecrypter prepares to open the ciphertext that starts with header and holds size bytes of
-// plaintext. key is the main key, of [KeySize] bytes. It returns [ErrDamaged] for a header or size
-// that no ciphertext can have. The caller may wipe key afterwards.
+// NewDecrypter returns a Decrypter for the ciphertext that starts with header and holds size bytes of
+// plaintext. key is the main key, of [KeySize] bytes; the caller may wipe it afterwards. NewDecrypter
+// returns [ErrDamaged] for a header or size that no ciphertext has.
 func NewDecrypter(key, associatedData []byte, header Header, size int64) (*Decrypter, error) {
 	if len(key) != KeySize {
-		return nil, fmt.Errorf("segment: internal error: a key of %d bytes", len(key))
+		return nil, fmt.Errorf("segment: internal error: the key has %d bytes", len(key))
 	}
 	if header[0] != HeaderSize {
-		return nil, fmt.Errorf("%w: its header announces %d bytes, not %d", ErrDamaged, header[0], HeaderSize)
+		return nil, fmt.Errorf("%w: its header gives a header length of %d bytes, not %d", ErrDamaged, header[0], HeaderSize)
 	}
 	if size < 0 || size > MaxPlaintext {
-		return nil, fmt.Errorf("%w: no plaintext has %d bytes", ErrDamaged, size)
+		return nil, fmt.Errorf("%w: %d bytes is not the size of any plaintext", ErrDamaged, size)
 	}
 	derived, err := hkdf.Key(sha256.New, key, header[1:1+saltSize], string(associatedData), KeySize)
 	if err != nil {
@@ -135,7 +138,7 @@ func NewDecrypter(key, associatedData []byte, header Header, size int64) (*Decry
 	if err != nil {
 		return nil, fmt.Errorf("segment: %w", err)
 	}
-	return &Decrypter{aead, [noncePrefixSize]byte(header[1+saltSize:]), size, count(size)}, nil
+	return &Decrypter{aead, [noncePrefixSize]byte(header[1+saltSize:]), size, segmentCount(size)}, nil
 }
 
 // ciphertextEnd returns the offset in the ciphertext at which segment i ends.
@@ -151,9 +154,8 @@ func (d *Decrypter) ciphertextLen(i int64) int {
 	return int(d.ciphertextEnd(i) - ciphertextStart(i))
 }
 
-// open authenticates and decrypts segment i in place and returns its plaintext. It returns
-// [ErrDamaged], and leaves nothing of the plaintext behind, if the segment is not exactly the one
-// that was sealed at this place.
+// open authenticates segment i, decrypts it in place and returns its plaintext. If the bytes are not exactly
+// those that were encrypted as segment i, it clears them and returns [ErrDamaged].
 func (d *Decrypter) open(segment []byte, i int64) ([]byte, error) {
 	var nonce [nonceSize]byte
 	copy(nonce[:], d.prefix[:])

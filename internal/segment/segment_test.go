@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -65,7 +66,7 @@ func tinkEncrypt(t testing.TB, key, plaintext []byte) []byte {
 	return ciphertext.Bytes()
 }
 
-// memory is a ciphertext that counts the requests for it.
+// memory is a ciphertext in memory. It counts the requests for it and the streams that are open.
 type memory struct {
 	ciphertext []byte
 	requests   atomic.Int64
@@ -112,54 +113,58 @@ func mustReader(t testing.TB, key []byte, m *memory, size int) *segment.Reader {
 	return r
 }
 
-func TestWhatTinkWritesIsReadAtEverySizeAroundSegmentBoundaries(t *testing.T) {
+func TestReadsTinkCiphertextAroundBoundaries(t *testing.T) {
 	key := random(t, segment.KeySize)
 	data := random(t, first+3*full+20)
 	for _, size := range boundarySizes() {
-		m := &memory{ciphertext: tinkEncrypt(t, key, data[:size])}
-		require.EqualValues(t, len(m.ciphertext), segment.CiphertextSize(int64(size)), "size %d", size)
-		plaintextSize, err := segment.PlaintextSize(int64(len(m.ciphertext)))
-		require.NoError(t, err)
-		require.EqualValues(t, size, plaintextSize)
+		t.Run(strconv.Itoa(size), func(t *testing.T) {
+			m := &memory{ciphertext: tinkEncrypt(t, key, data[:size])}
+			require.EqualValues(t, len(m.ciphertext), segment.CiphertextSize(int64(size)))
+			plaintextSize, err := segment.PlaintextSize(int64(len(m.ciphertext)))
+			require.NoError(t, err)
+			require.EqualValues(t, size, plaintextSize)
 
-		r := mustReader(t, key, m, size)
-		got, err := io.ReadAll(r)
-		require.NoError(t, err, "size %d", size)
-		require.True(t, bytes.Equal(data[:size], got), "size %d", size)
+			r := mustReader(t, key, m, size)
+			got, err := io.ReadAll(r)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(data[:size], got))
 
-		_, err = r.Seek(0, io.SeekStart)
-		require.NoError(t, err)
-		var written bytes.Buffer
-		n, err := r.WriteTo(&written)
-		require.NoError(t, err)
-		require.EqualValues(t, size, n)
-		require.True(t, bytes.Equal(data[:size], written.Bytes()), "size %d", size)
-		require.Zero(t, m.open.Load(), "size %d: a stream was left open at the end", size)
+			_, err = r.Seek(0, io.SeekStart)
+			require.NoError(t, err)
+			var written bytes.Buffer
+			n, err := r.WriteTo(&written)
+			require.NoError(t, err)
+			require.EqualValues(t, size, n)
+			require.True(t, bytes.Equal(data[:size], written.Bytes()))
+			require.Zero(t, m.open.Load(), "a stream was left open at the end")
+		})
 	}
 }
 
-func TestWhatIsWrittenIsReadByTinkAtEverySizeAroundSegmentBoundaries(t *testing.T) {
+func TestTinkReadsOurCiphertextAroundBoundaries(t *testing.T) {
 	key := random(t, segment.KeySize)
 	data := random(t, first+3*full+20)
 	for _, size := range boundarySizes() {
-		e, err := segment.NewEncrypter(key, binding, bytes.NewReader(data[:size]))
-		require.NoError(t, err)
-		ciphertext, err := io.ReadAll(e)
-		require.NoError(t, err)
-		require.EqualValues(t, size, e.Size())
-		require.EqualValues(t, segment.CiphertextSize(int64(size)), len(ciphertext))
-		header := e.Header()
-		require.Equal(t, header[:], ciphertext[:segment.HeaderSize])
+		t.Run(strconv.Itoa(size), func(t *testing.T) {
+			e, err := segment.NewEncrypter(key, binding, bytes.NewReader(data[:size]))
+			require.NoError(t, err)
+			ciphertext, err := io.ReadAll(e)
+			require.NoError(t, err)
+			require.EqualValues(t, size, e.Size())
+			require.EqualValues(t, segment.CiphertextSize(int64(size)), len(ciphertext))
+			header := e.Header()
+			require.Equal(t, header[:], ciphertext[:segment.HeaderSize])
 
-		r, err := tink(t, key).NewDecryptingReader(bytes.NewReader(ciphertext), binding)
-		require.NoError(t, err)
-		got, err := io.ReadAll(r)
-		require.NoError(t, err, "size %d", size)
-		require.True(t, bytes.Equal(data[:size], got), "size %d", size)
+			r, err := tink(t, key).NewDecryptingReader(bytes.NewReader(ciphertext), binding)
+			require.NoError(t, err)
+			got, err := io.ReadAll(r)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(data[:size], got))
+		})
 	}
 }
 
-func TestEncryptionDoesNotDependOnHowThePlaintextArrives(t *testing.T) {
+func TestEncryptsPlaintextThatArrivesInAnyPieces(t *testing.T) {
 	key := random(t, segment.KeySize)
 	data := random(t, first+full+7)
 	for name, reader := range map[string]io.Reader{
@@ -180,7 +185,7 @@ func TestEncryptionDoesNotDependOnHowThePlaintextArrives(t *testing.T) {
 	}
 }
 
-func TestEncrypterPassesOnThePlaintextsErrorAndKeepsIt(t *testing.T) {
+func TestEncrypterLatchesThePlaintextError(t *testing.T) {
 	broken := errors.New("camera unplugged")
 	e, err := segment.NewEncrypter(random(t, segment.KeySize), binding,
 		io.MultiReader(bytes.NewReader(make([]byte, 3*segment.Size)), iotest.ErrReader(broken)))
@@ -189,18 +194,21 @@ func TestEncrypterPassesOnThePlaintextsErrorAndKeepsIt(t *testing.T) {
 	require.ErrorIs(t, err, broken)
 	_, err = e.Read(make([]byte, 1))
 	require.ErrorIs(t, err, broken)
+}
 
-	e, err = segment.NewEncrypter(random(t, segment.KeySize), binding, idle{})
+func TestEncrypterGivesUpOnAnIdlePlaintext(t *testing.T) {
+	e, err := segment.NewEncrypter(random(t, segment.KeySize), binding, idle{})
 	require.NoError(t, err)
 	_, err = io.ReadAll(e)
 	require.ErrorIs(t, err, io.ErrNoProgress)
 }
 
+// idle yields neither a byte nor an error.
 type idle struct{}
 
 func (idle) Read([]byte) (int, error) { return 0, nil }
 
-func TestReadAtGivesTheSameBytesAsTheWhole(t *testing.T) {
+func TestReadAtReturnsTheBytesAtItsOffset(t *testing.T) {
 	key := random(t, segment.KeySize)
 	size := first + 3*full + 1234
 	data := random(t, size)
@@ -210,19 +218,26 @@ func TestReadAtGivesTheSameBytesAsTheWhole(t *testing.T) {
 
 	for _, offset := range []int{0, 1, first - 1, first, first + 1, first + full - 1, first + full, size - 1, size, size + 1} {
 		for _, length := range []int{0, 1, 2, full - 1, full, full + 1, 2 * full, 3*full + 5, size, size + 10} {
-			before := m.requests.Load()
-			p := make([]byte, length)
-			n, err := r.ReadAt(p, int64(offset))
-			want := data[min(offset, size):min(size, offset+length)]
-			require.True(t, bytes.Equal(want, p[:n]), "offset %d length %d", offset, length)
-			if offset+length > size || (offset >= size) {
-				require.Equal(t, io.EOF, err, "offset %d length %d", offset, length)
-			} else {
-				require.NoError(t, err, "offset %d length %d", offset, length)
-			}
-			require.LessOrEqual(t, m.requests.Load()-before, int64(1), "offset %d length %d", offset, length)
+			t.Run(fmt.Sprintf("%d bytes at %d", length, offset), func(t *testing.T) {
+				before := m.requests.Load()
+				p := make([]byte, length)
+				n, err := r.ReadAt(p, int64(offset))
+				want := data[min(offset, size):min(size, offset+length)]
+				require.True(t, bytes.Equal(want, p[:n]))
+				if offset+length > size || offset >= size {
+					require.Equal(t, io.EOF, err)
+				} else {
+					require.NoError(t, err)
+				}
+				require.LessOrEqual(t, m.requests.Load()-before, int64(1))
+			})
 		}
 	}
+}
+
+func TestInvalidOffsetsAndWhencesAreRefused(t *testing.T) {
+	key := random(t, segment.KeySize)
+	r := mustReader(t, key, &memory{ciphertext: tinkEncrypt(t, key, make([]byte, 10))}, 10)
 	_, err := r.ReadAt(make([]byte, 1), -1)
 	require.Error(t, err)
 	_, err = r.Seek(-1, io.SeekStart)
@@ -231,7 +246,7 @@ func TestReadAtGivesTheSameBytesAsTheWhole(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestReadAtIsSafeBesideReadAndItself(t *testing.T) {
+func TestReadAtIsSafeBesideReadAndReadAt(t *testing.T) {
 	key := random(t, segment.KeySize)
 	size := first + 5*full + 99
 	data := random(t, size)
@@ -254,7 +269,7 @@ func TestReadAtIsSafeBesideReadAndItself(t *testing.T) {
 	wg.Wait()
 }
 
-func TestSequentialReadingMakesOneRequestAndSeekingOneMore(t *testing.T) {
+func TestSequentialReadAndFarSeekMakeOneRequestEach(t *testing.T) {
 	key := random(t, segment.KeySize)
 	size := first + 60*full
 	data := random(t, size)
@@ -263,13 +278,13 @@ func TestSequentialReadingMakesOneRequestAndSeekingOneMore(t *testing.T) {
 	_, err := io.CopyN(io.Discard, r, int64(first+3*full))
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, m.requests.Load())
-	// A short way ahead, where reading is going anyway.
+	// A seek a short way forward continues the same request.
 	_, err = r.Seek(int64(first+7*full+11), io.SeekStart)
 	require.NoError(t, err)
 	_, err = io.CopyN(io.Discard, r, full)
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, m.requests.Load())
-	// Far ahead, and back.
+	// Far forward, and back.
 	for i, at := range []int{first + 50*full + 11, 5} {
 		_, err = r.Seek(int64(at), io.SeekStart)
 		require.NoError(t, err)
@@ -281,18 +296,18 @@ func TestSequentialReadingMakesOneRequestAndSeekingOneMore(t *testing.T) {
 	}
 }
 
-func TestWhatIsExpectedToEndIsNotFetchedFurther(t *testing.T) {
+func TestNothingBeyondTheExpectedEndIsFetched(t *testing.T) {
 	key := random(t, segment.KeySize)
 	size := first + 60*full
 	data := random(t, size)
 	m := &memory{ciphertext: tinkEncrypt(t, key, data)}
-	var asked []int64
+	var requested []int64 // offset and length of each request
 	decrypter, err := segment.NewDecrypter(key, binding, segment.Header(m.ciphertext), int64(size))
 	require.NoError(t, err)
-	// Begun in the middle, as a player does that seeks before it plays.
+	// The Reader starts in the middle, as for a player that seeks before it plays.
 	start, length := segment.Span(first + 20*full + 5)
 	r, err := segment.NewReader(t.Context(), decrypter, func(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
-		asked = append(asked, offset, length)
+		requested = append(requested, offset, length)
 		return m.source(ctx, offset, length)
 	}, start, bytes.Clone(m.ciphertext[start:start+length]))
 	require.NoError(t, err)
@@ -304,15 +319,15 @@ func TestWhatIsExpectedToEndIsNotFetchedFurther(t *testing.T) {
 	_, err = io.ReadFull(r, p)
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(data[first+20*full+5:first+23*full], p))
-	assert.Equal(t, []int64{22 * segment.Size, 2 * segment.Size}, asked, "what was begun with is not fetched again")
-	// The expectation was wrong.
+	assert.Equal(t, []int64{22 * segment.Size, 2 * segment.Size}, requested, "the segment that NewReader was given was fetched again")
+	// The expectation proves wrong.
 	rest, err := io.ReadAll(r)
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(data[first+23*full:], rest))
-	assert.Len(t, asked, 4)
+	assert.Len(t, requested, 4)
 }
 
-func TestRandomReadsFetchWhatTheyNeedOnceAndKeepIt(t *testing.T) {
+func TestRandomReadsMakeOneRequestAndKeepSegments(t *testing.T) {
 	key := random(t, segment.KeySize)
 	size := first + 60*full
 	data := random(t, size)
@@ -327,22 +342,22 @@ func TestRandomReadsFetchWhatTheyNeedOnceAndKeepIt(t *testing.T) {
 		require.True(t, bytes.Equal(data[offset:offset+length], p))
 		assert.Equal(t, requests, m.requests.Load()-before)
 	}
-	read(10, 100, 0) // the first segment came with the Reader
+	read(10, 100, 0) // the segment that NewReader was given
 	read(first+10*full-5, full, 1)
 	read(first+10*full-500, full, 0)
-	read(first+11*full-5, 3*full, 1) // the beginning is there
+	read(first+11*full-5, 3*full, 1) // of which the first segment is kept
 	read(first+9*full, 5*full, 0)
 	for i := range 20 {
 		read(first+(20+i)*full, 10, 1)
 	}
-	read(first+10*full, 10, 1) // let go of long ago
+	read(first+10*full, 10, 1) // no longer kept
 }
 
-// dropping is a source whose connections break, each after so many bytes.
+// dropping is a source that drops its first connections.
 type dropping struct {
 	*memory
-	after int
-	left  int // how many connections break
+	after int // how many bytes a dropped connection yields
+	left  int // how many connections are still to be dropped
 }
 
 func (d *dropping) source(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
@@ -354,7 +369,7 @@ func (d *dropping) source(ctx context.Context, offset, length int64) (io.ReadClo
 	return &stream{Reader: io.MultiReader(io.LimitReader(body, int64(d.after)), iotest.ErrReader(io.ErrUnexpectedEOF)), memory: d.memory}, nil
 }
 
-func TestADroppedConnectionIsTakenUpWhereItStopped(t *testing.T) {
+func TestDroppedConnectionResumesWhereItStopped(t *testing.T) {
 	key := random(t, segment.KeySize)
 	size := first + 60*full
 	data := random(t, size)
@@ -388,17 +403,19 @@ func TestADroppedConnectionIsTakenUpWhereItStopped(t *testing.T) {
 }
 
 func TestNoGoroutineOutlivesItsReader(t *testing.T) {
-	defer goleak.VerifyNone(t)
 	key := random(t, segment.KeySize)
 	size := first + 60*full
 	m := &memory{ciphertext: tinkEncrypt(t, key, random(t, size))}
 	for _, length := range []int64{0, 1, first + 1, first + 10*full, int64(size)} {
-		r, err := newReader(context.Background(), key, m, int64(size))
-		require.NoError(t, err)
-		_, err = io.CopyN(io.Discard, r, length)
-		require.NoError(t, err)
-		require.NoError(t, r.Close())
-		assert.Zero(t, m.open.Load())
+		t.Run(strconv.FormatInt(length, 10), func(t *testing.T) {
+			defer goleak.VerifyNone(t)
+			r, err := newReader(context.Background(), key, m, int64(size))
+			require.NoError(t, err)
+			_, err = io.CopyN(io.Discard, r, length)
+			require.NoError(t, err)
+			require.NoError(t, r.Close())
+			assert.Zero(t, m.open.Load())
+		})
 	}
 }
 
@@ -481,8 +498,8 @@ func TestCloseDoesNotWaitForASlowWriter(t *testing.T) {
 	assert.Zero(t, m.open.Load(), "a stream was left open")
 }
 
-// hostile are ways to spoil a ciphertext of several segments; each must be found before any byte that
-// it touches is handed out.
+// hostile returns damaged forms of a ciphertext of three segments and a part. The Reader must detect each
+// before it returns a byte of the segment that is damaged.
 func hostile(ciphertext []byte, other []byte) map[string][]byte {
 	flip := func(at int) []byte {
 		c := bytes.Clone(ciphertext)
@@ -516,14 +533,14 @@ func hostile(ciphertext []byte, other []byte) map[string][]byte {
 	}
 }
 
-func TestDamageIsNeverHandedOutAndEndsTheReader(t *testing.T) {
+func TestDamageIsNeverReturnedAndEndsTheReader(t *testing.T) {
 	key := random(t, segment.KeySize)
 	size := first + 2*full + 1000
 	data := random(t, size)
 	ciphertext := tinkEncrypt(t, key, data)
-	for name, spoilt := range hostile(ciphertext, tinkEncrypt(t, key, random(t, size))) {
+	for name, damaged := range hostile(ciphertext, tinkEncrypt(t, key, random(t, size))) {
 		t.Run(name, func(t *testing.T) {
-			r, err := newReader(t.Context(), key, &memory{ciphertext: spoilt}, int64(size))
+			r, err := newReader(t.Context(), key, &memory{ciphertext: damaged}, int64(size))
 			if err != nil {
 				require.ErrorIs(t, err, segment.ErrDamaged)
 				return
@@ -532,8 +549,8 @@ func TestDamageIsNeverHandedOutAndEndsTheReader(t *testing.T) {
 			got, err := io.ReadAll(r)
 			require.Error(t, err)
 			assert.NotErrorIs(t, err, io.EOF)
-			assert.True(t, bytes.HasPrefix(data, got), "bytes that were not authenticated came out")
-			// tink-go answers io.EOF here.
+			assert.True(t, bytes.HasPrefix(data, got), "bytes that were not authenticated were returned")
+			// tink-go returns io.EOF here.
 			for range 3 {
 				n, again := r.Read(make([]byte, 10))
 				assert.Zero(t, n)
@@ -544,7 +561,7 @@ func TestDamageIsNeverHandedOutAndEndsTheReader(t *testing.T) {
 			_, again = r.WriteTo(io.Discard)
 			assert.Equal(t, err, again)
 
-			r, err = newReader(t.Context(), key, &memory{ciphertext: spoilt}, int64(size))
+			r, err = newReader(t.Context(), key, &memory{ciphertext: damaged}, int64(size))
 			require.NoError(t, err)
 			defer r.Close()
 			p := make([]byte, size)
@@ -560,7 +577,7 @@ func TestDamageIsNeverHandedOutAndEndsTheReader(t *testing.T) {
 	}
 }
 
-func TestAnotherKeyBindingOrSizeOpensNothing(t *testing.T) {
+func TestWrongKeyBindingOrSizeIsRefused(t *testing.T) {
 	key := random(t, segment.KeySize)
 	size := first + full
 	ciphertext := tinkEncrypt(t, key, random(t, size))
@@ -578,30 +595,39 @@ func TestAnotherKeyBindingOrSizeOpensNothing(t *testing.T) {
 			return segment.NewDecrypter(key, binding, header, segment.MaxPlaintext+1)
 		},
 	} {
-		decrypter, err := open()
-		if err == nil {
-			_, err = segment.NewReader(t.Context(), decrypter, (&memory{ciphertext: ciphertext}).source, 0, bytes.Clone(ciphertext[:segment.Size]))
-		}
-		assert.ErrorIs(t, err, segment.ErrDamaged, name)
+		t.Run(name, func(t *testing.T) {
+			decrypter, err := open()
+			if err == nil {
+				_, err = segment.NewReader(t.Context(), decrypter, (&memory{ciphertext: ciphertext}).source, 0, bytes.Clone(ciphertext[:segment.Size]))
+			}
+			assert.ErrorIs(t, err, segment.ErrDamaged)
+		})
 	}
 }
 
-func TestSizesThatNoCiphertextHasAreRefused(t *testing.T) {
+func TestInvalidCiphertextSizesAreRefused(t *testing.T) {
 	for _, size := range []int64{
 		-1, 0, 1, segment.HeaderSize, segment.HeaderSize + tagSize - 1,
 		segment.Size + 1, segment.Size + tagSize, 3*segment.Size + tagSize, 1 << 62, 1<<63 - 1,
 	} {
-		_, err := segment.PlaintextSize(size)
-		assert.ErrorIs(t, err, segment.ErrDamaged, "size %d", size)
-	}
-	for _, size := range []int64{0, first, first + 1, segment.MaxPlaintext} {
-		got, err := segment.PlaintextSize(segment.CiphertextSize(size))
-		require.NoError(t, err)
-		assert.Equal(t, size, got)
+		t.Run(strconv.FormatInt(size, 10), func(t *testing.T) {
+			_, err := segment.PlaintextSize(size)
+			assert.ErrorIs(t, err, segment.ErrDamaged)
+		})
 	}
 }
 
-func TestFailingSourcesAndClosing(t *testing.T) {
+func TestPlaintextSizeInvertsCiphertextSize(t *testing.T) {
+	for _, size := range []int64{0, first, first + 1, segment.MaxPlaintext} {
+		t.Run(strconv.FormatInt(size, 10), func(t *testing.T) {
+			got, err := segment.PlaintextSize(segment.CiphertextSize(size))
+			require.NoError(t, err)
+			assert.Equal(t, size, got)
+		})
+	}
+}
+
+func TestFailuresOfSourceContextCloseAndWriter(t *testing.T) {
 	key := random(t, segment.KeySize)
 	size := first + 3*full
 	data := random(t, size)
@@ -675,20 +701,20 @@ func FuzzDamagedCiphertext(f *testing.F) {
 	f.Add(segment.Size, byte(0), len(ciphertext), int64(size))
 	f.Add(5, byte(0), segment.Size+1, int64(first+1))
 	f.Fuzz(func(t *testing.T, at int, mask byte, length int, claimed int64) {
-		spoilt := bytes.Clone(ciphertext)
-		spoilt[uint(at)%uint(len(spoilt))] ^= mask
-		spoilt = spoilt[:uint(length)%uint(len(spoilt)+1)]
-		r, err := newReader(t.Context(), key, &memory{ciphertext: spoilt}, claimed)
+		damaged := bytes.Clone(ciphertext)
+		damaged[uint(at)%uint(len(damaged))] ^= mask
+		damaged = damaged[:uint(length)%uint(len(damaged)+1)]
+		r, err := newReader(t.Context(), key, &memory{ciphertext: damaged}, claimed)
 		if err != nil {
 			require.ErrorIs(t, err, segment.ErrDamaged)
 			return
 		}
 		defer r.Close()
 		got, err := io.ReadAll(r)
-		require.True(t, bytes.HasPrefix(data, got), "bytes that were never written came out")
+		require.True(t, bytes.HasPrefix(data, got), "bytes that were never written were returned")
 		if err == nil {
 			require.True(t, bytes.Equal(data, got))
-			require.True(t, bytes.Equal(ciphertext, spoilt))
+			require.True(t, bytes.Equal(ciphertext, damaged))
 		}
 	})
 }
@@ -726,6 +752,6 @@ func BenchmarkReadAll(b *testing.B) {
 		require.NoError(b, err)
 		n, err := r.WriteTo(io.Discard)
 		require.NoError(b, err)
-		require.EqualValues(b, size, n, fmt.Sprint(size))
+		require.EqualValues(b, size, n)
 	}
 }
