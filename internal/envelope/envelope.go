@@ -1,13 +1,15 @@
-// Package envelope is the format of the small object that makes a recording: its wrapped key, the
-// commitment to that key, and the metadata sealed under it.
+// Package envelope reads and writes envelopes. An envelope is the small object that makes a recording: it
+// holds the wrapped key, the commitment to that key, and the metadata sealed under it. Package vault
+// seals and opens envelopes with [Keys]; packages without a recording key only use [Parse] and
+// [Envelope.Encode].
 //
-// An envelope is JSON, at most 64 KiB, in one canonical form: the fields in the order below, no
-// white space, no field more or less. The same text parses to the same envelope and encodes to the
-// same text again, in any implementation, so nothing can hide in it.
+// An envelope is JSON, at most 64 KiB, in one canonical form: exactly the fields below, in this order,
+// without white space. Every implementation parses a text to the same envelope and encodes that to the same
+// text, so nothing can hide in it.
 //
 //	{"version":1,"id":"<KeyID>.<rec>","wrapped_key":"vault:v3:...","commitment":"<base64>","metadata":"<base64>"}
 //
-// Three subkeys come of the recording key RK, each with its own label and the recording's binding:
+// Three subkeys are derived from the recording key RK, each with its own label and the recording's binding:
 //
 //	subkey     = HKDF-SHA-256(RK, no salt, info = label | 0x00 | binding), 32 bytes (RFC 5869)
 //	labels     = "recvault/v1/media", "recvault/v1/metadata", "recvault/v1/commitment"
@@ -15,8 +17,8 @@
 //	metadata   = AES-256-GCM(second subkey, random 12-byte nonce, AD = binding) as nonce | ciphertext | tag,
 //	             Tink's AES-GCM without a prefix
 //
-// The commitment is checked before anything is decrypted. AES-GCM does not commit to its key, and
-// without the check an envelope could be made that opens to two different recordings.
+// The commitment is checked before anything is decrypted. AES-GCM does not commit to its key: without the
+// check, somebody could make an envelope that opens to two different recordings.
 package envelope
 
 import (
@@ -37,7 +39,7 @@ import (
 const (
 	// Version is the version of the format that this package reads and writes.
 	Version = 1
-	// MaxSize is the size, in bytes, that an encoded envelope may have.
+	// MaxSize is the largest size of an encoded envelope in bytes.
 	MaxSize = 64 << 10
 	// CommitmentSize is the length of the commitment in bytes.
 	CommitmentSize = 32
@@ -48,17 +50,17 @@ const (
 var (
 	// ErrMalformed: the bytes are not an envelope in canonical form.
 	ErrMalformed = errors.New("envelope is malformed")
-	// ErrVersion: the envelope is of a version that this package does not know.
+	// ErrVersion: the envelope has a version that this package does not support.
 	ErrVersion = errors.New("envelope version is not supported")
 	// ErrCommitment: the recording key is not the one that the envelope commits to.
 	ErrCommitment = errors.New("envelope does not commit to this key")
-	// ErrMetadata: the sealed metadata does not authenticate or is not metadata.
+	// ErrMetadata: the sealed metadata does not authenticate, or is not metadata.
 	ErrMetadata = errors.New("sealed metadata is damaged")
 	// ErrMetadataSize: the metadata is too large to be sealed in an envelope.
 	ErrMetadataSize = errors.New("metadata is too large")
 )
 
-// Envelope carries what is needed, beside a grant, to open one recording. All of it may be public.
+// Envelope holds what a reader with a grant needs to open one recording. None of it is secret.
 type Envelope struct {
 	ID         keys.RecordingID
 	Wrapped    keys.WrappedKey
@@ -114,7 +116,7 @@ func Parse(text []byte) (Envelope, error) {
 	}
 	var f fields
 	if err := json.Unmarshal(text, &f); err != nil {
-		return Envelope{}, fmt.Errorf("%w: a field is not of its type", ErrMalformed)
+		return Envelope{}, fmt.Errorf("%w: a field has the wrong type", ErrMalformed)
 	}
 	id, err := keys.ParseRecordingID(f.ID)
 	if err != nil {
@@ -132,15 +134,15 @@ func Parse(text []byte) (Envelope, error) {
 	if e.Sealed, err = base64.StdEncoding.DecodeString(f.Sealed); err != nil {
 		return Envelope{}, fmt.Errorf("%w: the metadata is not base64", ErrMalformed)
 	}
-	// One comparison finds unknown, repeated, misspelt and missing fields, white space, trailing data and
-	// base64 with stray bits.
+	// This one comparison refuses unknown, repeated, misspelt and missing fields, white space, trailing data,
+	// and base64 with stray bits.
 	if !bytes.Equal(e.Encode(), text) {
 		return Envelope{}, fmt.Errorf("%w: it is not in canonical form", ErrMalformed)
 	}
 	return e, nil
 }
 
-// Keys are the subkeys of one recording.
+// Keys holds the subkeys of one recording. It seals and opens the recording's envelope.
 type Keys struct {
 	// Media is the main key of the media's streaming encryption.
 	Media [subkeySize]byte
@@ -174,8 +176,8 @@ func (k *Keys) Wipe() {
 	clear(k.metadata[:])
 }
 
-// Seal makes the envelope of the recording. It returns [ErrMetadataSize] if the metadata has more
-// than [MaxMetadata] bytes as JSON.
+// Seal encrypts metadata and returns the envelope of the recording. It returns [ErrMetadataSize] if the
+// metadata has more than [MaxMetadata] bytes as JSON.
 func (k *Keys) Seal(wrapped keys.WrappedKey, metadata Metadata) (Envelope, error) {
 	plain, err := metadata.encode()
 	if err != nil {
@@ -192,7 +194,7 @@ func (k *Keys) Seal(wrapped keys.WrappedKey, metadata Metadata) (Envelope, error
 	return Envelope{ID: k.binding.RecordingID(), Wrapped: wrapped, Commitment: k.commitment, Sealed: sealed}, nil
 }
 
-// Open checks that the envelope commits to these keys and then opens its metadata.
+// Open checks that the envelope commits to these keys, and then decrypts its metadata.
 //
 // Errors: [ErrCommitment], [ErrMetadata].
 func (k *Keys) Open(e Envelope) (Metadata, error) {

@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +37,7 @@ func metadata() envelope.Metadata {
 	}
 }
 
-func TestWhatIsSealedOpensAfterEncodingAndParsing(t *testing.T) {
+func TestSealedEnvelopeOpensAfterEncodeAndParse(t *testing.T) {
 	id, key := newID(), keys.NewRecordingKey()
 	subkeys := envelope.DeriveKeys(key, id.Binding())
 	sealed, err := subkeys.Seal(wrapped, metadata())
@@ -50,8 +51,9 @@ func TestWhatIsSealedOpensAfterEncodingAndParsing(t *testing.T) {
 	assert.Equal(t, metadata(), opened)
 }
 
-// The subkeys are part of the format: RFC 5869 written out again, with nothing but HMAC.
-func TestSubkeysAreHKDFOfTheRecordingKeyLabelAndBinding(t *testing.T) {
+// TestSubkeysAreHKDFOfKeyLabelAndBinding holds the subkeys to the format. It derives them by RFC 5869 from HMAC
+// alone.
+func TestSubkeysAreHKDFOfKeyLabelAndBinding(t *testing.T) {
 	id, key := newID(), keys.NewRecordingKey()
 	derive := func(label string) []byte {
 		extract := hmac.New(sha256.New, make([]byte, sha256.Size))
@@ -67,41 +69,54 @@ func TestSubkeysAreHKDFOfTheRecordingKeyLabelAndBinding(t *testing.T) {
 	assert.Equal(t, derive("commitment"), sealed.Commitment[:])
 }
 
-func TestAnEnvelopeOpensWithItsOwnKeyAndBindingOnly(t *testing.T) {
+func TestEnvelopeOpensOnlyWithItsKeyAndBinding(t *testing.T) {
 	id, key := newID(), keys.NewRecordingKey()
 	sealed, err := envelope.DeriveKeys(key, id.Binding()).Seal(wrapped, metadata())
 	require.NoError(t, err)
+	t.Run("another key", func(t *testing.T) {
+		_, err := envelope.DeriveKeys(keys.NewRecordingKey(), id.Binding()).Open(sealed)
+		require.ErrorIs(t, err, envelope.ErrCommitment)
+	})
+	t.Run("another binding", func(t *testing.T) {
+		_, err := envelope.DeriveKeys(key, newID().Binding()).Open(sealed)
+		require.ErrorIs(t, err, envelope.ErrCommitment)
+	})
+}
 
-	_, err = envelope.DeriveKeys(keys.NewRecordingKey(), id.Binding()).Open(sealed)
-	require.ErrorIs(t, err, envelope.ErrCommitment)
-	_, err = envelope.DeriveKeys(key, newID().Binding()).Open(sealed)
-	require.ErrorIs(t, err, envelope.ErrCommitment)
-
-	// Even with the commitment replaced by that of another key or recording, nothing opens.
+func TestAlteredEnvelopesAreRefused(t *testing.T) {
+	id, key := newID(), keys.NewRecordingKey()
+	subkeys := envelope.DeriveKeys(key, id.Binding())
+	sealed, err := subkeys.Seal(wrapped, metadata())
+	require.NoError(t, err)
 	other, err := envelope.DeriveKeys(key, newID().Binding()).Seal(wrapped, metadata())
 	require.NoError(t, err)
-	forged := sealed
-	forged.Commitment = other.Commitment
-	_, err = envelope.DeriveKeys(key, id.Binding()).Open(forged)
-	require.ErrorIs(t, err, envelope.ErrCommitment)
-	forged = sealed
-	forged.Sealed = other.Sealed
-	_, err = envelope.DeriveKeys(key, id.Binding()).Open(forged)
-	require.ErrorIs(t, err, envelope.ErrMetadata)
+
+	t.Run("commitment of another recording", func(t *testing.T) {
+		forged := sealed
+		forged.Commitment = other.Commitment
+		_, err := subkeys.Open(forged)
+		require.ErrorIs(t, err, envelope.ErrCommitment)
+	})
+	refused := func(name string, metadata []byte) {
+		t.Run(name, func(t *testing.T) {
+			forged := sealed
+			forged.Sealed = metadata
+			_, err := subkeys.Open(forged)
+			require.ErrorIs(t, err, envelope.ErrMetadata)
+		})
+	}
+	refused("metadata of another recording", other.Sealed)
 	for i := range sealed.Sealed {
-		forged.Sealed = bytes.Clone(sealed.Sealed)
-		forged.Sealed[i] ^= 0x80
-		_, err = envelope.DeriveKeys(key, id.Binding()).Open(forged)
-		require.ErrorIs(t, err, envelope.ErrMetadata, "byte %d", i)
+		flipped := bytes.Clone(sealed.Sealed)
+		flipped[i] ^= 0x80
+		refused(fmt.Sprintf("metadata with byte %d flipped", i), flipped)
 	}
 	for _, length := range []int{0, 1, 12, 27, 28, len(sealed.Sealed) - 1} {
-		forged.Sealed = sealed.Sealed[:length]
-		_, err = envelope.DeriveKeys(key, id.Binding()).Open(forged)
-		require.ErrorIs(t, err, envelope.ErrMetadata, "cut to %d", length)
+		refused(fmt.Sprintf("metadata cut to %d bytes", length), sealed.Sealed[:length])
 	}
 }
 
-// hostile are texts that are nearly an envelope.
+// hostile returns texts that are not envelopes. Most of them nearly are.
 func hostile(t testing.TB) map[string]string {
 	sealed, err := envelope.DeriveKeys(keys.NewRecordingKey(), newID().Binding()).Seal(wrapped, metadata())
 	require.NoError(t, err)
@@ -151,7 +166,7 @@ func hostile(t testing.TB) map[string]string {
 	}
 }
 
-func TestAnythingButTheCanonicalFormIsRefused(t *testing.T) {
+func TestOnlyTheCanonicalFormIsAccepted(t *testing.T) {
 	for name, text := range hostile(t) {
 		t.Run(name, func(t *testing.T) {
 			_, err := envelope.Parse([]byte(text))
@@ -160,14 +175,20 @@ func TestAnythingButTheCanonicalFormIsRefused(t *testing.T) {
 	}
 }
 
-func TestAnotherVersionIsNamed(t *testing.T) {
-	for _, text := range []string{`{"version":2,"id":"x","something":"new"}`, `{"version":-1}`, `{"version":0}`} {
-		_, err := envelope.Parse([]byte(text))
-		assert.ErrorIs(t, err, envelope.ErrVersion, text)
+func TestOtherVersionsReturnErrVersion(t *testing.T) {
+	for name, text := range map[string]string{
+		"2":  `{"version":2,"id":"x","something":"new"}`,
+		"-1": `{"version":-1}`,
+		"0":  `{"version":0}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := envelope.Parse([]byte(text))
+			assert.ErrorIs(t, err, envelope.ErrVersion)
+		})
 	}
 }
 
-func TestTheLargestMetadataFitsTheLargestEnvelope(t *testing.T) {
+func TestLargestMetadataFitsTheLargestEnvelope(t *testing.T) {
 	subkeys := envelope.DeriveKeys(keys.NewRecordingKey(), newID().Binding())
 	m := metadata()
 	encoded, err := json.Marshal(m)
@@ -189,7 +210,7 @@ func TestTheLargestMetadataFitsTheLargestEnvelope(t *testing.T) {
 	require.NoError(t, metadata().Fits())
 }
 
-func TestTheEnvelopesSizeDoesNotTellTheLengthOfATitle(t *testing.T) {
+func TestEnvelopeSizeHidesTheLengthOfATitle(t *testing.T) {
 	subkeys := envelope.DeriveKeys(keys.NewRecordingKey(), newID().Binding())
 	sizes := map[int]bool{}
 	for length := range 256 {
@@ -202,11 +223,13 @@ func TestTheEnvelopesSizeDoesNotTellTheLengthOfATitle(t *testing.T) {
 	assert.LessOrEqual(t, len(sizes), 2)
 }
 
-func TestNothingOfTheMetadataIsInClear(t *testing.T) {
+func TestMetadataIsNotReadableInTheEnvelope(t *testing.T) {
 	sealed, err := envelope.DeriveKeys(keys.NewRecordingKey(), newID().Binding()).Seal(wrapped, metadata())
 	require.NoError(t, err)
 	for _, word := range []string{"video", "Follow", "2026", "ward", "7b"} {
-		assert.NotContains(t, string(sealed.Sealed), word)
+		t.Run(word, func(t *testing.T) {
+			assert.NotContains(t, string(sealed.Sealed), word)
+		})
 	}
 }
 
@@ -222,7 +245,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What is accepted is what would be written.
+		// Parse accepts only what Encode writes.
 		require.Equal(t, text, parsed.Encode())
 	})
 }
