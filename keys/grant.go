@@ -11,12 +11,12 @@ import (
 	"unicode/utf8"
 )
 
-// Purpose says why a recording is opened: a code of HL7's PurposeOfUse value set
-// (https://terminology.hl7.org/ValueSet-v3-PurposeOfUse.html), 1 to 32 characters out of A-Z, 0-9
-// and "-". Codes of that set that are not listed here may be used too.
+// Purpose is the reason for opening a recording: a code of HL7's PurposeOfUse value set
+// (https://terminology.hl7.org/ValueSet-v3-PurposeOfUse.html), 1 to 32 characters of A-Z, 0-9
+// and "-". Any code of that set may be used, also those that are not listed here.
 type Purpose string
 
-// The purposes that a consultation's recording is most often opened for.
+// The most common purposes for opening a consultation's recording.
 const (
 	Treatment        Purpose = "TREAT"
 	EmergencyAccess  Purpose = "ETREAT"
@@ -29,7 +29,7 @@ const (
 	Research         Purpose = "HRESCH"
 )
 
-// The bounds of what a grant may carry.
+// The bounds of a grant's options.
 const (
 	MinGrantTTL     = time.Second
 	MaxGrantTTL     = 24 * time.Hour
@@ -39,29 +39,29 @@ const (
 	MaxRequestIDLen = 128 // bytes
 )
 
-// GrantOptions say who asked for a grant, why, and for how long.
+// GrantOptions state who will use a grant, why, and for how long.
 type GrantOptions struct {
 	// TTL is how long the grant lasts, from [MinGrantTTL] to [MaxGrantTTL]. Required.
 	TTL time.Duration
 
 	// Subject is who will use the grant, in the application's own terms: a clinician's or a
-	// patient's account. It stands in clear in the audit log, so it must not be a patient
+	// patient's account. It appears in clear in the audit log, so it must not be a patient
 	// identifier. 1 to [MaxSubjectLen] bytes of printable UTF-8. Required.
 	Subject string
 
-	// Purpose is why. Required.
+	// Purpose is why the grant will be used. Required.
 	Purpose Purpose
 
-	// RequestID ties the grant to the application's own request or case. At most [MaxRequestIDLen]
-	// bytes of printable UTF-8. Optional.
+	// RequestID links the grant to the application's own request or case. At most
+	// [MaxRequestIDLen] bytes of printable UTF-8. Optional.
 	RequestID string
 
-	// MaxUses is how many times the grant can be presented, refused attempts and a revocation by
-	// its holder included; 0 means as often as wanted within the TTL. At most [MaxGrantUses].
+	// MaxUses is how often the grant can be presented, from 0 to [MaxGrantUses]. Refused attempts
+	// and a revocation by the holder count. 0 means without a limit within the TTL.
 	MaxUses int
 }
 
-// Validate returns [ErrInvalidGrantOptions], saying what is out of bounds.
+// Validate returns [ErrInvalidGrantOptions] with the reason if an option is missing or out of bounds.
 func (o GrantOptions) Validate() error {
 	switch {
 	case o.TTL < MinGrantTTL || o.TTL > MaxGrantTTL:
@@ -87,32 +87,32 @@ func printable(text string, maxLen int) bool {
 		!strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// Grant is the right to open one patient's recordings for a short time. Whoever holds it has that
-// right: keep it where session secrets are kept. It prints as "REDACTED" through fmt, slog and
-// encoding/json; [Grant.Reveal] takes it elsewhere.
+// Grant is the right to open one patient's recordings for a short time. Anyone who has the grant has
+// that right, so store it like a session secret. It prints as "REDACTED" through fmt, slog and
+// encoding/json; [Grant.Reveal] returns its text.
 //
-// What it says about itself (its KeyID, subject, times) is for listing and for reports. What it
-// opens is decided by the keyring that issued it, which does not look at these fields. Nobody checks
-// them, so a grant must not pass through the hands of those it is about: keep it on the server, or in a
-// cookie that is encrypted and authenticated.
+// Its details (KeyID, subject, times) are for listings and reports. The keyring that issued the
+// grant decides what it opens, by its token alone. The details are not authenticated, and a user who
+// holds the text of a grant can change them: keep grants on the server, or in a cookie that is
+// encrypted and authenticated.
 //
 // The zero Grant is not valid.
 type Grant struct {
 	details GrantDetails
-	token   *string // a pointer, because fmt asks no method of what is in an unexported field
+	token   *string // a pointer, because fmt prints an unexported field without calling its methods
 }
 
 // GrantDetails are the parts of a grant that are not secret.
 type GrantDetails struct {
 	KeyID     KeyID     `json:"key_id"`               // the patient's pseudonym
 	Accessor  string    `json:"accessor"`             // the handle by which a [Revoker] ends the grant
-	Expires   time.Time `json:"expires"`              // when it ends by itself
-	Subject   string    `json:"subject"`              // who uses it
+	Expires   time.Time `json:"expires"`              // when the grant ends by itself
+	Subject   string    `json:"subject"`              // who uses the grant
 	Purpose   Purpose   `json:"purpose"`              // why
 	RequestID string    `json:"request_id,omitempty"` // the application's own reference
 }
 
-// NewGrant composes a grant from its details and its secret token. Keyrings call it.
+// NewGrant returns a grant with these details and this secret token. Keyrings call it.
 func NewGrant(details GrantDetails, token string) Grant {
 	return Grant{details, &token}
 }
@@ -120,7 +120,7 @@ func NewGrant(details GrantDetails, token string) Grant {
 // Details returns the parts of the grant that are not secret.
 func (g Grant) Details() GrantDetails { return g.details }
 
-// KeyID returns the pseudonym of the patient whose recordings the grant is for.
+// KeyID returns the pseudonym of the grant's patient.
 func (g Grant) KeyID() KeyID { return g.details.KeyID }
 
 // Accessor returns the handle by which a [Revoker] can end the grant. It opens nothing.
@@ -129,10 +129,10 @@ func (g Grant) Accessor() string { return g.details.Accessor }
 // Expires returns when the grant ends by itself.
 func (g Grant) Expires() time.Time { return g.details.Expires }
 
-// IsZero tells whether the grant is the zero value, which opens nothing.
+// IsZero reports whether the grant has no token, as the zero Grant. Such a grant opens nothing.
 func (g Grant) IsZero() bool { return g.Token() == "" }
 
-// Token returns the secret with which the keyring that issued the grant knows it. Keyrings call it.
+// Token returns the secret by which the keyring that issued the grant recognizes it. Keyrings call it.
 func (g Grant) Token() string {
 	if g.token == nil {
 		return ""
@@ -140,7 +140,7 @@ func (g Grant) Token() string {
 	return *g.token
 }
 
-// MaxGrantLen is the length, in bytes, that the text of a grant may have.
+// MaxGrantLen is the maximum length of a grant's text, in bytes.
 const MaxGrantLen = 8192
 
 const grantPrefix = "recvault-grant-1."
@@ -150,7 +150,7 @@ type grantText struct {
 	Token string `json:"token"`
 }
 
-// Reveal returns the grant as text, secret and all, for [ParseGrant] to read in another process.
+// Reveal returns the grant as text, for [ParseGrant] in another process. The text includes the secret.
 func (g Grant) Reveal() string {
 	raw, err := json.Marshal(grantText{g.details, g.Token()})
 	if err != nil {
@@ -159,9 +159,9 @@ func (g Grant) Reveal() string {
 	return grantPrefix + base64.RawURLEncoding.EncodeToString(raw)
 }
 
-// ParseGrant reads what [Grant.Reveal] wrote. It returns [ErrInvalidGrant] for anything else. It
-// does not tell whether the grant is still valid: the keyring decides that. Whether its details are true
-// nobody does.
+// ParseGrant reads the text that [Grant.Reveal] wrote, and returns [ErrInvalidGrant] for any other.
+// It does not check whether the grant is still valid; the keyring does so at each use. The details
+// are not authenticated.
 func ParseGrant(text string) (Grant, error) {
 	encoded, ok := strings.CutPrefix(text, grantPrefix)
 	if !ok || len(text) > MaxGrantLen {
@@ -174,8 +174,8 @@ func ParseGrant(text string) (Grant, error) {
 	var parsed grantText
 	err = json.Unmarshal(raw, &parsed)
 	grant := NewGrant(parsed.GrantDetails, parsed.Token)
-	// The decoders let through line breaks, white space, and names that are unknown, repeated or in
-	// capitals. Only encoding again tells that the text is the one that Reveal wrote.
+	// The decoders accept line breaks, white space, and names that are unknown, repeated or in
+	// capitals. Encoding the grant again detects any text that Reveal would not have written.
 	if err != nil || grant.KeyID().IsZero() || grant.IsZero() || grant.Reveal() != text {
 		return Grant{}, fmt.Errorf("%w: it is damaged or incomplete", ErrInvalidGrant)
 	}
@@ -186,19 +186,19 @@ const redacted = "REDACTED"
 
 func writeRedacted(s fmt.State) { _, _ = s.Write([]byte(redacted)) }
 
-// Format implements fmt.Formatter. It prints no part of the grant.
+// Format implements fmt.Formatter. It prints "REDACTED".
 func (Grant) Format(s fmt.State, _ rune) { writeRedacted(s) }
 
-// String prints no part of the grant.
+// String returns "REDACTED".
 func (Grant) String() string { return redacted }
 
-// GoString implements fmt.GoStringer. It prints no part of the grant.
+// GoString implements fmt.GoStringer. It returns "REDACTED".
 func (Grant) GoString() string { return redacted }
 
 // MarshalText implements encoding.TextMarshaler. It reveals no part of the grant.
 func (Grant) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// MarshalJSON implements json.Marshaler. It reveals no part of the grant.
+// MarshalJSON implements json.Marshaler. It returns "REDACTED".
 func (Grant) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
 
 // LogValue implements slog.LogValuer. It reveals no part of the grant.

@@ -1,16 +1,18 @@
-// Package keys names what a keyring is asked for and who may ask it: patients and their pseudonyms,
-// recording keys and how they are wrapped, grants, and one small interface for each role that a
+// Package keys defines what a keyring does and who may ask for it: patients and their pseudonyms,
+// recording keys and their wrapped form, grants, and one small interface for each role that a
 // deployment can hold separately.
+//
+// Most callers need four names: [Patient], [Grant], [GrantOptions] and the errors. Package vault
+// handles recording keys and their wrapping.
 //
 // Two keyrings implement every role: [github.com/recvault/recvault/keys/transit] on HashiCorp
 // Vault's Transit engine, and [github.com/recvault/recvault/keys/local] in a directory, for
-// development and single hosts. The conformance suite in keys/keystest is what makes a keyring
-// right.
+// development and single hosts. A keyring is correct if it passes the conformance suite in
+// [github.com/recvault/recvault/keys/keystest].
 //
-// Every method of these interfaces returns [ErrInvalidKeyID] for the zero KeyID and the zero Binding.
-//
-// Most callers meet four names: [Patient], [Grant], [GrantOptions] and the errors. A recording's key
-// and its wrapping are handled by package vault.
+// Two rules hold for every method of the interfaces below. A method that takes a [KeyID] or a
+// [Binding] returns [ErrInvalidKeyID] for the zero value. A method whose context has already ended
+// changes nothing and returns the context's error.
 package keys
 
 import (
@@ -18,11 +20,11 @@ import (
 	"time"
 )
 
-// Enroller gives patients their envelope key.
+// Enroller creates the envelope keys of patients.
 type Enroller interface {
-	// Enrol makes the patient's envelope key, if it does not exist, and returns the KeyID that names
-	// it. Enrolling twice is not an error and changes nothing. Enrolling an erased patient makes a
-	// new key; what was wrapped under the old one stays lost.
+	// Enrol creates the patient's envelope key if there is none, and returns the KeyID that names
+	// it. Enrolling again is not an error and changes nothing. Enrolling an erased patient creates
+	// a new key; what was wrapped under the old one stays unreadable.
 	//
 	// Errors: [ErrInvalidPatient], [ErrDenied], [ErrUnavailable].
 	Enrol(ctx context.Context, patient Patient) (KeyID, error)
@@ -30,13 +32,13 @@ type Enroller interface {
 
 // Wrapper is the writer's role: it wraps recording keys and cannot unwrap them.
 type Wrapper interface {
-	// KeyID returns the patient's pseudonym. It does not tell whether the patient is enrolled.
+	// KeyID returns the patient's pseudonym, whether or not the patient is enrolled.
 	//
 	// Errors: [ErrInvalidPatient], [ErrDenied], [ErrUnavailable].
 	KeyID(ctx context.Context, patient Patient) (KeyID, error)
 
 	// Wrap encrypts a recording key under the newest version of the envelope key that the binding
-	// names, so that it can be unwrapped for that binding only. It never makes an envelope key.
+	// names. The result unwraps for that binding only. Wrap never creates an envelope key.
 	//
 	// Errors: [ErrNotEnrolled], [ErrErased], [ErrDenied], [ErrUnavailable].
 	Wrap(ctx context.Context, binding Binding, key *RecordingKey) (WrappedKey, error)
@@ -45,32 +47,35 @@ type Wrapper interface {
 // Unwrapper is what a grant's holder can do. An implementation uses the grant's own authority and
 // none of its own.
 type Unwrapper interface {
-	// Unwrap decrypts a wrapped recording key for its binding. Whether the grant fits is decided by
-	// whoever keeps the keys, never by the caller's process: a grant for another patient is presented
-	// there all the same, so that the attempt is on record. Each call takes one of the grant's uses,
-	// and another if a request must be repeated because its answer was lost.
+	// Unwrap decrypts a wrapped recording key for its binding. The service that keeps the keys
+	// decides whether the grant fits. An implementation presents a grant for another patient to
+	// that service too, so that the attempt is recorded there. Each call takes one of the grant's
+	// uses, and another one if a request is repeated because its answer was lost.
 	//
-	// Errors: [ErrDenied] when the grant is for another patient; [ErrInvalidGrant], which is also
-	// ErrDenied, when it is expired, revoked or used up; ErrInvalidGrant alone when it is
-	// malformed; [ErrIntegrity] when the key was not wrapped for this binding, or was altered, and
-	// together with [ErrInvalidWrappedKey] when it is no wrapped key at all; [ErrRetired] when it was
-	// wrapped under a version that no longer unwraps; [ErrNotEnrolled],
-	// [ErrErased], [ErrUnavailable]. A keyring may take another use of the grant to tell
-	// ErrNotEnrolled from ErrErased; with none left it answers ErrNotEnrolled.
+	// Errors:
+	//   - [ErrDenied]: the grant is for another patient.
+	//   - [ErrInvalidGrant] together with ErrDenied: the grant is expired, revoked or used up.
+	//   - ErrInvalidGrant alone: the grant is malformed.
+	//   - [ErrIntegrity]: the key was altered, or was wrapped for another binding. Text that is not
+	//     a wrapped key at all gives [ErrInvalidWrappedKey] as well.
+	//   - [ErrRetired]: the key was wrapped under a version that no longer unwraps.
+	//   - [ErrNotEnrolled], [ErrErased]. A keyring may take another use of the grant to find out
+	//     which of the two applies; if none is left it returns ErrNotEnrolled.
+	//   - [ErrUnavailable].
 	Unwrap(ctx context.Context, grant Grant, binding Binding, wrapped WrappedKey) (*RecordingKey, error)
 
-	// RevokeSelf ends the grant, at once and for everybody who holds a copy: what a logout calls.
+	// RevokeSelf ends the grant and every copy of it, at once. A logout calls it.
 	//
-	// Errors: [ErrInvalidGrant] when it had already ended, [ErrUnavailable].
+	// Errors: [ErrInvalidGrant] if it had already ended, [ErrUnavailable].
 	RevokeSelf(ctx context.Context, grant Grant) error
 }
 
-// Granter issues grants. It belongs in the one place that decides who may see what, never in the
-// process that lists and serves recordings: whoever holds it can open any patient's recordings.
+// Granter issues grants. Its holder can open any patient's recordings, so it belongs in the one
+// place that decides who may see what, never in the process that lists and serves recordings.
 type Granter interface {
-	// Issue makes a grant for the patient's recordings. A keyring may shorten the TTL to its own
-	// maximum: [Grant.Expires] tells. It does not tell whether the patient is enrolled. A grant whose
-	// answer was lost on the way is known to nobody and ends with its TTL.
+	// Issue creates a grant for the patient's recordings, whether or not the patient is enrolled. A
+	// keyring may shorten the TTL to its own maximum; [Grant.Expires] returns the actual end. If the
+	// answer is lost on its way to the caller, the grant ends with its TTL and nobody has it.
 	//
 	// Errors: [ErrInvalidPatient], [ErrInvalidGrantOptions], [ErrDenied], [ErrUnavailable].
 	Issue(ctx context.Context, patient Patient, options GrantOptions) (Grant, error)
@@ -78,16 +83,16 @@ type Granter interface {
 
 // Revoker ends grants that it does not hold.
 type Revoker interface {
-	// Revoke ends the grant with this accessor ([Grant.Accessor]). A grant that is unknown or has
-	// already ended gives [ErrInvalidGrant].
+	// Revoke ends the grant with this accessor ([Grant.Accessor]). It returns [ErrInvalidGrant] for
+	// a grant that is unknown or has already ended.
 	//
 	// Errors: ErrInvalidGrant, [ErrDenied], [ErrUnavailable].
 	Revoke(ctx context.Context, accessor string) error
 }
 
-// Rotator renews envelope keys and re-wraps under them without ever seeing a key.
+// Rotator rotates envelope keys and rewraps recording keys. It never sees either kind of key.
 type Rotator interface {
-	// Rotate adds a version to an envelope key. New wraps use it; older ones stay readable.
+	// Rotate adds a version to an envelope key. New wraps use it; older versions still unwrap.
 	//
 	// Errors: [ErrNotEnrolled], [ErrErased], [ErrDenied], [ErrUnavailable].
 	Rotate(ctx context.Context, id KeyID) error
@@ -97,36 +102,36 @@ type Rotator interface {
 	// Errors: [ErrNotEnrolled], [ErrErased], [ErrDenied], [ErrUnavailable].
 	Versions(ctx context.Context, id KeyID) (Versions, error)
 
-	// Rewrap re-encrypts wrapped recording keys of one patient under the newest version of the
-	// envelope key. The results are in the order of the items; each has its own error, which is
-	// [ErrIntegrity] for a key that was not wrapped for its binding. Any number of items may be
-	// given; an implementation cuts them into batches. A binding of another patient gives
-	// ErrIntegrity too, and so does the zero Binding.
+	// Rewrap encrypts wrapped recording keys of one patient again, under the newest version of the
+	// envelope key. It takes any number of items; an implementation cuts them into batches. The
+	// results are in the order of the items, and each has its own error: [ErrIntegrity] for a key
+	// that was not wrapped for its binding, for another patient's binding and for the zero Binding,
+	// and [ErrRetired] for a key wrapped under a version that no longer unwraps.
 	//
 	// Errors: [ErrNotEnrolled], [ErrErased], [ErrDenied], [ErrUnavailable]. With an error there are
 	// no results.
 	Rewrap(ctx context.Context, id KeyID, items []RewrapItem) ([]RewrapResult, error)
 }
 
-// Retirer ends the use of old versions of envelope keys, and can bring them back. Raising and
-// lowering are two methods, so that a job with an outdated view cannot undo a retirement unawares.
+// Retirer ends the use of old versions of envelope keys, and can bring them back. These are two
+// methods, so that a job that acts on outdated versions cannot undo a retirement by mistake.
 type Retirer interface {
 	// Versions is as in [Rotator].
 	Versions(ctx context.Context, id KeyID) (Versions, error)
 
-	// Retire sees to it that no version below oldest unwraps or can be wrapped anew: both then give
-	// [ErrRetired]. Where older ones are retired already it changes nothing; it never brings a
-	// version back. Wrapping goes on with the newest version, which cannot be retired. Whatever must
-	// stay readable has to be wrapped anew before.
+	// Retire retires the versions below oldest: what is wrapped under them no longer unwraps or
+	// rewraps, and both give [ErrRetired]. Versions that are retired already stay so; Retire never
+	// reinstates one. Wrapping goes on with the newest version, which cannot be retired. Rewrap
+	// first whatever must stay readable.
 	//
-	// Errors: [ErrInvalidVersion] when oldest is below 1 or above the newest version;
+	// Errors: [ErrInvalidVersion] if oldest is below 1 or above the newest version;
 	// [ErrNotEnrolled], [ErrErased], [ErrDenied], [ErrUnavailable].
 	Retire(ctx context.Context, id KeyID, oldest int) error
 
-	// Reinstate takes retirements back: the versions from oldest on unwrap again. Those that unwrap
-	// already are left as they are; it never retires a version.
+	// Reinstate undoes retirements: the versions from oldest on unwrap again. Versions that unwrap
+	// already are left as they are; Reinstate never retires one.
 	//
-	// Errors: [ErrInvalidVersion] when oldest is below 1, above the newest version, or was trimmed;
+	// Errors: [ErrInvalidVersion] if oldest is below 1, above the newest version, or trimmed;
 	// [ErrNotEnrolled], [ErrErased], [ErrDenied], [ErrUnavailable].
 	Reinstate(ctx context.Context, id KeyID, oldest int) error
 }
@@ -136,22 +141,22 @@ type Trimmer interface {
 	// Versions is as in [Rotator].
 	Versions(ctx context.Context, id KeyID) (Versions, error)
 
-	// Trim destroys the versions below oldest, and with them whatever is still wrapped under them,
-	// for good. They must have been retired. Where they are destroyed already it changes nothing.
-	// Backups of the keyring keep them until they expire.
+	// Trim destroys the versions below oldest for good, and with them whatever is still wrapped
+	// under them. They must be retired. Trimming versions that are destroyed already changes
+	// nothing. Backups of the keyring keep the versions until the backups expire.
 	//
-	// Errors: [ErrInvalidVersion] when oldest is below 1, or above the oldest version that unwraps;
+	// Errors: [ErrInvalidVersion] if oldest is below 1, or above the oldest version that unwraps;
 	// [ErrNotEnrolled], [ErrErased], [ErrDenied], [ErrUnavailable].
 	Trim(ctx context.Context, id KeyID, oldest int) error
 }
 
 // Eraser destroys envelope keys.
 type Eraser interface {
-	// Erase destroys every version of an envelope key, and with it whatever was wrapped under it,
-	// for good, and leaves a mark by which later calls answer [ErrErased]. Erasing twice is not an
-	// error. Backups of the keyring keep the key until they expire.
+	// Erase destroys every version of an envelope key for good, and with them whatever was wrapped
+	// under them. It leaves a mark, from which later calls return [ErrErased]. Erasing again is not
+	// an error. Backups of the keyring keep the key until the backups expire.
 	//
-	// Errors: [ErrNotEnrolled] when there never was such a key, [ErrDenied], [ErrUnavailable].
+	// Errors: [ErrNotEnrolled] if there never was such a key, [ErrDenied], [ErrUnavailable].
 	Erase(ctx context.Context, id KeyID) error
 }
 
@@ -166,13 +171,13 @@ type Versions struct {
 	Rotated time.Time
 }
 
-// RewrapItem is one recording key to wrap anew.
+// RewrapItem is one recording key to rewrap.
 type RewrapItem struct {
 	Binding Binding
 	Wrapped WrappedKey
 }
 
-// RewrapResult is what became of one RewrapItem: a wrapped key or an error.
+// RewrapResult is the outcome for one RewrapItem: a wrapped key or an error.
 type RewrapResult struct {
 	Wrapped WrappedKey
 	Err     error

@@ -7,17 +7,17 @@ import (
 	"unicode/utf8"
 )
 
-// Patient is the application's own identifier of a patient. It is opaque to recvault: it is turned
-// into a [KeyID] by a keyed hash, is compared byte for byte (no trimming, no case folding) and is
+// Patient is the application's own identifier of a patient. It is opaque to recvault: a keyed hash
+// turns it into a [KeyID], comparison is byte for byte (no trimming, no case folding), and it is
 // stored nowhere.
 //
 // It prints as "REDACTED" through fmt, slog and encoding/json. Convert it with string() to see it.
-// Being a string, it does show where Go asks a value no method: in an unexported field of a struct
-// that fmt prints, under fmt's verbs %p and %w, which are not meant for it, and as the key of a map
-// that encoding/json writes. Do not let it get there.
+// It is a string, so it prints in clear where Go calls no method of a value: in an unexported field
+// of a struct that fmt prints, under fmt's verbs %p and %w, and as the key of a map that
+// encoding/json writes. Keep it out of these places.
 type Patient string
 
-// MaxPatientLen is the length, in bytes, that a patient identifier may have.
+// MaxPatientLen is the maximum length of a patient identifier, in bytes.
 const MaxPatientLen = 256
 
 // Validate returns [ErrInvalidPatient] for an identifier that is empty, longer than [MaxPatientLen]
@@ -44,8 +44,8 @@ func (Patient) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 func (Patient) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // KeyID is a patient's pseudonym: 32 characters of lower-case base32 (RFC 4648, no padding) over the
-// first 20 bytes of an HMAC of the patient's identifier. It names the patient's envelope key, stands
-// in object names and logs, and cannot be turned back without the HMAC's key.
+// first 20 bytes of an HMAC of the patient's identifier. It names the patient's envelope key and
+// appears in object names and logs. Only with the HMAC's key can it be linked to the patient.
 //
 // The zero KeyID is not valid. KeyIDs are comparable.
 type KeyID struct{ text string }
@@ -55,14 +55,14 @@ const KeyIDBytes = 20
 
 var lowerBase32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// NewKeyID makes a KeyID of the first [KeyIDBytes] bytes of an HMAC. It panics if there are fewer.
+// NewKeyID returns the KeyID of the first [KeyIDBytes] bytes of an HMAC. It panics if there are
+// fewer. Keyrings call it.
 func NewKeyID(mac []byte) KeyID {
 	first := [KeyIDBytes]byte(mac) // unlike mac[:KeyIDBytes], reads nothing beyond the length
 	return KeyID{lowerBase32.EncodeToString(first[:])}
 }
 
-// ParseKeyID reads the text of a KeyID. It returns [ErrInvalidKeyID] for anything that
-// [KeyID.String] would not have written.
+// ParseKeyID reads the text that [KeyID.String] wrote, and returns [ErrInvalidKeyID] for any other.
 func ParseKeyID(text string) (KeyID, error) {
 	if !canonical(text, KeyIDBytes) {
 		return KeyID{}, fmt.Errorf("%w: want %d characters of lower-case base32",
@@ -71,13 +71,13 @@ func ParseKeyID(text string) (KeyID, error) {
 	return KeyID{text}, nil
 }
 
-// canonical tells whether text is the one encoding of n bytes.
+// canonical reports whether text is the canonical encoding of n bytes.
 func canonical(text string, n int) bool {
 	if len(text) != lowerBase32.EncodedLen(n) {
 		return false
 	}
-	// DecodeString skips line breaks and ignores the unused low bits of the last character, so only
-	// encoding again tells.
+	// DecodeString skips line breaks and ignores the unused low bits of the last character. Encoding
+	// again detects both.
 	raw, err := lowerBase32.DecodeString(text)
 	return err == nil && lowerBase32.EncodeToString(raw) == text
 }
@@ -85,7 +85,7 @@ func canonical(text string, n int) bool {
 // String returns the text of the KeyID.
 func (id KeyID) String() string { return id.text }
 
-// IsZero tells whether the KeyID is the zero value, which names nothing.
+// IsZero reports whether the KeyID is the zero value, which names no key.
 func (id KeyID) IsZero() bool { return id.text == "" }
 
 // MarshalText implements encoding.TextMarshaler.

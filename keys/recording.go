@@ -10,8 +10,8 @@ import (
 )
 
 // RecordingID names a recording: the patient's KeyID, a dot, and 26 characters of lower-case base32
-// over 16 random bytes. It is what applications hold, log and list. It is not a secret, and whoever
-// has it without a grant has nothing.
+// over 16 random bytes. Applications store, log and list it. It is not a secret: without a grant it
+// opens nothing.
 //
 // The zero RecordingID is not valid. RecordingIDs are comparable.
 type RecordingID struct {
@@ -21,15 +21,15 @@ type RecordingID struct {
 
 const recordingBytes = 16
 
-// NewRecordingID draws the ID of a new recording of one patient.
+// NewRecordingID returns a random ID for a new recording of one patient.
 func NewRecordingID(keyID KeyID) RecordingID {
 	var random [recordingBytes]byte
 	_, _ = rand.Read(random[:]) // never fails: crypto/rand crashes the program instead
 	return RecordingID{keyID, lowerBase32.EncodeToString(random[:])}
 }
 
-// ParseRecordingID reads the text of a recording's ID. It returns [ErrInvalidRecordingID] for
-// anything that [RecordingID.String] would not have written.
+// ParseRecordingID reads the text that [RecordingID.String] wrote, and returns
+// [ErrInvalidRecordingID] for any other.
 func ParseRecordingID(text string) (RecordingID, error) {
 	key, rec, _ := strings.Cut(text, ".")
 	keyID, err := ParseKeyID(key)
@@ -43,13 +43,13 @@ func ParseRecordingID(text string) (RecordingID, error) {
 // KeyID returns the pseudonym of the recording's patient.
 func (id RecordingID) KeyID() KeyID { return id.keyID }
 
-// Rec returns the part of the ID that tells the patient's recordings apart.
+// Rec returns the part of the ID after the dot. It identifies the recording among the patient's.
 func (id RecordingID) Rec() string { return id.rec }
 
 // Binding returns the bytes that tie the recording's key to this patient and this recording.
 func (id RecordingID) Binding() Binding { return Binding{id} }
 
-// IsZero tells whether the ID is the zero value, which names nothing.
+// IsZero reports whether the ID is the zero value, which names no recording.
 func (id RecordingID) IsZero() bool { return id.rec == "" }
 
 // String returns the text of the ID.
@@ -70,12 +70,12 @@ func (id *RecordingID) UnmarshalText(text []byte) (err error) {
 }
 
 // Binding ties a recording key to one patient and one recording. Its text,
-// "recvault/v1/<KeyID>/<rec>", is the context under which the key is wrapped, stands in clear in
-// Vault's audit log, and starts all associated data of the recording. It is injective: no two
-// recordings share one. Make one with [RecordingID.Binding].
+// "recvault/v1/<KeyID>/<rec>", is the context under which the key is wrapped, appears in clear in
+// Vault's audit log, and starts all associated data of the recording. No two recordings share a
+// binding. [RecordingID.Binding] returns it.
 type Binding struct{ id RecordingID }
 
-// KeyID returns the pseudonym of the patient, and so the name of the envelope key.
+// KeyID returns the pseudonym of the patient, which names the envelope key.
 func (b Binding) KeyID() KeyID { return b.id.keyID }
 
 // RecordingID returns the recording that the binding is for.
@@ -97,20 +97,20 @@ const RecordingKeySize = 32
 //
 // The zero RecordingKey is not valid. Copies share one secret.
 type RecordingKey struct {
-	// fmt asks no method of what is in an unexported field, and follows one pointer under some verbs.
-	// It does not follow two.
+	// The pointer is double, because fmt prints an unexported field without calling its methods, and
+	// under some verbs follows one pointer, but never two.
 	secret **[RecordingKeySize]byte
 }
 
-// NewRecordingKey draws a fresh recording key.
+// NewRecordingKey returns a fresh random recording key.
 func NewRecordingKey() *RecordingKey {
 	secret := new([RecordingKeySize]byte)
 	_, _ = rand.Read(secret[:]) // never fails: crypto/rand crashes the program instead
 	return &RecordingKey{&secret}
 }
 
-// RecordingKeyFromBytes copies a recording key. It returns [ErrIntegrity] unless there are exactly
-// [RecordingKeySize] bytes. The caller may wipe its own copy.
+// RecordingKeyFromBytes returns a recording key with a copy of secret, which the caller may then
+// wipe. It returns [ErrIntegrity] unless there are exactly [RecordingKeySize] bytes. Keyrings call it.
 func RecordingKeyFromBytes(secret []byte) (*RecordingKey, error) {
 	if len(secret) != RecordingKeySize {
 		return nil, fmt.Errorf("%w: a recording key has %d bytes, not %d", ErrIntegrity, RecordingKeySize, len(secret))
@@ -120,7 +120,7 @@ func RecordingKeyFromBytes(secret []byte) (*RecordingKey, error) {
 	return &RecordingKey{&copied}, nil
 }
 
-// Bytes returns the secret itself, not a copy: it is gone after [RecordingKey.Wipe].
+// Bytes returns the secret itself, not a copy. [RecordingKey.Wipe] overwrites it.
 func (k *RecordingKey) Bytes() []byte { return (*k.secret)[:] }
 
 // Wipe overwrites the secret with zeroes.
@@ -139,16 +139,16 @@ func (RecordingKey) LogValue() slog.Value { return slog.StringValue(redacted) }
 // "<keyring>:v<version>:<standard base64>". It is not a secret.
 type WrappedKey string
 
-// MaxWrappedKeyLen is the length, in bytes, that a wrapped key may have.
+// MaxWrappedKeyLen is the maximum length of a wrapped key, in bytes.
 const MaxWrappedKeyLen = 1024
 
-// NewWrappedKey composes the text of a wrapped key.
+// NewWrappedKey returns the wrapped key with these parts. Keyrings call it.
 func NewWrappedKey(keyring string, version int, ciphertext []byte) WrappedKey {
 	return WrappedKey(keyring + ":v" + strconv.Itoa(version) + ":" + base64.StdEncoding.EncodeToString(ciphertext))
 }
 
-// Parse takes a wrapped key apart. It returns [ErrInvalidWrappedKey] unless the text is in the one
-// form that [NewWrappedKey] writes and at most [MaxWrappedKeyLen] bytes long.
+// Parse returns the parts of a wrapped key. It returns [ErrInvalidWrappedKey] unless the text is in
+// the form that [NewWrappedKey] writes and at most [MaxWrappedKeyLen] bytes long.
 func (w WrappedKey) Parse() (keyring string, version int, ciphertext []byte, err error) {
 	if len(w) > MaxWrappedKeyLen {
 		return "", 0, nil, fmt.Errorf("%w: it has %d bytes, more than %d", ErrInvalidWrappedKey, len(w), MaxWrappedKeyLen)
@@ -164,8 +164,8 @@ func (w WrappedKey) Parse() (keyring string, version int, ciphertext []byte, err
 	return keyring, version, ciphertext, nil
 }
 
-// Version returns the version of the envelope key that wrapped, counted from 1, with the errors of
-// [WrappedKey.Parse].
+// Version returns the version of the envelope key that wrapped the recording key, counted from 1. It
+// returns the errors of [WrappedKey.Parse].
 func (w WrappedKey) Version() (int, error) {
 	_, version, _, err := w.Parse()
 	return version, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -13,13 +14,13 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// A rec has 26 characters, of which the last holds 3 bits and 2 that must be zero.
+// A rec has 26 characters. The last one encodes 3 bits, and 2 bits that must be zero.
 const (
 	recText       = "recrecrecrecrecrecrecrecre"
 	recordingText = aliceText + "." + recText
 )
 
-func TestRecordingIDSaysPatientAndRecording(t *testing.T) {
+func TestRecordingIDNamesPatientAndRecording(t *testing.T) {
 	id, err := keys.ParseRecordingID(recordingText)
 	require.NoError(t, err)
 	assert.Equal(t, recordingText, id.String())
@@ -48,7 +49,7 @@ func TestNewRecordingIDsDiffer(t *testing.T) {
 	}
 }
 
-func notRecordingIDs() map[string]string {
+func malformedRecordingIDs() map[string]string {
 	bad := map[string]string{
 		"empty":                     "",
 		"a dot":                     ".",
@@ -72,28 +73,30 @@ func notRecordingIDs() map[string]string {
 		"binding":                   "recvault/v1/" + aliceText + "/" + recText,
 		"oversized":                 recordingText + strings.Repeat("a", 1<<20),
 	}
-	// The last character of a rec is one of eight: the others differ in bits that stand for nothing.
+	// The last character of a rec is one of eight. Any other has unused bits that are not zero.
 	for _, last := range "abcdefghijklmnopqrstuvwxyz234567" {
 		if !strings.ContainsRune("aeimquy4", last) {
 			bad["unused bits: "+string(last)] = recordingText[:len(recordingText)-1] + string(last)
 		}
 	}
-	for name, text := range notKeyIDs {
+	for name, text := range malformedKeyIDs {
 		bad["KeyID: "+name] = text + "." + recText
 	}
 	return bad
 }
 
-func TestParseRecordingIDTakesNothingElse(t *testing.T) {
-	for name, text := range notRecordingIDs() {
-		id, err := keys.ParseRecordingID(text)
-		assert.ErrorIs(t, err, keys.ErrInvalidRecordingID, name)
-		assert.True(t, id.IsZero(), name)
-		assert.ErrorIs(t, new(keys.RecordingID).UnmarshalText([]byte(text)), keys.ErrInvalidRecordingID, name)
+func TestParseRecordingIDRejectsMalformedText(t *testing.T) {
+	for name, text := range malformedRecordingIDs() {
+		t.Run(name, func(t *testing.T) {
+			id, err := keys.ParseRecordingID(text)
+			assert.ErrorIs(t, err, keys.ErrInvalidRecordingID)
+			assert.True(t, id.IsZero())
+			assert.ErrorIs(t, new(keys.RecordingID).UnmarshalText([]byte(text)), keys.ErrInvalidRecordingID)
+		})
 	}
 }
 
-func TestRecordingIDGoesThroughJSON(t *testing.T) {
+func TestRecordingIDRoundTripsThroughJSON(t *testing.T) {
 	id, err := keys.ParseRecordingID(recordingText)
 	require.NoError(t, err)
 	encoded, err := json.Marshal(id)
@@ -106,7 +109,7 @@ func TestRecordingIDGoesThroughJSON(t *testing.T) {
 
 func FuzzParseRecordingID(f *testing.F) {
 	f.Add(recordingText)
-	for _, text := range notRecordingIDs() {
+	for _, text := range malformedRecordingIDs() {
 		if len(text) < 100 {
 			f.Add(text)
 		}
@@ -123,23 +126,30 @@ func FuzzParseRecordingID(f *testing.F) {
 	})
 }
 
-func TestRecordingKeyIsCopiedInAndHas32Bytes(t *testing.T) {
+func TestRecordingKeyFromBytesCopies(t *testing.T) {
 	secret := bytes.Repeat([]byte{7}, keys.RecordingKeySize)
 	key, err := keys.RecordingKeyFromBytes(secret)
 	require.NoError(t, err)
 	assert.Equal(t, secret, key.Bytes())
 	clear(secret)
-	assert.Equal(t, bytes.Repeat([]byte{7}, keys.RecordingKeySize), key.Bytes(), "the caller's copy is shared")
+	assert.Equal(t, bytes.Repeat([]byte{7}, keys.RecordingKeySize), key.Bytes(), "the key shares the caller's memory")
+}
 
+func TestRecordingKeyHas32Bytes(t *testing.T) {
 	for _, n := range []int{0, 1, 16, 31, 33, 64} {
-		key, err := keys.RecordingKeyFromBytes(make([]byte, n))
-		assert.ErrorIs(t, err, keys.ErrIntegrity, "%d bytes", n)
-		assert.Nil(t, key)
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			key, err := keys.RecordingKeyFromBytes(make([]byte, n))
+			assert.ErrorIs(t, err, keys.ErrIntegrity)
+			assert.Nil(t, key)
+		})
 	}
+}
+
+func TestNewRecordingKeysDiffer(t *testing.T) {
 	assert.NotEqual(t, keys.NewRecordingKey().Bytes(), keys.NewRecordingKey().Bytes())
 }
 
-func TestWrappedKeyIsTakenApart(t *testing.T) {
+func TestWrappedKeyParseReturnsTheParts(t *testing.T) {
 	ciphertext := []byte("\xfb\xff ciphertext")
 	wrapped := keys.NewWrappedKey("vault", 12, ciphertext)
 	assert.Equal(t, keys.WrappedKey("vault:v12:"+base64.StdEncoding.EncodeToString(ciphertext)), wrapped)
@@ -153,7 +163,7 @@ func TestWrappedKeyIsTakenApart(t *testing.T) {
 	assert.Equal(t, 12, version)
 }
 
-var notWrappedKeys = map[string]string{
+var malformedWrappedKeys = map[string]string{
 	"empty":               "",
 	"colons":              "::",
 	"no keyring":          ":v1:AAAA",
@@ -187,12 +197,14 @@ var notWrappedKeys = map[string]string{
 	"huge":                "vault:v1:" + strings.Repeat("A", 1<<20),
 }
 
-func TestWrappedKeyParseTakesNothingElse(t *testing.T) {
-	for name, text := range notWrappedKeys {
-		_, _, _, err := keys.WrappedKey(text).Parse()
-		assert.ErrorIs(t, err, keys.ErrInvalidWrappedKey, name)
-		_, err = keys.WrappedKey(text).Version()
-		assert.ErrorIs(t, err, keys.ErrInvalidWrappedKey, name)
+func TestWrappedKeyParseRejectsMalformedText(t *testing.T) {
+	for name, text := range malformedWrappedKeys {
+		t.Run(name, func(t *testing.T) {
+			_, _, _, err := keys.WrappedKey(text).Parse()
+			assert.ErrorIs(t, err, keys.ErrInvalidWrappedKey)
+			_, err = keys.WrappedKey(text).Version()
+			assert.ErrorIs(t, err, keys.ErrInvalidWrappedKey)
+		})
 	}
 }
 
@@ -212,7 +224,7 @@ func TestWrappedKeyHasABoundedLength(t *testing.T) {
 func FuzzWrappedKeyParse(f *testing.F) {
 	f.Add("vault:v1:AAAA")
 	f.Add("a:b:v2:v3:AA==")
-	for _, text := range notWrappedKeys {
+	for _, text := range malformedWrappedKeys {
 		if len(text) < 100 {
 			f.Add(text)
 		}

@@ -24,7 +24,7 @@ const (
 	tokenCanary   = "canary-hvs.CAESIJ0"
 )
 
-// keyCanary is a recording key's secret, whose forms in print are looked for too.
+// keyCanary is the secret of a recording key. assertSilent looks for its printed forms too.
 var keyCanary = []byte("canary-recording-key-of-32-bytes")
 
 func secrets(t *testing.T) (keys.Patient, keys.Grant, *keys.RecordingKey) {
@@ -42,7 +42,7 @@ func aliceID(t testing.TB) keys.KeyID {
 	return id
 }
 
-// assertSilent fails if the text holds a canary, in any form that fmt or an encoder gives it.
+// assertSilent fails if the text contains a canary in any form that fmt or an encoder writes.
 func assertSilent(t *testing.T, text, how string) {
 	t.Helper()
 	lower := strings.ToLower(text)
@@ -77,8 +77,8 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		Any     any
 		Pointer *keys.Grant
 	}
-	// fmt asks no method of what is in an unexported field. A Patient there does print: its comment
-	// says so.
+	// fmt prints an unexported field without calling its methods. A Patient there prints in clear, as
+	// its comment warns.
 	type unexported struct {
 		grant   keys.Grant
 		key     *keys.RecordingKey
@@ -142,7 +142,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	}
 }
 
-func TestPatientsDoNotPrintAsKeysOfMaps(t *testing.T) {
+func TestPatientsDoNotPrintAsMapKeys(t *testing.T) {
 	patient, grant, _ := secrets(t)
 	byPatient := map[keys.Patient]keys.Grant{patient: grant}
 	for _, verb := range "vsqxd" {
@@ -151,8 +151,8 @@ func TestPatientsDoNotPrintAsKeysOfMaps(t *testing.T) {
 	}
 }
 
-// Under %p, and %w where it does not belong, fmt asks no method either.
-func TestSecretsDoNotPrintUnderVerbsThatAskNoMethod(t *testing.T) {
+// fmt calls no methods for the verb %p, nor for a %w that has no error.
+func TestSecretsDoNotPrintUnderPointerAndWrapVerbs(t *testing.T) {
 	_, grant, key := secrets(t)
 	for _, value := range []any{
 		grant, &grant, key, *key,
@@ -162,34 +162,38 @@ func TestSecretsDoNotPrintUnderVerbsThatAskNoMethod(t *testing.T) {
 		[]keys.RecordingKey{*key},
 		struct{ Key keys.RecordingKey }{*key},
 	} {
-		for _, format := range []string{"%p", "%#p", "%+p", "%w", "%#w", "%+w"} {
-			assertSilent(t, fmt.Sprintf(format, value), format)
-			assertSilent(t, fmt.Errorf(format, value).Error(), format)
-		}
+		t.Run(fmt.Sprintf("%T", value), func(t *testing.T) {
+			for _, format := range []string{"%p", "%#p", "%+p", "%w", "%#w", "%+w"} {
+				assertSilent(t, fmt.Sprintf(format, value), format)
+				assertSilent(t, fmt.Errorf(format, value).Error(), format)
+			}
+		})
 	}
 }
 
 func TestSecretsPrintAsRedacted(t *testing.T) {
 	patient, grant, key := secrets(t)
 	for _, value := range []any{patient, &patient, grant, &grant, key, *key} {
-		for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-			assert.Equal(t, "REDACTED", fmt.Sprintf(format, value), "%T under %s", value, format)
-		}
-		encoded, err := json.Marshal(value)
-		require.NoError(t, err)
-		assert.Equal(t, `"REDACTED"`, string(encoded), "%T", value)
-		text, err := xml.Marshal(value)
-		require.NoError(t, err)
-		assert.Contains(t, string(text), ">REDACTED<", "%T", value)
-		for handler, line := range logged(value) {
-			assert.Contains(t, line, "REDACTED", "%T in %s", value, handler)
-		}
+		t.Run(fmt.Sprintf("%T", value), func(t *testing.T) {
+			for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+				assert.Equal(t, "REDACTED", fmt.Sprintf(format, value), format)
+			}
+			encoded, err := json.Marshal(value)
+			require.NoError(t, err)
+			assert.Equal(t, `"REDACTED"`, string(encoded))
+			text, err := xml.Marshal(value)
+			require.NoError(t, err)
+			assert.Contains(t, string(text), ">REDACTED<")
+			for handler, line := range logged(value) {
+				assert.Contains(t, line, "REDACTED", handler)
+			}
+		})
 	}
 	assert.Equal(t, "REDACTED", grant.String())
 	assert.Equal(t, "REDACTED", grant.GoString())
 }
 
-// logged returns the value's log lines by handler, given as an attribute, in a group, and bound.
+// logged returns log lines by handler, with the value as an attribute, in a group, and bound to a logger.
 func logged(value any) map[string]string {
 	var text, encoded bytes.Buffer
 	for _, handler := range []slog.Handler{
@@ -202,7 +206,7 @@ func logged(value any) map[string]string {
 	return map[string]string{"slog text": text.String(), "slog JSON": encoded.String()}
 }
 
-func TestWipedKeyIsGone(t *testing.T) {
+func TestWipeOverwritesTheKey(t *testing.T) {
 	key := keys.NewRecordingKey()
 	secret, copied := key.Bytes(), *key
 	require.NotEqual(t, make([]byte, keys.RecordingKeySize), secret)
