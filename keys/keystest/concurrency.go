@@ -15,7 +15,7 @@ import (
 func cancelled(f *fixture) {
 	patient, id := f.enrolled()
 	stranger := f.newPatient()
-	f.rotated(id, 3)
+	f.rotate(id, 3)
 	require.NoError(f, f.Retire(f.Context(), id, 3))
 	grant, rec := f.newGrant(patient), f.newRecording(id)
 	ctx, cancel := context.WithCancel(f.Context())
@@ -45,7 +45,7 @@ func cancelled(f *fixture) {
 		"Trim":      func() error { return f.Trim(ctx, id, 2) },
 		"Erase":     func() error { return f.Erase(ctx, id) },
 	} {
-		assert.ErrorIs(f, call(), context.Canceled, name)
+		f.Run(name, func(f *fixture) { assert.ErrorIs(f, call(), context.Canceled) })
 	}
 
 	f.opens(grant, rec)
@@ -107,7 +107,7 @@ func concurrentEnrolment(f *fixture) {
 	}
 	group.Wait()
 
-	// Had there been two keys, what was wrapped under the first would be lost.
+	// A second key would have replaced the first, and what was wrapped under the first would be lost.
 	grant := f.newGrant(patient)
 	for _, rec := range recs {
 		f.opens(grant, rec)
@@ -132,7 +132,7 @@ func concurrentUses(f *fixture) {
 				case err == nil:
 					opened.Add(1)
 				case !errors.Is(err, keys.ErrInvalidGrant) || !errors.Is(err, keys.ErrDenied):
-					assert.Fail(f, "want a grant that is used up", "%v", err)
+					assert.Fail(f, "the error does not mean that the grant is used up", "%v", err)
 				}
 			}
 		})

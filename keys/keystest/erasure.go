@@ -25,13 +25,13 @@ func erasure(f *fixture) {
 		assert.ErrorIs(f, err, keys.ErrErased, "Versions")
 		results, err := f.Rewrap(f.Context(), id, []keys.RewrapItem{{Binding: rec.binding, Wrapped: rec.wrapped}})
 		assert.ErrorIs(f, err, keys.ErrErased, "Rewrap")
-		assert.Empty(f, results, "there are results beside the error")
+		assert.Empty(f, results, "Rewrap returned results with the error")
 		again, err := f.KeyID(f.Context(), patient)
 		assert.NoError(f, err, "KeyID")
 		assert.Equal(f, id, again)
 	}
 	stillErased()
-	assert.NoError(f, f.Erase(f.Context(), id), "erasing twice")
+	assert.NoError(f, f.Erase(f.Context(), id), "erasing again")
 	stillErased()
 }
 
@@ -44,7 +44,7 @@ func erasureOfOne(f *fixture) {
 	f.opens(f.newGrant(bystander), rec)
 	f.opens(f.newGrant(bystander), f.newRecording(bystanderID))
 
-	// Nor does the mark of an erasure let a stranger's grant be told from its patient's.
+	// Unwrap denies another patient's grant even after the erasure.
 	erased := recording{binding: keys.NewRecordingID(id).Binding(), wrapped: rec.wrapped}
 	f.denied(f.unwrap(f.newGrant(bystander), erased))
 	assert.ErrorIs(f, f.unwrap(f.newGrant(patient), erased), keys.ErrErased)
@@ -62,7 +62,7 @@ func enrolAfterErasure(f *fixture) {
 	_, err = f.Versions(f.Context(), id)
 	require.NoError(f, err)
 
-	assert.ErrorIs(f, f.unwrap(grant, old), keys.ErrIntegrity, "a key that was erased came back")
+	assert.ErrorIs(f, f.unwrap(grant, old), keys.ErrIntegrity, "the erased key came back")
 	results, err := f.Rewrap(f.Context(), id, []keys.RewrapItem{{Binding: old.binding, Wrapped: old.wrapped}})
 	require.NoError(f, err)
 	require.Len(f, results, 1)
@@ -70,7 +70,7 @@ func enrolAfterErasure(f *fixture) {
 
 	f.opens(f.newGrant(patient), f.newRecording(id))
 	require.NoError(f, f.Rotate(f.Context(), id))
-	require.NoError(f, f.Erase(f.Context(), id), "erasing a second time round")
+	require.NoError(f, f.Erase(f.Context(), id), "erasing the new key")
 	_, err = f.tryRecording(id)
 	assert.ErrorIs(f, err, keys.ErrErased)
 }

@@ -1,6 +1,7 @@
 package keystest
 
 import (
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -16,36 +17,37 @@ func grantDetails(f *fixture) {
 	rec := f.newRecording(id)
 	const clockSlack = 2 * time.Second // keyrings count whole seconds
 	for what, options := range map[string]keys.GrantOptions{
-		"the least":      {TTL: time.Minute, Subject: "s", Purpose: "X"},
+		"shortest":       {TTL: time.Minute, Subject: "s", Purpose: "X"},
 		"everything":     {TTL: time.Hour, Subject: "dr-lee", Purpose: keys.BreakTheGlass, RequestID: "case-7", MaxUses: 3},
-		"the greatest":   {TTL: keys.MaxGrantTTL, Subject: strings.Repeat("s", keys.MaxSubjectLen), Purpose: keys.Purpose(strings.Repeat("P", keys.MaxPurposeLen)), RequestID: strings.Repeat("r", keys.MaxRequestIDLen), MaxUses: keys.MaxGrantUses},
+		"longest":        {TTL: keys.MaxGrantTTL, Subject: strings.Repeat("s", keys.MaxSubjectLen), Purpose: keys.Purpose(strings.Repeat("P", keys.MaxPurposeLen)), RequestID: strings.Repeat("r", keys.MaxRequestIDLen), MaxUses: keys.MaxGrantUses},
 		"beyond ASCII":   {TTL: time.Minute, Subject: strings.Repeat("李", keys.MaxSubjectLen/3), Purpose: keys.Research, RequestID: "n° 5"},
-		"characters":     {TTL: time.Minute, Subject: `{{identity}} "q" \ <&>/..*+=,`, Purpose: keys.PatientRequest, RequestID: `%00{"a":1}`},
-		"to be escaped":  {TTL: time.Minute, Subject: strings.Repeat("<", keys.MaxSubjectLen), Purpose: keys.Legal, RequestID: strings.Repeat(">", keys.MaxRequestIDLen)},
+		"punctuation":    {TTL: time.Minute, Subject: `{{identity}} "q" \ <&>/..*+=,`, Purpose: keys.PatientRequest, RequestID: `%00{"a":1}`},
+		"escaped":        {TTL: time.Minute, Subject: strings.Repeat("<", keys.MaxSubjectLen), Purpose: keys.Legal, RequestID: strings.Repeat(">", keys.MaxRequestIDLen)},
 		"odd TTL":        {TTL: 90*time.Second + 123456789, Subject: "s", Purpose: keys.Treatment},
-		"as a wildcard":  {TTL: time.Minute, Subject: "*", Purpose: "-", RequestID: "+"},
+		"wildcards":      {TTL: time.Minute, Subject: "*", Purpose: "-", RequestID: "+"},
 		"the same twice": {TTL: time.Minute, Subject: "dr-lee", Purpose: keys.Treatment, RequestID: "dr-lee"},
 	} {
-		issued := time.Now()
-		grant, err := f.Issue(f.Context(), patient, options)
-		require.NoError(f, err, what)
-		assert.Equal(f, id, grant.KeyID(), what)
-		assert.Equal(f, options.Subject, grant.Details().Subject, what)
-		assert.Equal(f, options.Purpose, grant.Details().Purpose, what)
-		assert.Equal(f, options.RequestID, grant.Details().RequestID, what)
-		assert.NotEmpty(f, grant.Accessor(), what)
-		assert.False(f, grant.IsZero(), what)
-		assert.True(f, grant.Expires().After(time.Now()), what)
-		assert.False(f, grant.Expires().After(issued.Add(options.TTL+clockSlack)), "%s: the grant lasts longer than asked for", what)
-		assert.NotContains(f, grant.Token(), string(patient), what)
-		f.opens(grant, rec)
+		f.Run(what, func(f *fixture) {
+			issued := time.Now()
+			grant, err := f.Issue(f.Context(), patient, options)
+			require.NoError(f, err)
+			assert.Equal(f, id, grant.KeyID())
+			assert.Equal(f, options.Subject, grant.Details().Subject)
+			assert.Equal(f, options.Purpose, grant.Details().Purpose)
+			assert.Equal(f, options.RequestID, grant.Details().RequestID)
+			assert.NotEmpty(f, grant.Accessor())
+			assert.False(f, grant.IsZero())
+			assert.True(f, grant.Expires().After(time.Now()))
+			assert.False(f, grant.Expires().After(issued.Add(options.TTL+clockSlack)), "the grant lasts longer than asked for")
+			assert.NotContains(f, grant.Token(), string(patient))
+			f.opens(grant, rec)
 
-		// A grant can be taken elsewhere, whatever it holds.
-		text := grant.Reveal()
-		require.LessOrEqual(f, len(text), keys.MaxGrantLen, what)
-		taken, err := keys.ParseGrant(text)
-		require.NoError(f, err, what)
-		f.opens(taken, rec)
+			text := grant.Reveal()
+			require.LessOrEqual(f, len(text), keys.MaxGrantLen)
+			parsed, err := keys.ParseGrant(text)
+			require.NoError(f, err)
+			f.opens(parsed, rec)
+		})
 	}
 
 	first, second := f.newGrant(patient), f.newGrant(patient)
@@ -73,15 +75,17 @@ func grantOptionsBounds(f *fixture) {
 		"negative uses":            func(o *keys.GrantOptions) { o.MaxUses = -1 },
 		"too many uses":            func(o *keys.GrantOptions) { o.MaxUses = keys.MaxGrantUses + 1 },
 	} {
-		o := options()
-		spoil(&o)
-		grant, err := f.Issue(f.Context(), patient, o)
-		assert.ErrorIs(f, err, keys.ErrInvalidGrantOptions, what)
-		assert.True(f, grant.IsZero(), "%s: there is a grant beside the error", what)
+		f.Run(what, func(f *fixture) {
+			o := options()
+			spoil(&o)
+			grant, err := f.Issue(f.Context(), patient, o)
+			assert.ErrorIs(f, err, keys.ErrInvalidGrantOptions)
+			assert.True(f, grant.IsZero(), "Issue returned a grant with the error")
+		})
 	}
 }
 
-// grantBeforeEnrolment: a login does not need to know whether there are recordings yet.
+// grantBeforeEnrolment checks that a login can issue a grant before the patient has recordings.
 func grantBeforeEnrolment(f *fixture) {
 	patient := f.newPatient()
 	grant := f.newGrant(patient)
@@ -108,12 +112,12 @@ func otherPatientsGrant(f *fixture) {
 	require.NoError(f, err)
 	f.denied(f.unwrap(bobGrant, recording{binding: keys.NewRecordingID(stranger).Binding(), wrapped: bobRec.wrapped}))
 
-	// Being refused does not end a grant.
+	// A refusal does not end a grant.
 	f.opens(bobGrant, bobRec)
 	f.opens(aliceGrant, aliceRec)
 }
 
-// tamperedDetails: what a grant says about itself decides nothing.
+// tamperedDetails checks that the details of a grant have no effect on what it opens.
 func tamperedDetails(f *fixture) {
 	alice, aliceID := f.enrolled()
 	bob, bobID := f.enrolled()
@@ -124,13 +128,13 @@ func tamperedDetails(f *fixture) {
 	f.denied(f.unwrap(forged, aliceRec))
 	f.opens(forged, bobRec)
 
-	taken, err := keys.ParseGrant(forged.Reveal())
+	parsed, err := keys.ParseGrant(forged.Reveal())
 	require.NoError(f, err)
-	f.denied(f.unwrap(taken, aliceRec))
+	f.denied(f.unwrap(parsed, aliceRec))
 
 	f.opens(keys.NewGrant(keys.GrantDetails{KeyID: aliceID}, aliceGrant.Token()), aliceRec)
 
-	// Ending the forged grant ends the one whose token it carries, not the one it names.
+	// RevokeSelf ends the grant with the forged grant's token, not the one that its details name.
 	require.NoError(f, f.RevokeSelf(f.Context(), forged))
 	f.ended(f.unwrap(bobGrant, bobRec))
 	f.opens(aliceGrant, aliceRec)
@@ -165,17 +169,19 @@ func malformedGrants(f *fixture) {
 		"the revealed grant": grant.Reveal(),
 		"a JWT of no one":    "eyJhbGciOiJub25lIn0.eyJpc3MiOiJyZWN2YXVsdCJ9.",
 	} {
-		spoilt := keys.NewGrant(grant.Details(), malformed)
-		assert.ErrorIs(f, f.unwrap(spoilt, rec), keys.ErrInvalidGrant, "Unwrap: %s", what)
-		assert.ErrorIs(f, f.RevokeSelf(f.Context(), spoilt), keys.ErrInvalidGrant, "RevokeSelf: %s", what)
+		f.Run(what, func(f *fixture) {
+			spoilt := keys.NewGrant(grant.Details(), malformed)
+			assert.ErrorIs(f, f.unwrap(spoilt, rec), keys.ErrInvalidGrant, "Unwrap")
+			assert.ErrorIs(f, f.RevokeSelf(f.Context(), spoilt), keys.ErrInvalidGrant, "RevokeSelf")
+		})
 	}
 	assert.ErrorIs(f, f.unwrap(keys.Grant{}, rec), keys.ErrInvalidGrant, "Unwrap: the zero grant")
 	assert.ErrorIs(f, f.RevokeSelf(f.Context(), keys.Grant{}), keys.ErrInvalidGrant, "RevokeSelf: the zero grant")
 	f.opens(grant, rec)
 }
 
-// nextLetter makes another token of the same form. Changing one character would not do: there are
-// tokens in which some characters stand for nothing secret.
+// nextLetter replaces a letter or digit by its neighbour. Mapped over half a token, it gives another
+// token of the same form. Changing one character is not enough: some do not count in some tokens.
 func nextLetter(r rune) rune {
 	switch {
 	case r == 'z', r == 'Z', r == '9':
@@ -201,7 +207,7 @@ func expiry(f *fixture) {
 		_, refused = f.Unwrap(f.Context(), grant, rec.binding, rec.wrapped)
 		return refused != nil
 	}, 10*time.Second, 20*time.Millisecond, "the grant did not expire")
-	// The keyring set the end before the grant was returned, so it may be a little earlier.
+	// The keyring starts the TTL before it returns the grant, so the end may come a little earlier.
 	assert.False(f, time.Now().Before(grant.Expires().Add(-time.Second)), "the grant ended before it expired")
 	f.ended(refused)
 	f.ended(f.unwrap(shortest, rec))
@@ -218,33 +224,37 @@ func expiry(f *fixture) {
 func revokeByAccessor(f *fixture) {
 	patient, id := f.enrolled()
 	rec := f.newRecording(id)
-	for what, uses := range map[string]int{"without a limit": 0, "with uses left": 5} {
-		o := options()
-		o.MaxUses = uses
-		grant, other := f.newGrantWith(patient, o), f.newGrantWith(patient, o)
-		f.opens(grant, rec)
-		require.NoError(f, f.Revoke(f.Context(), grant.Accessor()), what)
-		f.ended(f.unwrap(grant, rec))
-		f.ended(f.unwrap(grant, rec))
-		assert.ErrorIs(f, f.RevokeSelf(f.Context(), grant), keys.ErrInvalidGrant, what)
-		assert.ErrorIs(f, f.Revoke(f.Context(), grant.Accessor()), keys.ErrInvalidGrant, what)
-		f.opens(other, rec)
+	for what, uses := range map[string]int{"unlimited": 0, "limited": 5} {
+		f.Run(what, func(f *fixture) {
+			o := options()
+			o.MaxUses = uses
+			grant, other := f.newGrantWith(patient, o), f.newGrantWith(patient, o)
+			f.opens(grant, rec)
+			require.NoError(f, f.Revoke(f.Context(), grant.Accessor()))
+			f.ended(f.unwrap(grant, rec))
+			f.ended(f.unwrap(grant, rec))
+			assert.ErrorIs(f, f.RevokeSelf(f.Context(), grant), keys.ErrInvalidGrant)
+			assert.ErrorIs(f, f.Revoke(f.Context(), grant.Accessor()), keys.ErrInvalidGrant)
+			f.opens(other, rec)
+		})
 	}
 }
 
 func revokeByHolder(f *fixture) {
 	patient, id := f.enrolled()
 	rec := f.newRecording(id)
-	for what, uses := range map[string]int{"without a limit": 0, "with uses left": 5} {
-		o := options()
-		o.MaxUses = uses
-		grant, other := f.newGrantWith(patient, o), f.newGrantWith(patient, o)
-		f.opens(grant, rec)
-		require.NoError(f, f.RevokeSelf(f.Context(), grant), what)
-		f.ended(f.unwrap(grant, rec))
-		assert.ErrorIs(f, f.RevokeSelf(f.Context(), grant), keys.ErrInvalidGrant, what)
-		assert.ErrorIs(f, f.Revoke(f.Context(), grant.Accessor()), keys.ErrInvalidGrant, what)
-		f.opens(other, rec)
+	for what, uses := range map[string]int{"unlimited": 0, "limited": 5} {
+		f.Run(what, func(f *fixture) {
+			o := options()
+			o.MaxUses = uses
+			grant, other := f.newGrantWith(patient, o), f.newGrantWith(patient, o)
+			f.opens(grant, rec)
+			require.NoError(f, f.RevokeSelf(f.Context(), grant))
+			f.ended(f.unwrap(grant, rec))
+			assert.ErrorIs(f, f.RevokeSelf(f.Context(), grant), keys.ErrInvalidGrant)
+			assert.ErrorIs(f, f.Revoke(f.Context(), grant.Accessor()), keys.ErrInvalidGrant)
+			f.opens(other, rec)
+		})
 	}
 }
 
@@ -257,21 +267,23 @@ func unknownAccessor(f *fixture) {
 		other = 'b'
 	}
 	for what, unknown := range map[string]string{
-		"empty":           "",
-		"a word":          "accessor",
-		"a character off": string(other) + accessor[1:],
-		"cut":             accessor[:len(accessor)-1],
-		"longer":          accessor + "a",
-		"a path":          "../patients/" + id.String(),
-		"in a folder":     "./" + accessor,
-		"a KeyID":         id.String(),
-		"a line break":    accessor + "\n",
-		"a zero byte":     accessor + "\x00",
-		"a wildcard":      "*",
-		"not UTF-8":       "\xff",
-		"too long":        strings.Repeat("a", 1<<16),
+		"empty":        "",
+		"a word":       "accessor",
+		"one byte off": string(other) + accessor[1:],
+		"cut":          accessor[:len(accessor)-1],
+		"longer":       accessor + "a",
+		"a path":       "../patients/" + id.String(),
+		"in a folder":  "./" + accessor,
+		"a KeyID":      id.String(),
+		"a line break": accessor + "\n",
+		"a zero byte":  accessor + "\x00",
+		"a wildcard":   "*",
+		"not UTF-8":    "\xff",
+		"too long":     strings.Repeat("a", 1<<16),
 	} {
-		assert.ErrorIs(f, f.Revoke(f.Context(), unknown), keys.ErrInvalidGrant, what)
+		f.Run(what, func(f *fixture) {
+			assert.ErrorIs(f, f.Revoke(f.Context(), unknown), keys.ErrInvalidGrant)
+		})
 	}
 	f.opens(grant, rec)
 }
@@ -279,36 +291,38 @@ func unknownAccessor(f *fixture) {
 func copiedGrant(f *fixture) {
 	patient, id := f.enrolled()
 	rec, grant := f.newRecording(id), f.newGrant(patient)
-	taken, err := keys.ParseGrant(grant.Reveal())
+	parsed, err := keys.ParseGrant(grant.Reveal())
 	require.NoError(f, err)
-	assert.Equal(f, grant.KeyID(), taken.KeyID())
-	assert.Equal(f, grant.Accessor(), taken.Accessor())
-	assert.True(f, grant.Expires().Equal(taken.Expires()))
+	assert.Equal(f, grant.KeyID(), parsed.KeyID())
+	assert.Equal(f, grant.Accessor(), parsed.Accessor())
+	assert.True(f, grant.Expires().Equal(parsed.Expires()))
 
-	f.opens(taken, rec)
-	require.NoError(f, f.RevokeSelf(f.Context(), taken))
+	f.opens(parsed, rec)
+	require.NoError(f, f.RevokeSelf(f.Context(), parsed))
 	f.ended(f.unwrap(grant, rec))
-	f.ended(f.unwrap(taken, rec))
+	f.ended(f.unwrap(parsed, rec))
 }
 
 func usedUp(f *fixture) {
 	patient, id := f.enrolled()
 	rec := f.newRecording(id)
 	for _, uses := range []int{1, 3} {
-		o := options()
-		o.MaxUses = uses
-		grant := f.newGrantWith(patient, o)
-		for range uses {
-			f.opens(grant, rec)
-		}
-		f.ended(f.unwrap(grant, rec))
-		f.ended(f.unwrap(grant, rec))
-		assert.ErrorIs(f, f.RevokeSelf(f.Context(), grant), keys.ErrInvalidGrant)
-		assert.ErrorIs(f, f.Revoke(f.Context(), grant.Accessor()), keys.ErrInvalidGrant)
+		f.Run(strconv.Itoa(uses), func(f *fixture) {
+			o := options()
+			o.MaxUses = uses
+			grant := f.newGrantWith(patient, o)
+			for range uses {
+				f.opens(grant, rec)
+			}
+			f.ended(f.unwrap(grant, rec))
+			f.ended(f.unwrap(grant, rec))
+			assert.ErrorIs(f, f.RevokeSelf(f.Context(), grant), keys.ErrInvalidGrant)
+			assert.ErrorIs(f, f.Revoke(f.Context(), grant.Accessor()), keys.ErrInvalidGrant)
+		})
 	}
 }
 
-// refusedAttemptTakesUse: somebody who tries their way through a leaked list uses their grant up.
+// refusedAttemptTakesUse checks that a user who tries a leaked list of recordings uses up the grant.
 func refusedAttemptTakesUse(f *fixture) {
 	_, aliceID := f.enrolled()
 	bob, bobID := f.enrolled()

@@ -34,12 +34,12 @@ func pseudonyms(f *fixture) {
 	assert.ErrorIs(f, err, keys.ErrNotEnrolled, "asking for a pseudonym enrolled the patient")
 }
 
-// similarPatients: identifiers are compared byte for byte, and none of their bytes mean anything.
+// similarPatients checks that identifiers are compared byte for byte, and that no byte has a meaning.
 func similarPatients(f *fixture) {
 	text := "Émile/" + rand.Text()
 	seen := make(map[keys.KeyID]string)
 	for what, similar := range map[string]string{
-		"as it is":         text,
+		"unchanged":        text,
 		"lower case":       strings.ToLower(text),
 		"upper case":       strings.ToUpper(text),
 		"decomposed":       strings.Replace(text, "É", "E\u0301", 1),
@@ -58,15 +58,17 @@ func similarPatients(f *fixture) {
 		"quotes":           `"` + text + `"`,
 		"byte order mark":  "\ufeff" + text,
 	} {
-		f.watch.secret("patient identifier", []byte(similar))
-		id, err := f.Enrol(f.Context(), keys.Patient(similar))
-		require.NoError(f, err, what)
-		assert.Empty(f, seen[id], "%q is the same patient as this", what)
-		seen[id] = what
+		f.Run(what, func(f *fixture) {
+			f.watch.secret("patient identifier", []byte(similar))
+			id, err := f.Enrol(f.Context(), keys.Patient(similar))
+			require.NoError(f, err)
+			assert.Empty(f, seen[id], "two identifiers are the same patient")
+			seen[id] = what
 
-		again, err := f.KeyID(f.Context(), keys.Patient(similar))
-		require.NoError(f, err, what)
-		assert.Equal(f, id, again, what)
+			again, err := f.KeyID(f.Context(), keys.Patient(similar))
+			require.NoError(f, err)
+			assert.Equal(f, id, again)
+		})
 	}
 }
 
@@ -88,7 +90,7 @@ func enrolTwice(f *fixture) {
 	require.NoError(f, err)
 	assert.Equal(f, id, again)
 
-	f.hasVersions(id, 2, 1, 1) // enrolling again did not change the versions
+	f.hasVersions(id, 2, 1, 1) // the second Enrol did not change the versions
 	f.opens(f.newGrant(patient), rec)
 }
 
@@ -104,11 +106,13 @@ func invalidPatients(f *fixture) {
 		"surrogate": keys.Patient(canary + "\xed\xa0\x80"),
 		"overlong":  keys.Patient(canary + "\xc0\xaf"),
 	} {
-		_, err := f.Enrol(f.Context(), patient)
-		assert.ErrorIs(f, err, keys.ErrInvalidPatient, "Enrol: %s", what)
-		_, err = f.KeyID(f.Context(), patient)
-		assert.ErrorIs(f, err, keys.ErrInvalidPatient, "KeyID: %s", what)
-		_, err = f.Issue(f.Context(), patient, options())
-		assert.ErrorIs(f, err, keys.ErrInvalidPatient, "Issue: %s", what)
+		f.Run(what, func(f *fixture) {
+			_, err := f.Enrol(f.Context(), patient)
+			assert.ErrorIs(f, err, keys.ErrInvalidPatient, "Enrol")
+			_, err = f.KeyID(f.Context(), patient)
+			assert.ErrorIs(f, err, keys.ErrInvalidPatient, "KeyID")
+			_, err = f.Issue(f.Context(), patient, options())
+			assert.ErrorIs(f, err, keys.ErrInvalidPatient, "Issue")
+		})
 	}
 }

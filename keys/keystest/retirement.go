@@ -1,6 +1,8 @@
 package keystest
 
 import (
+	"errors"
+	"strconv"
 	"sync"
 	"time"
 
@@ -14,7 +16,7 @@ func retirement(f *fixture) {
 	patient, id := f.enrolled()
 	grant := f.newGrant(patient)
 	bystander, bystanderID := f.enrolled()
-	f.rotated(bystanderID, 1)
+	f.rotate(bystanderID, 1)
 	bystanderRec := f.newRecording(bystanderID)
 	recs := f.oneOfEachVersion(id, 4)
 
@@ -34,15 +36,15 @@ func retirement(f *fixture) {
 		assert.Equal(f, 4, version, "a wrap does not use the newest version")
 	}
 
-	// A retired version stays retired whatever comes after.
-	f.rotated(id, 1)
+	// A retired version stays retired after a rotation and another enrolment.
+	f.rotate(id, 1)
 	f.hasVersions(id, 5, 4, 1)
 	f.opensFrom(4, grant, id, recs)
 	_, err := f.Enrol(f.Context(), patient)
 	require.NoError(f, err)
 	f.hasVersions(id, 5, 4, 1)
 
-	f.hasVersions(bystanderID, 2, 1, 1) // another patient's versions were not retired
+	f.hasVersions(bystanderID, 2, 1, 1) // the other patient's versions were not retired
 	f.opens(f.newGrant(bystander), bystanderRec)
 }
 
@@ -52,11 +54,11 @@ func retiringOneWay(f *fixture) {
 	recs := f.oneOfEachVersion(id, 4)
 
 	require.NoError(f, f.Retire(f.Context(), id, 3))
-	require.NoError(f, f.Retire(f.Context(), id, 2), "what is asked for holds already")
+	require.NoError(f, f.Retire(f.Context(), id, 2), "already retired")
 	require.NoError(f, f.Retire(f.Context(), id, 1))
 	f.hasVersions(id, 4, 3, 1)
 	require.NoError(f, f.Reinstate(f.Context(), id, 3))
-	require.NoError(f, f.Reinstate(f.Context(), id, 4), "what is asked for holds already")
+	require.NoError(f, f.Reinstate(f.Context(), id, 4), "already unwraps")
 	f.hasVersions(id, 4, 3, 1)
 	f.opensFrom(3, grant, id, recs)
 }
@@ -80,11 +82,11 @@ func trimming(f *fixture) {
 	recs := f.oneOfEachVersion(id, 5)
 
 	require.NoError(f, f.Retire(f.Context(), id, 4))
-	for range 2 { // the second time there is nothing left to do
+	for range 2 { // the second time changes nothing
 		require.NoError(f, f.Trim(f.Context(), id, 3))
 		f.hasVersions(id, 5, 4, 3)
 	}
-	require.NoError(f, f.Trim(f.Context(), id, 2), "what is asked for holds already")
+	require.NoError(f, f.Trim(f.Context(), id, 2), "already trimmed")
 	f.hasVersions(id, 5, 4, 3)
 	f.opensFrom(4, grant, id, recs)
 
@@ -95,9 +97,9 @@ func trimming(f *fixture) {
 	f.hasVersions(id, 5, 3, 3)
 	f.opensFrom(3, grant, id, recs)
 
-	// The next rounds: what is left can be rotated, retired and trimmed like a whole key.
+	// After a trim, the key can still be rotated, retired and trimmed.
 	for latest := 6; latest <= 7; latest++ {
-		f.rotated(id, 1)
+		f.rotate(id, 1)
 		recs = append(recs, f.newRecording(id))
 		f.hasVersions(id, latest, latest-3, latest-3)
 		f.opensFrom(latest-3, grant, id, recs)
@@ -107,7 +109,7 @@ func trimming(f *fixture) {
 		f.opensFrom(latest-2, grant, id, recs)
 	}
 
-	// Down to the newest.
+	// Only the newest version is left.
 	require.NoError(f, f.Retire(f.Context(), id, 7))
 	require.NoError(f, f.Trim(f.Context(), id, 7))
 	f.hasVersions(id, 7, 7, 7)
@@ -122,13 +124,13 @@ func trimUnretired(f *fixture) {
 	grant := f.newGrant(patient)
 	recs := f.oneOfEachVersion(id, 3)
 
-	require.NoError(f, f.Trim(f.Context(), id, 1), "there is nothing below the first version")
+	require.NoError(f, f.Trim(f.Context(), id, 1), "no version is below the first")
 	assert.ErrorIs(f, f.Trim(f.Context(), id, 2), keys.ErrInvalidVersion)
 	require.NoError(f, f.Retire(f.Context(), id, 2))
 	assert.ErrorIs(f, f.Trim(f.Context(), id, 3), keys.ErrInvalidVersion)
 	require.NoError(f, f.Retire(f.Context(), id, 3))
 	require.NoError(f, f.Reinstate(f.Context(), id, 1))
-	assert.ErrorIs(f, f.Trim(f.Context(), id, 2), keys.ErrInvalidVersion, "its retirement was taken back")
+	assert.ErrorIs(f, f.Trim(f.Context(), id, 2), keys.ErrInvalidVersion, "version 1 was reinstated")
 	f.hasVersions(id, 3, 1, 1)
 	f.opensFrom(1, grant, id, recs)
 }
@@ -139,9 +141,11 @@ func invalidVersions(f *fixture) {
 	recs := f.oneOfEachVersion(id, 3)
 	require.NoError(f, f.Retire(f.Context(), id, 2))
 	for _, version := range []int{-1 << 40, -1, 0, 4, 5, 1 << 40} {
-		assert.ErrorIs(f, f.Retire(f.Context(), id, version), keys.ErrInvalidVersion, "Retire %d", version)
-		assert.ErrorIs(f, f.Reinstate(f.Context(), id, version), keys.ErrInvalidVersion, "Reinstate %d", version)
-		assert.ErrorIs(f, f.Trim(f.Context(), id, version), keys.ErrInvalidVersion, "Trim %d", version)
+		f.Run(strconv.Itoa(version), func(f *fixture) {
+			assert.ErrorIs(f, f.Retire(f.Context(), id, version), keys.ErrInvalidVersion, "Retire")
+			assert.ErrorIs(f, f.Reinstate(f.Context(), id, version), keys.ErrInvalidVersion, "Reinstate")
+			assert.ErrorIs(f, f.Trim(f.Context(), id, version), keys.ErrInvalidVersion, "Trim")
+		})
 	}
 	f.hasVersions(id, 3, 2, 1)
 	f.opensFrom(2, grant, id, recs)
@@ -152,13 +156,15 @@ func invalidVersions(f *fixture) {
 	}{
 		"erased":       {f.erasedID(), keys.ErrErased},
 		"not enrolled": {f.strangerID(), keys.ErrNotEnrolled},
-		"zero":         {keys.KeyID{}, keys.ErrInvalidKeyID},
+		"zero KeyID":   {keys.KeyID{}, keys.ErrInvalidKeyID},
 	} {
-		assert.ErrorIs(f, f.Retire(f.Context(), c.id, 1), c.want, "Retire: %s", what)
-		assert.ErrorIs(f, f.Reinstate(f.Context(), c.id, 1), c.want, "Reinstate: %s", what)
-		assert.ErrorIs(f, f.Trim(f.Context(), c.id, 1), c.want, "Trim: %s", what)
-		_, err := f.Versions(f.Context(), c.id)
-		assert.ErrorIs(f, err, c.want, "Versions after those: %s", what)
+		f.Run(what, func(f *fixture) {
+			assert.ErrorIs(f, f.Retire(f.Context(), c.id, 1), c.want, "Retire")
+			assert.ErrorIs(f, f.Reinstate(f.Context(), c.id, 1), c.want, "Reinstate")
+			assert.ErrorIs(f, f.Trim(f.Context(), c.id, 1), c.want, "Trim")
+			_, err := f.Versions(f.Context(), c.id)
+			assert.ErrorIs(f, err, c.want, "Versions after the other calls")
+		})
 	}
 }
 
@@ -170,13 +176,13 @@ func rotationTime(f *fixture) {
 		return versions.Rotated
 	}
 	first := rotated()
-	// It may be told to the second only, in which a second rotation does not show.
+	// The time may be in whole seconds, so a rotation within the same second may not change it.
 	f.repeat(func() bool {
-		f.rotated(id, 1)
+		f.rotate(id, 1)
 		return rotated().After(first)
 	})
 
-	// Nothing but a rotation shows, a second or more later.
+	// For more than a second, other changes leave the time as it is.
 	last, start := rotated(), time.Now()
 	f.repeat(func() bool {
 		versions, err := f.Versions(f.Context(), id)
@@ -189,13 +195,13 @@ func rotationTime(f *fixture) {
 	assert.Equal(f, last, rotated())
 }
 
-// repeat does something ten times a second until it is done, and not for longer than ten seconds.
+// repeat calls do ten times a second until it returns true. It fails after ten seconds.
 func (f *fixture) repeat(do func() (done bool)) {
 	f.Helper()
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	for deadline := time.Now().Add(10 * time.Second); !do(); <-ticker.C {
-		require.True(f, time.Now().Before(deadline), "it does not come to an end")
+		require.True(f, time.Now().Before(deadline), "not done within ten seconds")
 	}
 }
 
@@ -223,7 +229,7 @@ func concurrentRetirement(f *fixture) {
 			}
 		})
 	}
-	// Each works on what it saw, which the others may have changed since.
+	// Each goroutine acts on versions that the others may have changed since.
 	for _, change := range []func(keys.Versions) error{
 		func(keys.Versions) error { return f.Rotate(f.Context(), id) },
 		func(seen keys.Versions) error { return f.Retire(f.Context(), id, seen.Latest) },
@@ -253,28 +259,28 @@ func concurrentRetirement(f *fixture) {
 	f.opensFrom(versions.MinAvailable, grant, id, recs)
 }
 
-// unlessOutdated lets pass that a version was refused.
+// unlessOutdated returns nil if a version was refused, because it was read before another change.
 func unlessOutdated(err error) error {
-	if isOneOf(err, keys.ErrInvalidVersion) {
+	if errors.Is(err, keys.ErrInvalidVersion) {
 		return nil
 	}
 	return err
 }
 
-// oneOfEachVersion rotates a patient's envelope key, which is new, up to a version, and wraps a
-// recording key under each.
+// oneOfEachVersion rotates a new envelope key up to version latest, and returns one recording
+// wrapped under each version.
 func (f *fixture) oneOfEachVersion(id keys.KeyID, latest int) []recording {
 	f.Helper()
 	recs := []recording{f.newRecording(id)}
 	for len(recs) < latest {
-		f.rotated(id, 1)
+		f.rotate(id, 1)
 		recs = append(recs, f.newRecording(id))
 	}
 	return recs
 }
 
-// opensFrom holds a patient's recordings to opening and being wrapped anew, if they are wrapped under
-// a version from oldest on, and to being retired if not.
+// opensFrom fails unless the recordings wrapped under version oldest or later open and rewrap, and
+// the others give ErrRetired.
 func (f *fixture) opensFrom(oldest int, grant keys.Grant, id keys.KeyID, recs []recording) {
 	f.Helper()
 	items := make([]keys.RewrapItem, len(recs))
@@ -298,7 +304,7 @@ func (f *fixture) opensFrom(oldest int, grant keys.Grant, id keys.KeyID, recs []
 		assert.ErrorIs(f, err, keys.ErrRetired, "version %d", version)
 		assert.NotErrorIs(f, err, keys.ErrIntegrity, "version %d", version)
 		assert.ErrorIs(f, results[i].Err, keys.ErrRetired, "rewrap of version %d", version)
-		assert.Empty(f, results[i].Wrapped, "there is a wrapped key beside the error")
+		assert.Empty(f, results[i].Wrapped, "Rewrap returned a wrapped key with the error")
 	}
 }
 

@@ -28,7 +28,7 @@ func rotation(f *fixture) {
 		}
 		require.NoError(f, f.Rotate(f.Context(), id))
 	}
-	f.hasVersions(other, 1, 1, 1) // another patient's key was not rotated
+	f.hasVersions(other, 1, 1, 1) // the other patient's key was not rotated
 }
 
 func rewrap(f *fixture) {
@@ -38,7 +38,7 @@ func rewrap(f *fixture) {
 	require.NoError(f, f.Rotate(f.Context(), id))
 	require.NoError(f, f.Rotate(f.Context(), id))
 
-	// Twice: what is at the newest version already can be rewrapped as well.
+	// The second time, the key is at the newest version already.
 	current := rec
 	for range 2 {
 		results, err := f.Rewrap(f.Context(), id, []keys.RewrapItem{{Binding: current.binding, Wrapped: current.wrapped}})
@@ -75,9 +75,9 @@ func rewrapMixed(f *fixture) {
 		return rewrapCase{what, recording{binding: binding, wrapped: wrapped}, false}
 	}
 	cases := []rewrapCase{
-		{"good", good[0], true},
+		{"first", good[0], true},
 		bad("another recording's binding", good[1].binding, good[0].wrapped),
-		{"good", good[1], true},
+		{"second", good[1], true},
 		bad("another patient's recording", foreign.binding, foreign.wrapped),
 		bad("another patient's binding", foreign.binding, good[0].wrapped),
 		bad("another patient's wrap", good[0].binding, foreign.wrapped),
@@ -86,8 +86,8 @@ func rewrapMixed(f *fixture) {
 		bad("empty", good[0].binding, ""),
 		bad("not a wrapped key", good[0].binding, "wrapped"),
 		bad("no binding", keys.Binding{}, good[0].wrapped),
-		{"good, a second time", good[0], true},
-		{"good", good[2], true},
+		{"first again", good[0], true},
+		{"third", good[2], true},
 	}
 	items := make([]keys.RewrapItem, len(cases))
 	for i, c := range cases {
@@ -97,17 +97,18 @@ func rewrapMixed(f *fixture) {
 	require.NoError(f, err)
 	require.Len(f, results, len(items))
 	for i, c := range cases {
-		if !c.good {
-			f.Logf("rewrap: item %d, %s", i, c.what)
-			f.unreadable(c.rec.wrapped, results[i].Err)
-			assert.Empty(f, results[i].Wrapped, "item %d: there is a wrapped key beside the error", i)
-			continue
-		}
-		assert.NoError(f, results[i].Err, "item %d, %s", i, c.what)
-		f.opens(grant, recording{c.rec.binding, results[i].Wrapped, c.rec.key})
+		f.Run(c.what, func(f *fixture) {
+			if !c.good {
+				f.unreadable(c.rec.wrapped, results[i].Err)
+				assert.Empty(f, results[i].Wrapped, "Rewrap returned a wrapped key with the error")
+				return
+			}
+			assert.NoError(f, results[i].Err)
+			f.opens(grant, recording{c.rec.binding, results[i].Wrapped, c.rec.key})
+		})
 	}
 
-	// A batch of nothing but bad items is told item by item too.
+	// Each item has its own error even if all items are bad.
 	results, err = f.Rewrap(f.Context(), id, items[3:5])
 	require.NoError(f, err)
 	require.Len(f, results, 2)

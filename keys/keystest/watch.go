@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -14,11 +13,11 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// watch remembers the secrets that the suite handed to a keyring or got from it, and the texts of
-// the errors that came back.
+// watch records the secrets that the suite gave to a keyring or got from it, and the texts of the
+// errors that the keyring returned.
 type watch struct {
 	mu      sync.Mutex
-	secrets map[string]string   // form in which it would show -> what it is
+	secrets map[string]string   // printed form of a secret -> what it is
 	texts   map[string]struct{} // of errors
 }
 
@@ -26,7 +25,7 @@ func newWatch() *watch {
 	return &watch{secrets: make(map[string]string), texts: make(map[string]struct{})}
 }
 
-// secret remembers a secret in the forms in which it could find its way into a text.
+// secret records a secret in every form in which a text could contain it.
 func (w *watch) secret(what string, secret []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -43,7 +42,7 @@ func (w *watch) secret(what string, secret []byte) {
 	}
 }
 
-// note remembers the text of an error and returns the error.
+// note records the text of an error and returns the error.
 func (w *watch) note(err error) error {
 	if err != nil {
 		w.mu.Lock()
@@ -54,7 +53,7 @@ func (w *watch) note(err error) error {
 	return err
 }
 
-// leaks returns the texts of errors that a secret stands in, each with what it is.
+// leaks returns the error texts that contain a secret, each after the kind of secret.
 func (w *watch) leaks() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -71,11 +70,11 @@ func (w *watch) leaks() []string {
 	return leaks
 }
 
-// tokenPart is how many of a token's last characters are looked for by themselves: enough to be
-// nobody else's. A parser may quote the part that it stumbled over.
+// tokenPart is the length of a token's end that counts as a secret by itself, because a parser may
+// quote the part that it failed on. It is long enough to be unique.
 const tokenPart = 20
 
-// watched is a keyring whose secrets and errors are remembered.
+// watched is a keyring that records its secrets and errors in a watch.
 type watched struct {
 	keyring Keyring
 	watch   *watch
@@ -151,8 +150,4 @@ func (k *watched) Trim(ctx context.Context, id keys.KeyID, oldest int) error {
 
 func (k *watched) Erase(ctx context.Context, id keys.KeyID) error {
 	return k.watch.note(k.keyring.Erase(ctx, id))
-}
-
-func isOneOf(err error, targets ...error) bool {
-	return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
 }

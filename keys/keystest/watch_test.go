@@ -14,7 +14,7 @@ import (
 func TestSecretsInErrorsAreFound(t *testing.T) {
 	const secret = "Émile, 943 476 5919\n"
 	for name, form := range map[string]string{
-		"as it is":        secret,
+		"unchanged":       secret,
 		"quoted":          fmt.Sprintf("%q", secret),
 		"hex":             hex.EncodeToString([]byte(secret)),
 		"base64":          base64.StdEncoding.EncodeToString([]byte(secret)),

@@ -2,6 +2,7 @@ package keystest
 
 import (
 	"bytes"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -20,10 +21,10 @@ func roundTrip(f *fixture) {
 	f.opens(grant, first)
 
 	version, err := first.wrapped.Version()
-	require.NoError(f, err, "the wrapped key is not in the form of keys.WrappedKey")
+	require.NoError(f, err, "the wrapped key does not have the form of keys.WrappedKey")
 	assert.Equal(f, 1, version)
 
-	// Wrapping leaves the key to its owner, and no two wraps are alike.
+	// Wrapping does not change the key, and each wrap is different.
 	key, err := keys.RecordingKeyFromBytes(first.key)
 	require.NoError(f, err)
 	again, err := f.Wrap(f.Context(), first.binding, key)
@@ -41,7 +42,7 @@ func notEnrolled(f *fixture) {
 	_, err = f.tryRecording(id)
 	assert.ErrorIs(f, err, keys.ErrNotEnrolled)
 	_, err = f.Versions(f.Context(), id)
-	assert.ErrorIs(f, err, keys.ErrNotEnrolled, "wrapping made an envelope key")
+	assert.ErrorIs(f, err, keys.ErrNotEnrolled, "Wrap made an envelope key")
 
 	_, other := f.enrolled()
 	rec := f.newRecording(other)
@@ -53,10 +54,9 @@ func notEnrolled(f *fixture) {
 	assert.ErrorIs(f, f.Erase(f.Context(), id), keys.ErrNotEnrolled)
 
 	_, err = f.Versions(f.Context(), id)
-	assert.ErrorIs(f, err, keys.ErrNotEnrolled, "one of the calls above made an envelope key or a mark")
+	assert.ErrorIs(f, err, keys.ErrNotEnrolled, "one of the calls above made an envelope key, or the mark of an erasure")
 }
 
-// noKeyID: the zero KeyID names no key.
 func noKeyID(f *fixture) {
 	patient, id := f.enrolled()
 	grant, rec := f.newGrant(patient), f.newRecording(id)
@@ -79,22 +79,21 @@ func otherBinding(f *fixture) {
 	rec := f.newRecording(aliceID)
 	aliceGrant, bobGrant := f.newGrant(alice), f.newGrant(bob)
 
-	moved := rec
-	moved.binding = keys.NewRecordingID(aliceID).Binding()
-	assert.ErrorIs(f, f.unwrap(aliceGrant, moved), keys.ErrIntegrity, "another recording of the patient")
-
-	moved.binding = f.newRecording(aliceID).binding
-	assert.ErrorIs(f, f.unwrap(aliceGrant, moved), keys.ErrIntegrity, "another recording of the patient, which exists")
-
-	moved.binding = keys.NewRecordingID(bobID).Binding()
-	assert.ErrorIs(f, f.unwrap(bobGrant, moved), keys.ErrIntegrity, "a recording of another patient, whose grant it is")
-
-	text := bobID.String() + "." + rec.binding.RecordingID().Rec()
-	sameRec, err := keys.ParseRecordingID(text)
+	sameRec, err := keys.ParseRecordingID(bobID.String() + "." + rec.binding.RecordingID().Rec())
 	require.NoError(f, err)
-	moved.binding = sameRec.Binding()
-	assert.ErrorIs(f, f.unwrap(bobGrant, moved), keys.ErrIntegrity, "the recording put under another patient")
-
+	for what, c := range map[string]struct {
+		grant   keys.Grant
+		binding keys.Binding
+	}{
+		"a new recording of the patient":         {aliceGrant, keys.NewRecordingID(aliceID).Binding()},
+		"an existing recording of the patient":   {aliceGrant, f.newRecording(aliceID).binding},
+		"a new recording of the grant's patient": {bobGrant, keys.NewRecordingID(bobID).Binding()},
+		"the same rec under the grant's patient": {bobGrant, sameRec.Binding()},
+	} {
+		f.Run(what, func(f *fixture) {
+			assert.ErrorIs(f, f.unwrap(c.grant, recording{binding: c.binding, wrapped: rec.wrapped}), keys.ErrIntegrity)
+		})
+	}
 	f.opens(aliceGrant, rec)
 }
 
@@ -130,33 +129,35 @@ func alteredWrap(f *fixture) {
 	f.opens(grant, rec)
 }
 
-func lyingVersion(f *fixture) {
+func falseVersion(f *fixture) {
 	patient, id := f.enrolled()
 	grant := f.newGrant(patient)
 	first := f.newRecording(id)
 	require.NoError(f, f.Rotate(f.Context(), id))
 	second := f.newRecording(id)
 
-	for _, lie := range []struct {
+	for _, c := range []struct {
 		rec     recording
 		version int
 	}{{first, 2}, {second, 1}, {first, 3}, {second, 99}, {first, 1 << 40}} {
-		keyring, truth, ciphertext, err := lie.rec.wrapped.Parse()
+		keyring, version, ciphertext, err := c.rec.wrapped.Parse()
 		require.NoError(f, err)
-		lying := lie.rec
-		lying.wrapped = keys.NewWrappedKey(keyring, lie.version, ciphertext)
-		assert.ErrorIs(f, f.unwrap(grant, lying), keys.ErrIntegrity, "version %d that says it is %d", truth, lie.version)
+		f.Run(fmt.Sprintf("%d as %d", version, c.version), func(f *fixture) {
+			altered := c.rec
+			altered.wrapped = keys.NewWrappedKey(keyring, c.version, ciphertext)
+			assert.ErrorIs(f, f.unwrap(grant, altered), keys.ErrIntegrity, "Unwrap")
 
-		results, err := f.Rewrap(f.Context(), id, []keys.RewrapItem{{Binding: lying.binding, Wrapped: lying.wrapped}})
-		require.NoError(f, err)
-		require.Len(f, results, 1)
-		assert.ErrorIs(f, results[0].Err, keys.ErrIntegrity, "rewrap: version %d that says it is %d", truth, lie.version)
+			results, err := f.Rewrap(f.Context(), id, []keys.RewrapItem{{Binding: altered.binding, Wrapped: altered.wrapped}})
+			require.NoError(f, err)
+			require.Len(f, results, 1)
+			assert.ErrorIs(f, results[0].Err, keys.ErrIntegrity, "Rewrap")
+		})
 	}
 	f.opens(grant, first)
 	f.opens(grant, second)
 }
 
-func unparseableWrap(f *fixture) {
+func malformedWrap(f *fixture) {
 	patient, id := f.enrolled()
 	grant, rec := f.newGrant(patient), f.newRecording(id)
 	keyring, version, ciphertext, err := rec.wrapped.Parse()
@@ -181,10 +182,11 @@ func unparseableWrap(f *fixture) {
 		"too long":          string(keys.NewWrappedKey(keyring, version, make([]byte, keys.MaxWrappedKeyLen))),
 		"the longest":       string(keys.NewWrappedKey(keyring, version, make([]byte, keys.MaxWrappedKeyLen/2))),
 	} {
-		bad := rec
-		bad.wrapped = keys.WrappedKey(text)
-		f.Logf("unwrap: %s", what)
-		f.unreadable(bad.wrapped, f.unwrap(grant, bad))
+		f.Run(what, func(f *fixture) {
+			bad := rec
+			bad.wrapped = keys.WrappedKey(text)
+			f.unreadable(bad.wrapped, f.unwrap(grant, bad))
+		})
 	}
 	f.opens(grant, rec)
 }
