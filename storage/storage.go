@@ -1,12 +1,12 @@
-// Package storage names what recvault asks of an object store: whole objects, written once or
-// replaced under a condition, read by range, listed in order.
+// Package storage defines [Store], the interface through which recvault uses an object store: whole
+// objects, written once or replaced under a condition, read by range, listed in order.
 //
-// Two stores implement it, and [UploadLister] beside it: [github.com/recvault/recvault/storage/s3] on any S3 server, and
-// [github.com/recvault/recvault/storage/dir] in a local directory. The conformance suite in
-// storage/storagetest is what makes a store right.
+// Two stores implement it, and [UploadLister] as well: [github.com/recvault/recvault/storage/s3] on any
+// S3 server, and [github.com/recvault/recvault/storage/dir] in a local directory. A store is correct if
+// it passes the conformance suite in [github.com/recvault/recvault/storage/storagetest].
 //
-// A store is not trusted: what it holds is ciphertext, and what it returns is authenticated by its
-// readers. Nothing here knows of keys or patients.
+// A store is not trusted: it holds ciphertext, and its readers authenticate what it returns. Keys and
+// patients are unknown at this level.
 package storage
 
 import (
@@ -21,26 +21,27 @@ import (
 
 // Store keeps objects under names. It is safe for concurrent use, also by several processes.
 //
-// Any method may return [ErrUnavailable], after bounded retries where the data can be sent again,
-// [ErrDenied], [ErrNoBucket], [ErrInvalidName], or the context's error. A name must pass
-// [ValidateName]; no name may be the parent of another ("a" and "a/b").
+// A name must pass [ValidateName], and no name may be the parent of another ("a" and "a/b").
+//
+// Any method may return [ErrUnavailable] (after a bounded number of retries, where the data can be sent
+// again), [ErrDenied], [ErrNoBucket], [ErrInvalidName], or the context's error.
 type Store interface {
-	// Put stores all that r yields under name. The object appears whole or not at all: on any
-	// error, r's own included, what was there before is untouched and no partial upload or
-	// temporary file is left behind; but after [ErrUnavailable] the object may have appeared, or part
-	// of it may remain unseen, because a store that does not answer cannot be asked. Memory is
-	// bounded whatever the size. The Info's Modified may be zero.
+	// Put stores everything that r yields under name. The object appears whole or not at all: on any
+	// error, including r's own, the previous object is unchanged, and no partial upload or temporary
+	// file remains. The exception is [ErrUnavailable]: as the store did not answer, the object may
+	// have appeared, or an unseen part of it may remain. Memory is bounded for any size. The Info's
+	// Modified may be zero.
 	//
-	// size is the exact number of bytes that r will yield, or -1 if it is not known. If r yields
+	// size is the exact number of bytes that r will yield, or -1 if it is unknown. If r yields
 	// another number, the error is [ErrSize] and nothing is stored.
 	//
-	// Errors: [ErrExists] and [ErrChanged] by condition, [ErrFull], ErrSize, [ErrTooLarge], r's own
-	// (wrapped).
+	// Errors: [ErrExists] or [ErrChanged] if the condition fails, [ErrFull], ErrSize, [ErrTooLarge],
+	// r's own (wrapped).
 	Put(ctx context.Context, name string, r io.Reader, size int64, condition Condition) (Info, error)
 
 	// Get opens the bytes [offset, offset+length) of an object; length -1 means to the end. A range
 	// that reaches past the end is cut there, and one that starts at or past the end is empty. The
-	// caller must close the Object, which stops the transfer. The context governs reading too.
+	// caller must close the Object, which stops the transfer. The context also applies to its reads.
 	//
 	// Errors: [ErrNotFound], [ErrInvalidRange] for a negative offset or a length below -1.
 	Get(ctx context.Context, name string, offset, length int64) (*Object, error)
@@ -50,10 +51,10 @@ type Store interface {
 
 	// List yields the objects whose names start with prefix, which may be empty or end anywhere, in
 	// the byte order of their names. It stops after the first error. Objects that are written or
-	// deleted meanwhile may or may not be seen; all others are seen exactly once.
+	// deleted during the listing may or may not be yielded; all others are yielded exactly once.
 	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
 
-	// Delete removes an object. Deleting what does not exist is not an error.
+	// Delete removes an object. It returns nil if the object does not exist.
 	Delete(ctx context.Context, name string) error
 }
 
@@ -65,24 +66,24 @@ type Info struct {
 	Modified time.Time // when it was written, by the store's clock
 }
 
-// Object is the body of an object, or of a range of it, and the description of the whole.
+// Object is the body of an object or of a range of it, with the Info of the whole object.
 type Object struct {
 	io.ReadCloser
 	Info Info
 }
 
-// Condition says when a Put may take effect. The zero Condition is always.
+// Condition decides whether a Put takes effect. The zero Condition always holds.
 type Condition struct {
 	ifAbsent bool
 	ifMatch  string
 }
 
-// IfAbsent lets a Put create an object and never replace one (HTTP's If-None-Match: *). Otherwise
-// the Put fails with [ErrExists].
+// IfAbsent holds if the object does not exist (HTTP's If-None-Match: *): the Put may create an object,
+// never replace one. Otherwise the Put fails with [ErrExists].
 func IfAbsent() Condition { return Condition{ifAbsent: true} }
 
-// IfMatch lets a Put replace the object with this [Info.ETag] and no other (HTTP's If-Match).
-// Otherwise, or if there is none, the Put fails with [ErrChanged]. It panics on an empty ETag.
+// IfMatch holds if the object exists with this [Info.ETag] (HTTP's If-Match). Otherwise the Put fails
+// with [ErrChanged]. IfMatch panics on an empty ETag.
 func IfMatch(etag string) Condition {
 	if etag == "" {
 		panic("storage: IfMatch with an empty ETag")
@@ -90,35 +91,35 @@ func IfMatch(etag string) Condition {
 	return Condition{ifMatch: etag}
 }
 
-// IsIfAbsent tells whether the condition was made by [IfAbsent]. Stores call it.
+// IsIfAbsent reports whether the condition was made by [IfAbsent]. Stores call it.
 func (c Condition) IsIfAbsent() bool { return c.ifAbsent }
 
-// ETag returns what [IfMatch] was given, or "". Stores call it.
+// ETag returns the argument of [IfMatch], or "" for another condition. Stores call it.
 func (c Condition) ETag() string { return c.ifMatch }
 
-// Test for these with errors.Is.
+// The errors that stores return, wrapped: test for them with errors.Is.
 var (
 	ErrNotFound     = errors.New("object does not exist")
-	ErrExists       = errors.New("object exists already")
-	ErrChanged      = errors.New("object was changed or deleted meanwhile")
+	ErrExists       = errors.New("object already exists")
+	ErrChanged      = errors.New("object has been changed or deleted")
 	ErrInvalidName  = errors.New("invalid object name")
 	ErrInvalidRange = errors.New("invalid range")
-	ErrSize         = errors.New("the data has not the size that was announced")
-	ErrTooLarge     = errors.New("object is larger than the store can hold")
+	ErrSize         = errors.New("data size differs from the announced size")
+	ErrTooLarge     = errors.New("object is too large for the store")
 	ErrFull         = errors.New("storage is full")
-	ErrInUse        = errors.New("upload is under way")
-	ErrDenied       = errors.New("storage refused access")
+	ErrInUse        = errors.New("upload is in progress")
+	ErrDenied       = errors.New("storage denied access")
 	ErrNoBucket     = errors.New("bucket or directory does not exist")
 	ErrUnavailable  = errors.New("storage is unavailable")
 )
 
-// MaxNameLen is the length, in bytes, that an object's name may have: S3's own limit.
+// MaxNameLen is the maximum length of an object's name, in bytes. It is S3's own limit.
 const MaxNameLen = 1024
 
-// ValidateName returns [ErrInvalidName] unless the name consists of segments of 1 to 255 of the
-// characters A-Z, a-z, 0-9, ".", "_" and "-", joined by "/", none of them "." or "..", and has at most
-// [MaxNameLen] bytes in all. Such names mean the same to every S3 server, and to every file system that
-// tells case apart.
+// ValidateName returns [ErrInvalidName] unless the name consists of segments joined by "/" and has at
+// most [MaxNameLen] bytes. A segment has 1 to 255 of the characters A-Z, a-z, 0-9, ".", "_" and "-", and
+// is neither "." nor "..". Such a name means the same on every S3 server, and on every case-sensitive file
+// system.
 func ValidateName(name string) error {
 	if len(name) > MaxNameLen {
 		return fmt.Errorf("%w: it has %d bytes, more than %d", ErrInvalidName, len(name), MaxNameLen)
@@ -134,12 +135,13 @@ func ValidateName(name string) error {
 	return validateChars(name)
 }
 
-// ValidatePrefix returns [ErrInvalidName] for a prefix with which no valid name can start.
+// ValidatePrefix returns [ErrInvalidName] if no valid name can start with the prefix.
 func ValidatePrefix(prefix string) error {
 	if prefix == "" {
 		return nil
 	}
-	// A prefix ends anywhere in a name: what may follow makes its last segment whole.
+	// A prefix may end anywhere in a name. One more character completes a last segment that is empty,
+	// "." or "..".
 	return ValidateName(prefix + "x")
 }
 

@@ -6,31 +6,32 @@ import (
 	"time"
 )
 
-// UploadLister is what a [Store] implements as well if writers that were killed, or lost touch with the
-// store, leave something behind that is no object yet takes room: an unfinished upload. Both stores do.
+// UploadLister lists and removes unfinished uploads: data that takes up space but is not an object. A
+// writer leaves one behind when it is killed or loses its connection. A [Store] with such uploads
+// implements UploadLister as well; storage/s3 and storage/dir do.
 //
-// Its methods may return what those of Store may.
+// Its methods may return the errors that any method of Store may return.
 type UploadLister interface {
-	// Uploads yields the unfinished uploads to objects whose names start with prefix, in no particular
-	// order, and those to objects that the store cannot name, whatever the prefix. Uploads that are still
-	// under way are among them, unless the store can tell; so may some be that have just ended. A server
-	// may not know them all: see the driver's comment. It stops after the first error.
+	// Uploads yields the unfinished uploads of objects whose names start with prefix, in no particular
+	// order. An upload without a Name is yielded for every prefix. Uploads in progress are included,
+	// unless the store can recognise them; uploads that have just ended may be. A server may not know
+	// all uploads: see the driver's comment. Uploads stops after the first error.
 	Uploads(ctx context.Context, prefix string) iter.Seq2[Upload, error]
 
-	// AbortUpload removes an unfinished upload, for good, and no object. If its writer is alive after
-	// all, that writer's Put fails. One that has ended already is not an error.
+	// AbortUpload removes an unfinished upload for good. It removes no object. If the writer is still
+	// alive, its Put fails. AbortUpload returns nil if the upload has already ended.
 	//
-	// Errors: [ErrInUse] where the store can tell that the upload is under way, which goes on then;
-	// [ErrInvalidName] for an Upload that the store never yielded.
+	// Errors: [ErrInUse] if the store can recognise that the upload is in progress, which then
+	// continues; [ErrInvalidName] for an Upload that the store never yielded.
 	AbortUpload(ctx context.Context, upload Upload) error
 }
 
-// Upload is an unfinished one.
+// Upload describes an unfinished upload.
 type Upload struct {
-	Name string // of the object that was to be, or "" if the store cannot tell
-	ID   string // the store's own: tells the uploads to one name apart
+	Name string // of the object to be written, or "" if the store does not know it
+	ID   string // assigned by the store; distinguishes the uploads of one name
 
-	// Started is when it began, by the store's clock, or any later time up to that of its last write,
-	// if that is all the store knows.
+	// Started is the time when the upload began, by the store's clock. If the store does not know it,
+	// Started may be any later time up to the upload's last write.
 	Started time.Time
 }

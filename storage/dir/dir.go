@@ -1,24 +1,24 @@
 // Package dir keeps objects as files in a local directory.
 //
-// Writes are atomic and durable: an object appears whole or not at all, also when the process is
-// killed or the machine loses power, and once [Store.Put] has returned it stays. Any number of
-// processes on one host may share a directory; on a network file system, see the remark on locks in
-// package filelock.
+// Writes are atomic and durable: an object appears whole or not at all, even if the process is killed
+// or the machine loses power, and it stays once [Store.Put] has returned. Any number of processes on
+// one host may share a directory. A network file system must support the locks that package filelock
+// takes.
 //
 // The directory holds
 //
 //	objects/<name>   one file for each object
-//	tmp/<random>     what is being written, each file locked by its writer
+//	tmp/<random>     one file for each Put in progress, locked by its writer
 //	lock             locked while objects/ changes
 //
-// Reading takes no lock: a reader sees the object as it was when it opened it. Permissions are 0700
-// and 0600, less the umask. Symbolic links below objects/ are never followed: a name that meets one
-// is refused with [storage.ErrDenied]. Listings pass over whatever is neither a directory nor an
-// object with a valid name.
+// Reading takes no lock: a reader sees the object as it was when the reader opened it. Permissions are
+// 0700 and 0600, less the umask. Symbolic links below objects/ are never followed: a name that leads
+// through one is refused with [storage.ErrDenied]. Listings skip everything that is neither a
+// directory nor a regular file with a valid name.
 //
-// On a file system that folds case (macOS and Windows by default), names that differ only in case
-// are one name, and Windows lacks some names that [storage.ValidateName] permits ("nul", "a.").
-// recvault's own names are lower-case and avoid both.
+// On a case-insensitive file system (the default on macOS and Windows), names that differ only in case
+// are one name. Windows lacks some names that [storage.ValidateName] permits ("nul", "a."). recvault's
+// own names are lower-case and avoid both problems.
 package dir
 
 import (
@@ -37,7 +37,7 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// The places in the directory, relative to its root.
+// Paths relative to the root of the directory.
 const (
 	objectsDir = "objects"
 	tmpDir     = "tmp"
@@ -48,19 +48,19 @@ const (
 type Store struct {
 	root *os.Root
 
-	// changing holds one token while this process changes objects/. The lock file excludes other
-	// processes, and would do for goroutines too, but waiting for it is polling.
+	// changing holds one token while this process changes objects/. The lock file, which excludes
+	// other processes, would exclude goroutines too, but waiting for it means polling.
 	changing chan struct{}
 }
 
 var _ storage.Store = (*Store)(nil)
 
-// Open opens the store in the directory at path, which it makes if only the directory's parent
-// exists. It removes what writers left that were killed. A read-only directory can be opened for
-// reading if it holds a store already.
+// Open opens the store in the directory at path. If the directory does not exist, Open makes it in its
+// parent, which must exist. Open removes the temporary files of killed writers. A read-only directory
+// that already holds a store can be opened for reading.
 //
-// Errors: [storage.ErrNoBucket] when there is no such directory and no parent to make it in,
-// [storage.ErrDenied], [storage.ErrFull], [storage.ErrUnavailable].
+// Errors: [storage.ErrNoBucket] if neither the directory nor its parent exists, [storage.ErrDenied],
+// [storage.ErrFull], [storage.ErrUnavailable].
 func Open(path string) (*Store, error) {
 	store, err := open(path)
 	if err != nil {
@@ -101,7 +101,7 @@ func open(path string) (_ *Store, err error) {
 	return s, s.removeLeftovers()
 }
 
-// makeLayout makes the directories of the store, durably.
+// makeLayout makes the directories inside the store, durably.
 func (s *Store) makeLayout() error {
 	madeAny := false
 	for _, dir := range []string{objectsDir, tmpDir} {
@@ -124,7 +124,8 @@ func (s *Store) makeLayout() error {
 	return s.syncDir(".")
 }
 
-// makeDir calls mkdir and tells whether it made something. What exists already is not an error.
+// makeDir calls mkdir and reports whether that made a directory. A name that already exists is not an
+// error.
 func makeDir(mkdir func() error) (made bool, err error) {
 	err = mkdir()
 	if errors.Is(err, fs.ErrExist) {
@@ -133,14 +134,14 @@ func makeDir(mkdir func() error) (made bool, err error) {
 	return err == nil, err
 }
 
-// Close releases the directory. Objects that are open stay readable.
+// Close releases the directory. Open objects stay readable.
 func (s *Store) Close() error {
 	return s.root.Close()
 }
 
-// Put implements [storage.Store]. It needs 256 KiB of memory whatever the size, and as much room in
-// the file system as the object takes, beside the one that it replaces. A Read of r that blocks is
-// not interrupted by the context.
+// Put implements [storage.Store]. It uses 256 KiB of memory for any size. The file system needs space
+// for the new object in addition to the object that it replaces. The context does not interrupt a
+// Read of r that blocks.
 func (s *Store) Put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (storage.Info, error) {
 	if err := storage.ValidateName(name); err != nil {
 		return storage.Info{}, fmt.Errorf("put: %w", err)
@@ -153,7 +154,7 @@ func (s *Store) Put(ctx context.Context, name string, r io.Reader, size int64, c
 }
 
 func (s *Store) put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (storage.Info, error) {
-	// What is refused anyway is refused before r is read. What counts is the check under the lock.
+	// This check refuses early, before r is read. The decisive check is made under the lock, by commit.
 	if _, err := s.check(name, condition); err != nil {
 		return storage.Info{}, err
 	}
@@ -173,14 +174,15 @@ func (s *Store) put(ctx context.Context, name string, r io.Reader, size int64, c
 	if err != nil {
 		return storage.Info{}, err
 	}
-	if err := s.settle(temp, name); err != nil {
-		// It is there and may or may not stay: not what another error would tell.
+	if err := s.makeDurable(temp, name); err != nil {
+		// The object exists, but a power cut may undo it: only ErrUnavailable leaves that open.
 		return storage.Info{}, fmt.Errorf("%w: making it durable: %w", storage.ErrUnavailable, err)
 	}
 	return info, nil
 }
 
-// check tells whether an object may be put under name, and returns what is there: nil if nothing is.
+// check returns an error if no object may be put under name. Otherwise it returns the existing
+// object's FileInfo, or nil if there is none.
 func (s *Store) check(name string, condition storage.Condition) (fs.FileInfo, error) {
 	old, err := s.lookup(name)
 	switch {
@@ -200,8 +202,8 @@ func (s *Store) check(name string, condition storage.Condition) (fs.FileInfo, er
 	return old, nil
 }
 
-// commit makes a written temporary file the object, if the condition holds. The caller holds the
-// store's lock.
+// commit turns a written temporary file into the object if the condition holds. The caller must hold
+// the store's lock.
 func (s *Store) commit(temp *tempFile, name string, condition storage.Condition) (storage.Info, error) {
 	old, err := s.check(name, condition)
 	if err != nil {
@@ -220,12 +222,12 @@ func (s *Store) commit(temp *tempFile, name string, condition storage.Condition)
 		s.removeEmptyParents(path)
 		return storage.Info{}, err
 	}
-	temp.unlock() // it is nobody's leftover now, and on Windows the lock would keep readers out
+	temp.unlock() // the file is an object now; on Windows the lock would block its readers
 	return describe(name, stamped), nil
 }
 
-// stamp gives a file a time of modification later than that of the one it is to replace, so that
-// every write of a name has another ETag, however coarse the file system's or the system's clock.
+// stamp sets the file's modification time later than that of old, the file that it will replace. So
+// every write of a name gets a new ETag, even with a coarse clock or coarse file times.
 func (s *Store) stamp(path string, old fs.FileInfo) (fs.FileInfo, error) {
 	for step := time.Nanosecond; ; step *= 10 {
 		modified := time.Now()
@@ -239,21 +241,21 @@ func (s *Store) stamp(path string, old fs.FileInfo) (fs.FileInfo, error) {
 		if err != nil || old == nil || info.ModTime().After(old.ModTime()) {
 			return info, err
 		}
-		if step > 10*time.Second { // FAT, the coarsest, counts in 2 s
-			return nil, errors.New("file times cannot be set")
+		if step > 10*time.Second { // FAT has the coarsest file times: 2 s
+			return nil, errors.New("the file system does not keep file times")
 		}
 	}
 }
 
-// settle makes a committed object durable.
-func (s *Store) settle(temp *tempFile, name string) error {
-	// The contents are on disk already. The time of modification, which the ETag is made of, may not be.
+// makeDurable flushes a committed object to the disk.
+func (s *Store) makeDurable(temp *tempFile, name string) error {
+	// The contents are on the disk since fill. The modification time, part of the ETag, may not be.
 	if err := temp.file.Sync(); err != nil {
 		return err
 	}
-	// The whole chain, since another process may have made a parent just now and not synced it yet.
+	// All parents are flushed: another process may have just made one and not flushed it yet.
 	for dir := filepath.Dir(objectPath(name)); dir != "."; dir = filepath.Dir(dir) {
-		// A parent that is gone took the object with it: somebody deleted it meanwhile.
+		// If a parent no longer exists, the object has been deleted since the commit.
 		if err := s.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -290,7 +292,7 @@ func (s *Store) get(ctx context.Context, name string, offset, length int64) (*st
 	if err != nil {
 		return nil, err
 	}
-	opened, err := f.Stat() // what was looked up may have been replaced before it was opened
+	opened, err := f.Stat() // the object may have been replaced between the lookup and the opening
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -355,12 +357,12 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	return nil
 }
 
-// remove removes an object and the directories that it leaves empty, durably. The caller holds the
+// remove removes an object and the directories that become empty, durably. The caller must hold the
 // store's lock.
 func (s *Store) remove(name string) error {
 	switch _, err := s.object(name); {
 	case errors.Is(err, storage.ErrNotFound):
-		// Somebody may have been killed after removing it and before that was durable.
+		// A process may have been killed between removing the object and flushing the removal.
 		return s.syncNearest(filepath.Dir(objectPath(name)))
 	case err != nil:
 		return err
@@ -372,7 +374,8 @@ func (s *Store) remove(name string) error {
 	return s.syncDir(s.removeEmptyParents(path))
 }
 
-// syncNearest makes the entries of a directory durable, or if it is gone those of the nearest one above.
+// syncNearest makes the entries of a directory durable. If the directory does not exist, it does so for
+// the nearest parent that exists.
 func (s *Store) syncNearest(dir string) error {
 	for {
 		err := s.syncDir(dir)
@@ -383,8 +386,8 @@ func (s *Store) syncNearest(dir string) error {
 	}
 }
 
-// removeEmptyParents removes the directories above path as far as they are empty, and returns the
-// first that stays.
+// removeEmptyParents removes the empty directories above path, lowest first, and returns the first
+// directory that it keeps.
 func (s *Store) removeEmptyParents(path string) string {
 	dir := filepath.Dir(path)
 	for ; dir != objectsDir; dir = filepath.Dir(dir) {
@@ -395,8 +398,8 @@ func (s *Store) removeEmptyParents(path string) string {
 	return dir
 }
 
-// object describes an object's file. Whatever is not there, or is a directory, is
-// [storage.ErrNotFound].
+// object returns the FileInfo of an object. It returns [storage.ErrNotFound] if the path does not exist
+// or is a directory.
 func (s *Store) object(name string) (fs.FileInfo, error) {
 	info, err := s.lookup(name)
 	switch {
@@ -410,8 +413,8 @@ func (s *Store) object(name string) (fs.FileInfo, error) {
 	return info, nil
 }
 
-// lookup describes the file or directory at an object's path. It looks at each part of the path, so
-// that no symbolic link is followed. [os.Root] alone would refuse only those that lead outside.
+// lookup returns the FileInfo of the file or directory at an object's path. It checks each part of the
+// path and refuses symbolic links. [os.Root] alone would refuse only links that lead outside the root.
 func (s *Store) lookup(name string) (fs.FileInfo, error) {
 	path := objectPath(name)
 	for i := len(objectsDir); i < len(path); i++ {
@@ -441,13 +444,14 @@ func objectPath(name string) string {
 	return filepath.Join(objectsDir, filepath.FromSlash(name))
 }
 
-// describe makes the Info of an object from its file's.
+// describe returns the Info of an object, given the FileInfo of its file.
 func describe(name string, info fs.FileInfo) storage.Info {
 	etag := strconv.FormatInt(info.ModTime().UnixNano(), 16) + "-" + strconv.FormatInt(info.Size(), 16)
 	return storage.Info{Name: name, Size: info.Size(), ETag: etag, Modified: info.ModTime()}
 }
 
-// change calls fn while nobody else changes objects/, in this process or another.
+// change calls fn with exclusive access to objects/: it excludes all other changes, in this process and
+// in others.
 func (s *Store) change(ctx context.Context, fn func() error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -467,7 +471,7 @@ func (s *Store) change(ctx context.Context, fn func() error) (err error) {
 	if err := filelock.Lock(ctx, f); err != nil {
 		return err
 	}
-	// Closing would do, but for a child process that is being started and has a copy of the file.
+	// Closing is not enough: a child process that is just being started may hold a copy of the file.
 	defer filelock.Unlock(f)
 	return fn()
 }

@@ -26,12 +26,12 @@ import (
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleEnv); role != "" {
-		os.Exit(play(role))
+		os.Exit(runRole(role))
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// inspected is a store whose temporary files can be seen.
+// inspected is a store that shows its temporary files to the conformance suite.
 type inspected struct {
 	*dir.Store
 	path string
@@ -41,7 +41,7 @@ func (s inspected) Leftovers(t *testing.T) []string {
 	return entries(t, filepath.Join(s.path, "tmp"))
 }
 
-// Abandon leaves a temporary file that nobody has locked.
+// Abandon leaves an unlocked temporary file, as a killed writer does.
 func (s inspected) Abandon(t *testing.T, _ string) {
 	require.NoError(t, os.WriteFile(filepath.Join(s.path, "tmp", rand.Text()), []byte("half"), 0o600))
 }
@@ -82,15 +82,25 @@ func get(t *testing.T, store storage.Store, name string) string {
 	return string(content)
 }
 
+func list(t *testing.T, store storage.Store, prefix string) []string {
+	t.Helper()
+	var names []string
+	for info, err := range store.List(t.Context(), prefix) {
+		require.NoError(t, err)
+		names = append(names, info.Name)
+	}
+	return names
+}
+
 func TestConformance(t *testing.T) {
 	storagetest.Run(t, func(t *testing.T) storage.Store { return open(t, filepath.Join(t.TempDir(), "store")) })
 }
 
-func TestPutOfUnknownSizeTakesLittleMemory(t *testing.T) {
+func TestPutOfUnknownSizeBoundsMemory(t *testing.T) {
 	storagetest.RunMemory(t, func(t *testing.T) storage.Store { return open(t, filepath.Join(t.TempDir(), "store")) })
 }
 
-func TestOpenMakesAPrivateDirectory(t *testing.T) {
+func TestOpenMakesPrivateDirectories(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	store := open(t, path)
 	put(t, store, "a/b/object", "content")
@@ -104,34 +114,38 @@ func TestOpenMakesAPrivateDirectory(t *testing.T) {
 		require.NoError(t, err)
 		info, err := entry.Info()
 		require.NoError(t, err)
-		assert.Zero(t, info.Mode().Perm()&0o077, "%s is open to others: %v", path, info.Mode())
+		assert.Zero(t, info.Mode().Perm()&0o077, "%s is accessible to others: %v", path, info.Mode())
 		return nil
 	})
 	require.NoError(t, err)
 }
 
-func TestOpenTakesAPathThatIsRelativeThen(t *testing.T) {
+func TestRelativePathIsResolvedAtOpen(t *testing.T) {
 	t.Chdir(t.TempDir())
 	store := open(t, "store")
 	put(t, store, "a", "content")
 	t.Chdir(t.TempDir())
 	assert.Equal(t, "content", get(t, store, "a"))
-	for info, err := range store.List(t.Context(), "") {
-		require.NoError(t, err)
-		assert.Equal(t, "a", info.Name)
-	}
+	assert.Equal(t, []string{"a"}, list(t, store, ""))
 }
 
-func TestOpenNeedsAParent(t *testing.T) {
+func TestOpenNeedsParentDirectory(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
-	for _, path := range []string{filepath.Join(t.TempDir(), "no", "store"), file, filepath.Join(file, "store"), ""} {
-		_, err := dir.Open(path)
-		assert.ErrorIs(t, err, storage.ErrNoBucket, path)
+	for name, path := range map[string]string{
+		"no parent":        filepath.Join(t.TempDir(), "no", "store"),
+		"file":             file,
+		"parent is a file": filepath.Join(file, "store"),
+		"empty path":       "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := dir.Open(path)
+			assert.ErrorIs(t, err, storage.ErrNoBucket)
+		})
 	}
 }
 
-func TestAMissingDirectoryIsNoBucket(t *testing.T) {
+func TestMissingDirectoryIsErrNoBucket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	store := open(t, path)
 	put(t, store, "a", "content")
@@ -155,14 +169,16 @@ func TestNoNameIsTheParentOfAnother(t *testing.T) {
 	store := open(t, filepath.Join(t.TempDir(), "store"))
 	put(t, store, "a/b", "content")
 	for _, name := range []string{"a", "a/b/c", "a/b/c/d"} {
-		_, err := store.Put(t.Context(), name, strings.NewReader("x"), 1, storage.Condition{})
-		assert.ErrorIs(t, err, storage.ErrInvalidName, name)
+		t.Run(name, func(t *testing.T) {
+			_, err := store.Put(t.Context(), name, strings.NewReader("x"), 1, storage.Condition{})
+			assert.ErrorIs(t, err, storage.ErrInvalidName)
+		})
 	}
 	assert.Equal(t, "content", get(t, store, "a/b"))
 	assert.Empty(t, store.Leftovers(t))
 }
 
-func TestDeleteLeavesNoEmptyDirectories(t *testing.T) {
+func TestDeleteRemovesEmptyDirectories(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	store := open(t, path)
 	put(t, store, "a/b/c/object", "1")
@@ -173,7 +189,7 @@ func TestDeleteLeavesNoEmptyDirectories(t *testing.T) {
 	assert.Empty(t, entries(t, filepath.Join(path, "objects")))
 }
 
-func TestEveryWriteHasAnotherETag(t *testing.T) {
+func TestEveryWriteChangesETag(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	store := open(t, path)
 	seen := map[string]bool{}
@@ -183,7 +199,7 @@ func TestEveryWriteHasAnotherETag(t *testing.T) {
 		seen[info.ETag] = true
 	}
 
-	// The clock was wrong, and is right again.
+	// The old object has a time in the future, as after a clock that was wrong.
 	future := time.Now().Add(24 * time.Hour)
 	require.NoError(t, os.Chtimes(filepath.Join(path, "objects", "object"), future, future))
 	old, err := store.Stat(t.Context(), "object")
@@ -193,7 +209,7 @@ func TestEveryWriteHasAnotherETag(t *testing.T) {
 	assert.True(t, info.Modified.After(old.Modified))
 }
 
-func TestSymbolicLinksAndSpecialFilesAreRefused(t *testing.T) {
+func TestSymbolicLinksAndSpecialFilesAreDenied(t *testing.T) {
 	outside := t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(outside, "d"), 0o700))
 	secret := filepath.Join(outside, "d", "object")
@@ -214,7 +230,7 @@ func TestSymbolicLinksAndSpecialFilesAreRefused(t *testing.T) {
 		"real/through": "../real/d",
 	} {
 		if err := os.Symlink(target, filepath.Join(objects, filepath.FromSlash(name))); err != nil {
-			t.Skip("no symbolic links here:", err)
+			t.Skip("no symbolic links on this system:", err)
 		}
 	}
 	makePipe(t, filepath.Join(objects, "pipe"))
@@ -223,26 +239,27 @@ func TestSymbolicLinksAndSpecialFilesAreRefused(t *testing.T) {
 		"out", "out/d/object", "out/new", "in", "in/d/object", "in/new", "up", "up/etc/passwd", "dangling", "dangling/x",
 		"self", "self/x", "file-out", "file-in", "file-in/x", "real/through", "real/through/object", "pipe", "pipe/x",
 	} {
-		_, err := store.Put(t.Context(), name, strings.NewReader("x"), 1, storage.Condition{})
-		assert.ErrorIs(t, err, storage.ErrDenied, "Put %s", name)
-		_, err = store.Get(t.Context(), name, 0, -1)
-		assert.ErrorIs(t, err, storage.ErrDenied, "Get %s", name)
-		_, err = store.Stat(t.Context(), name)
-		assert.ErrorIs(t, err, storage.ErrDenied, "Stat %s", name)
-		assert.ErrorIs(t, store.Delete(t.Context(), name), storage.ErrDenied, "Delete %s", name)
+		t.Run(name, func(t *testing.T) {
+			_, err := store.Put(t.Context(), name, strings.NewReader("x"), 1, storage.Condition{})
+			assert.ErrorIs(t, err, storage.ErrDenied, "Put")
+			_, err = store.Get(t.Context(), name, 0, -1)
+			assert.ErrorIs(t, err, storage.ErrDenied, "Get")
+			_, err = store.Stat(t.Context(), name)
+			assert.ErrorIs(t, err, storage.ErrDenied, "Stat")
+			assert.ErrorIs(t, store.Delete(t.Context(), name), storage.ErrDenied, "Delete")
+		})
 	}
 	for _, prefix := range []string{"", "r", "real/"} {
-		var names []string
-		for info, err := range store.List(t.Context(), prefix) {
-			require.NoError(t, err)
-			names = append(names, info.Name)
-		}
-		assert.Equal(t, []string{"real/d/object"}, names, "prefix %q", prefix)
+		t.Run("List "+prefix, func(t *testing.T) {
+			assert.Equal(t, []string{"real/d/object"}, list(t, store, prefix))
+		})
 	}
 	for _, prefix := range []string{"out/", "in/d/", "real/through/o"} {
-		for _, err := range store.List(t.Context(), prefix) {
-			assert.ErrorIs(t, err, storage.ErrDenied, "prefix %q", prefix)
-		}
+		t.Run("List "+prefix, func(t *testing.T) {
+			for _, err := range store.List(t.Context(), prefix) {
+				assert.ErrorIs(t, err, storage.ErrDenied)
+			}
+		})
 	}
 	content, err := os.ReadFile(secret)
 	require.NoError(t, err)
@@ -251,33 +268,30 @@ func TestSymbolicLinksAndSpecialFilesAreRefused(t *testing.T) {
 	assert.Equal(t, "content", get(t, store, "real/d/object"))
 }
 
-func TestOpenRefusesALinkInPlaceOfItsDirectories(t *testing.T) {
+func TestOpenDeniesLinkedDirectories(t *testing.T) {
 	for _, name := range []string{"objects", "tmp"} {
-		path, elsewhere := t.TempDir(), t.TempDir()
-		if err := os.Symlink(elsewhere, filepath.Join(path, name)); err != nil {
-			t.Skip("no symbolic links here:", err)
-		}
-		_, err := dir.Open(path)
-		assert.ErrorIs(t, err, storage.ErrDenied)
-		assert.Empty(t, entries(t, elsewhere))
+		t.Run(name, func(t *testing.T) {
+			path, elsewhere := t.TempDir(), t.TempDir()
+			if err := os.Symlink(elsewhere, filepath.Join(path, name)); err != nil {
+				t.Skip("no symbolic links on this system:", err)
+			}
+			_, err := dir.Open(path)
+			assert.ErrorIs(t, err, storage.ErrDenied)
+			assert.Empty(t, entries(t, elsewhere))
+		})
 	}
 }
 
-func TestListPassesOverWhatIsNoObject(t *testing.T) {
+func TestListSkipsOtherFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	store := open(t, path)
 	put(t, store, "a/object", "1")
 	require.NoError(t, os.WriteFile(filepath.Join(path, "objects", "not valid"), nil, 0o600))
 	require.NoError(t, os.MkdirAll(filepath.Join(path, "objects", "empty", "directories"), 0o700))
-	var names []string
-	for info, err := range store.List(t.Context(), "") {
-		require.NoError(t, err)
-		names = append(names, info.Name)
-	}
-	assert.Equal(t, []string{"a/object"}, names)
+	assert.Equal(t, []string{"a/object"}, list(t, store, ""))
 }
 
-func TestOpenLeavesAloneWhatIsBeingWritten(t *testing.T) {
+func TestOpenKeepsUploadInProgress(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	store := open(t, path)
 	content := bytes.Repeat([]byte("x"), 1<<20)
@@ -285,7 +299,7 @@ func TestOpenLeavesAloneWhatIsBeingWritten(t *testing.T) {
 	reader := io.MultiReader(bytes.NewReader(content), readerFunc(func([]byte) (int, error) {
 		assert.Len(t, store.Leftovers(t), 1)
 		open(t, path)
-		assert.Len(t, store.Leftovers(t), 1, "the file of a writer at work")
+		assert.Len(t, store.Leftovers(t), 1, "Open removed the file of a live writer")
 		opened = true
 		return 0, io.EOF
 	}))
@@ -295,7 +309,7 @@ func TestOpenLeavesAloneWhatIsBeingWritten(t *testing.T) {
 	assert.Equal(t, string(content), get(t, store, "object"))
 }
 
-func TestOpenRemovesWhatNobodyIsWriting(t *testing.T) {
+func TestOpenRemovesLeftovers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	store := open(t, path)
 	require.NoError(t, os.WriteFile(filepath.Join(path, "tmp", "leftover"), []byte("half"), 0o600))
@@ -303,7 +317,7 @@ func TestOpenRemovesWhatNobodyIsWriting(t *testing.T) {
 	assert.Empty(t, store.Leftovers(t))
 }
 
-func TestAbortUploadLeavesAloneWhatIsBeingWritten(t *testing.T) {
+func TestAbortUploadKeepsUploadInProgress(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	writer, other := open(t, path), open(t, path)
 	reader := io.MultiReader(strings.NewReader("content"), readerFunc(func([]byte) (int, error) {
@@ -312,7 +326,7 @@ func TestAbortUploadLeavesAloneWhatIsBeingWritten(t *testing.T) {
 			assert.ErrorIs(t, other.AbortUpload(t.Context(), storage.Upload{ID: temps[0]}), storage.ErrInUse)
 		}
 		for upload, err := range other.Uploads(t.Context(), "") {
-			assert.Fail(t, "listed what is being written", "%v %v", upload, err)
+			assert.Fail(t, "listed an upload in progress", "%v %v", upload, err)
 		}
 		return 0, io.EOF
 	}))
@@ -321,7 +335,7 @@ func TestAbortUploadLeavesAloneWhatIsBeingWritten(t *testing.T) {
 	assert.Equal(t, "content", get(t, writer, "object"))
 }
 
-func TestUploadsAreWhatKilledWritersLeave(t *testing.T) {
+func TestUploadsListsFilesOfKilledWriters(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	store := open(t, path)
 	found := 0
@@ -338,10 +352,10 @@ func TestUploadsAreWhatKilledWritersLeave(t *testing.T) {
 		assert.Empty(t, store.Leftovers(t))
 		found += len(ids)
 	}
-	assert.Positive(t, found, "no writer was killed while it wrote")
+	assert.Positive(t, found, "no writer was killed during a write")
 }
 
-func TestAPanickingReaderLeavesNothing(t *testing.T) {
+func TestPanickingReaderLeavesNothing(t *testing.T) {
 	store := open(t, filepath.Join(t.TempDir(), "store"))
 	assert.Panics(t, func() {
 		store.Put(t.Context(), "object", readerFunc(func([]byte) (int, error) { panic("reader") }), -1, storage.Condition{})
@@ -350,7 +364,7 @@ func TestAPanickingReaderLeavesNothing(t *testing.T) {
 	put(t, store, "object", "the store still works")
 }
 
-func TestAClosedStoreIsUnavailable(t *testing.T) {
+func TestClosedStoreIsErrUnavailable(t *testing.T) {
 	store, err := dir.Open(filepath.Join(t.TempDir(), "store"))
 	require.NoError(t, err)
 	put(t, store, "object", "content")
@@ -364,16 +378,16 @@ func TestAClosedStoreIsUnavailable(t *testing.T) {
 	assert.ErrorIs(t, err, storage.ErrUnavailable)
 	content, err := io.ReadAll(object)
 	require.NoError(t, err)
-	assert.Equal(t, "content", string(content), "what was open stays readable")
+	assert.Equal(t, "content", string(content), "an object that was open before Close stays readable")
 	require.NoError(t, object.Close())
 }
 
-// readerFunc is a reader made of a function.
+// readerFunc is a function that implements io.Reader.
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-func TestAListingSurvivesDirectoriesThatGoMeanwhile(t *testing.T) {
+func TestListSurvivesDirectoriesRemovedDuringIt(t *testing.T) {
 	store, err := dir.Open(t.TempDir())
 	require.NoError(t, err)
 	var lister sync.WaitGroup

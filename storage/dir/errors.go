@@ -5,26 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"syscall"
 
 	"github.com/recvault/recvault/storage"
 )
 
-// What can be in the way.
+// Reasons why a path cannot be used.
 var (
-	errNoDirectory = fmt.Errorf("%w: the path is, or leads through, a file", storage.ErrNoBucket)
+	errNoDirectory = fmt.Errorf("%w: the path is a file or leads through one", storage.ErrNoBucket)
 
-	errIsParent  = fmt.Errorf("%w: other objects' names start with it", storage.ErrInvalidName)
-	errHasParent = fmt.Errorf("%w: its parent is an object", storage.ErrInvalidName)
-	errNotPlain  = fmt.Errorf("%w: a symbolic link or a special file is in the way", storage.ErrDenied)
+	errIsParent  = fmt.Errorf("%w: the name is the parent of other objects", storage.ErrInvalidName)
+	errHasParent = fmt.Errorf("%w: the name's parent is an object", storage.ErrInvalidName)
+	errNotPlain  = fmt.Errorf("%w: the path contains a symbolic link or a special file", storage.ErrDenied)
 )
 
-// classify wraps an error of the file system in the one of package storage that tells its cause. Errors
-// that have their meaning already, or are the caller's own, pass.
+// classify wraps a file system error in the error of package storage that names its cause. It returns
+// errors of package storage, of the context and of the caller's reader unchanged.
 func classify(err error) error {
-	var source *sourceError
+	_, fromReader := errors.AsType[*sourceError](err)
 	switch {
-	case err == nil, errors.As(err, &source), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), isStorageError(err):
+	case err == nil, fromReader, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), isStorageError(err):
 		return err
 	case isFull(err):
 		return fmt.Errorf("%w: %w", storage.ErrFull, err)
@@ -42,15 +43,10 @@ func classify(err error) error {
 }
 
 func isStorageError(err error) bool {
-	for _, known := range []error{
+	return slices.ContainsFunc([]error{
 		storage.ErrNotFound, storage.ErrExists, storage.ErrChanged, storage.ErrInvalidName,
 		storage.ErrSize, storage.ErrInUse, storage.ErrDenied, storage.ErrNoBucket, storage.ErrUnavailable,
-	} {
-		if errors.Is(err, known) {
-			return true
-		}
-	}
-	return false
+	}, func(known error) bool { return errors.Is(err, known) })
 }
 
 func isDenied(err error) bool {

@@ -14,14 +14,14 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// A leftover is a temporary file that nobody is writing: its writer was killed.
+// A leftover is a temporary file without a lock: its writer was killed.
 
 var _ storage.UploadLister = (*Store)(nil)
 
-// Uploads implements [storage.UploadLister]. It yields what writers left that were killed since the store
-// was opened last, and nothing that is being written: a writer holds its file's lock. Which object it was to
-// be is not known, so Name is empty and a prefix leaves nothing out. Started is when it was last
-// written.
+// Uploads implements [storage.UploadLister]. It yields the temporary files of writers that were killed
+// since the store was last opened, and no upload in progress: its writer holds the file's lock. The object's
+// name is unknown, so Name is empty and every prefix yields all uploads. Started is the time of the last
+// write.
 func (s *Store) Uploads(ctx context.Context, prefix string) iter.Seq2[storage.Upload, error] {
 	return func(yield func(storage.Upload, error) bool) {
 		err := storage.ValidatePrefix(prefix)
@@ -34,7 +34,7 @@ func (s *Store) Uploads(ctx context.Context, prefix string) iter.Seq2[storage.Up
 	}
 }
 
-// leftovers visits leftovers until it is told to stop.
+// leftovers calls visit with each leftover, until visit returns false.
 func (s *Store) leftovers(ctx context.Context, visit func(storage.Upload) bool) error {
 	names, err := s.tempNames()
 	if err != nil {
@@ -81,7 +81,7 @@ func (s *Store) removeLeftovers() error {
 	}
 	for _, name := range names {
 		err := s.removeLeftover(name)
-		// A store that may only be read keeps its leftovers, and that is no reason not to read it.
+		// A read-only store keeps its leftovers, and can still be read.
 		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, storage.ErrInUse) && !isDenied(err) {
 			return err
 		}
@@ -93,7 +93,7 @@ func (s *Store) removeLeftover(name string) error {
 	return s.withLeftover(name, s.root.Remove)
 }
 
-// tempNames returns the names of the temporary files.
+// tempNames returns the names of all files in tmp/.
 func (s *Store) tempNames() ([]string, error) {
 	dir, err := s.root.Open(tmpDir)
 	if err != nil {
@@ -103,14 +103,14 @@ func (s *Store) tempNames() ([]string, error) {
 	return dir.Readdirnames(-1)
 }
 
-// withLeftover calls use with the path of a temporary file, while it holds the file's lock. It returns
-// [storage.ErrInUse] if somebody else does.
+// withLeftover calls use with the path of a temporary file while it holds the file's lock. It returns
+// [storage.ErrInUse] if a writer holds the lock.
 func (s *Store) withLeftover(name string, use func(path string) error) error {
 	if err := storage.ValidateName(name); err != nil {
 		return err
 	}
 	if strings.Contains(name, "/") {
-		return fmt.Errorf("%w: an upload's ID is a file's name", storage.ErrInvalidName)
+		return fmt.Errorf("%w: an upload's ID has no slash", storage.ErrInvalidName)
 	}
 	path := filepath.Join(tmpDir, name)
 	f, err := s.root.OpenFile(path, os.O_RDWR, 0)

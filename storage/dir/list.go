@@ -12,13 +12,13 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// List implements [storage.Store]. It reads only directories that can hold names with the prefix, and
-// holds the entries of one directory of each level in memory at a time.
+// List implements [storage.Store]. It reads only directories that can hold names with the prefix. At any
+// time, memory holds the entries of one directory of each level.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
 		err := storage.ValidatePrefix(prefix)
 		if err == nil {
-			// The directories that the prefix names in full need not be searched for.
+			// The listing starts in the deepest directory that the prefix names in full.
 			dir := prefix[:strings.LastIndexByte(prefix, '/')+1]
 			_, err = s.walk(ctx, dir, prefix, func(info storage.Info) bool { return yield(info, nil) })
 		}
@@ -28,8 +28,8 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 	}
 }
 
-// walk visits the objects below dir, which is empty or ends in a slash, in the byte order of their
-// names. It tells whether to go on.
+// walk calls visit with the objects below dir, in the byte order of their names, until visit returns
+// false. dir is empty or ends in a slash. walk reports whether the listing continues.
 func (s *Store) walk(ctx context.Context, dir, prefix string, visit func(storage.Info) bool) (bool, error) {
 	entries, err := s.readDir(dir)
 	if err != nil {
@@ -55,14 +55,14 @@ func (s *Store) walk(ctx context.Context, dir, prefix string, visit func(storage
 	return true, ctx.Err()
 }
 
-// entry is a file or a directory with what it contributes to the names of objects: "media", "ab12/".
+// entry is a file or a directory. Its key is its part of an object's name: "media", "ab12/".
 type entry struct {
 	fs.FileInfo
 	key string
 }
 
-// readDir returns the entries of a directory in the byte order of the names below it, where "a-b"
-// comes before "a/b". A directory that is gone has none.
+// readDir returns the entries of a directory in the byte order of the names below it, in which "a-b"
+// comes before "a/b". It returns none for a directory that does not exist.
 func (s *Store) readDir(dir string) ([]entry, error) {
 	if dir != "" {
 		info, err := s.lookup(strings.TrimSuffix(dir, "/"))
@@ -85,7 +85,7 @@ func (s *Store) readDir(dir string) ([]entry, error) {
 	defer f.Close()
 	infos, err := f.Readdir(-1)
 	if errors.Is(err, fs.ErrNotExist) && dir != "" {
-		return nil, nil // it was removed since it was opened
+		return nil, nil // the directory was removed after the opening
 	}
 	if err != nil {
 		return nil, err

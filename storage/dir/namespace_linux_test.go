@@ -17,7 +17,7 @@ import (
 	"github.com/recvault/recvault/storage/dir"
 )
 
-func TestAFullFileSystemIsErrFull(t *testing.T) {
+func TestFullFileSystemIsErrFull(t *testing.T) {
 	if !namespace.Enter(t) {
 		return
 	}
@@ -27,7 +27,7 @@ func TestAFullFileSystemIsErrFull(t *testing.T) {
 	for _, name := range []string{"old", "new/object"} {
 		for _, size := range []int64{-1, 4 << 20} {
 			_, err := store.Put(t.Context(), name, bytes.NewReader(make([]byte, 4<<20)), size, storage.Condition{})
-			assert.ErrorIs(t, err, storage.ErrFull)
+			assert.ErrorIs(t, err, storage.ErrFull, "%s of announced size %d", name, size)
 		}
 	}
 	assert.Equal(t, "content", get(t, store, "old"))
@@ -36,7 +36,7 @@ func TestAFullFileSystemIsErrFull(t *testing.T) {
 	put(t, store, "new/object", "there is room for this")
 }
 
-func TestAFileSystemWithoutFilesLeftIsErrFull(t *testing.T) {
+func TestFileSystemWithoutInodesIsErrFull(t *testing.T) {
 	if !namespace.Enter(t) {
 		return
 	}
@@ -46,8 +46,8 @@ func TestAFileSystemWithoutFilesLeftIsErrFull(t *testing.T) {
 	_, err := store.Put(t.Context(), "a/b/c/d/e/f/g/h/i/j", strings.NewReader("x"), 1, storage.Condition{})
 	assert.ErrorIs(t, err, storage.ErrFull)
 	assert.Empty(t, store.Leftovers(t))
-	assert.Equal(t, []string{"old"}, entries(t, filepath.Join(path, "objects")), "the parents that could be made are gone")
-	for i := range 12 { // the last files
+	assert.Equal(t, []string{"old"}, entries(t, filepath.Join(path, "objects")), "the parents that Put had made are removed")
+	for i := range 12 { // use up the last inodes
 		if f, err := os.Create(filepath.Join(path, string(rune('a'+i)))); err == nil {
 			f.Close()
 		}
@@ -55,10 +55,10 @@ func TestAFileSystemWithoutFilesLeftIsErrFull(t *testing.T) {
 	_, err = store.Put(t.Context(), "old", strings.NewReader("x"), 1, storage.Condition{})
 	assert.ErrorIs(t, err, storage.ErrFull)
 	assert.Equal(t, "content", get(t, store, "old"))
-	require.NoError(t, store.Delete(t.Context(), "old"), "what is full can be emptied")
+	require.NoError(t, store.Delete(t.Context(), "old"), "a full store permits deletions")
 }
 
-func TestAReadOnlyFileSystemIsErrDenied(t *testing.T) {
+func TestReadOnlyFileSystemIsErrDenied(t *testing.T) {
 	if !namespace.Enter(t) {
 		return
 	}
@@ -68,14 +68,14 @@ func TestAReadOnlyFileSystemIsErrDenied(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(path, "tmp", "leftover"), nil, 0o600))
 	require.NoError(t, unix.Mount("", base, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""))
 
-	readOnly(t, open(t, path))
+	assertReadOnly(t, open(t, path))
 	_, err := dir.Open(filepath.Join(base, "other"))
 	assert.ErrorIs(t, err, storage.ErrDenied)
 }
 
-func TestADirectoryOfSomebodyElseIsErrDenied(t *testing.T) {
+func TestDirectoryOfAnotherUserIsErrDenied(t *testing.T) {
 	var base string
-	switch root := os.Getuid() == 0; { // root may write everywhere, and becomes another user below
+	switch root := os.Getuid() == 0; { // root may write everywhere, so it becomes another user below
 	case !root:
 		base = t.TempDir()
 	case namespace.Enter(t):
@@ -96,13 +96,13 @@ func TestADirectoryOfSomebodyElseIsErrDenied(t *testing.T) {
 	if os.Getuid() == 0 {
 		require.NoError(t, syscall.Setuid(65_534))
 	}
-	readOnly(t, open(t, path))
+	assertReadOnly(t, open(t, path))
 	_, err := dir.Open(filepath.Join(path, "other"))
 	assert.ErrorIs(t, err, storage.ErrDenied)
 }
 
-// readOnly checks a store that may not be written to.
-func readOnly(t *testing.T, store storage.Store) {
+// assertReadOnly checks that a store with the object a/object permits reads and denies writes.
+func assertReadOnly(t *testing.T, store storage.Store) {
 	t.Helper()
 	assert.Equal(t, "content", get(t, store, "a/object"))
 	_, err := store.Stat(t.Context(), "a/object")

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makePipe makes a named pipe, which blocks whoever opens it.
+// makePipe makes a named pipe. Opening it blocks.
 func makePipe(t *testing.T, path string) {
 	t.Helper()
 	require.NoError(t, unix.Mkfifo(path, 0o600))

@@ -4,5 +4,5 @@ import "testing"
 
 func makePipe(t *testing.T, path string) {
 	t.Helper()
-	t.Skip("no named pipes among files here:", path)
+	t.Skip("no named pipes in the file system:", path)
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/recvault/recvault/storage/dir"
 )
 
-// The environment of a test binary that runs again as another process of the store's.
+// The environment variables of a child process: the test binary, started again to use the same store.
 const (
 	roleEnv = "DIR_TEST_ROLE"
 	pathEnv = "DIR_TEST_PATH"
@@ -37,7 +37,7 @@ const (
 	writtenName = "written/again"
 )
 
-// process returns the command for a process that plays a role with the store at path.
+// process returns the command that starts a child process with a role on the store at path.
 func process(role, path string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), roleEnv+"="+role, pathEnv+"="+path)
@@ -45,7 +45,8 @@ func process(role, path string) *exec.Cmd {
 	return cmd
 }
 
-func play(role string) int {
+// runRole runs a child process and returns its exit status.
+func runRole(role string) int {
 	store, err := dir.Open(os.Getenv(pathEnv))
 	if err == nil {
 		switch role {
@@ -62,7 +63,7 @@ func play(role string) int {
 	return 0
 }
 
-// count adds to a counter.
+// count adds 1 to the counter, as often as additions says.
 func count(store *dir.Store) error {
 	for done := 0; done < additions; {
 		object, err := store.Get(context.Background(), counterName, 0, -1)
@@ -104,7 +105,7 @@ func TestProcessesLoseNoUpdate(t *testing.T) {
 	assert.Empty(t, store.Leftovers(t))
 }
 
-// write stores version after version of an object until it is killed, and prints the number of each.
+// write stores one version of an object after another until it is killed, and prints the number of each.
 func write(store *dir.Store) error {
 	for version := uint64(1); ; version++ {
 		content := numbered(version)
@@ -115,7 +116,7 @@ func write(store *dir.Store) error {
 	}
 }
 
-// numbered makes a version of an object that can be checked: its number, noise, and their hash.
+// numbered returns the content of a version: its number, noise, and the hash of both.
 func numbered(version uint64) []byte {
 	var seed [32]byte
 	binary.BigEndian.PutUint64(seed[:], version)
@@ -126,6 +127,7 @@ func numbered(version uint64) []byte {
 	return append(content, sum[:]...)
 }
 
+// number returns the number of the version with this content, and checks that the content is whole.
 func number(t *testing.T, content string) uint64 {
 	t.Helper()
 	require.GreaterOrEqual(t, len(content), 8)
@@ -134,7 +136,7 @@ func number(t *testing.T, content string) uint64 {
 	return version
 }
 
-func TestAKilledWriterLeavesObjectsWholeAndNothingElse(t *testing.T) {
+func TestKilledWriterLeavesOnlyWholeObjects(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	leftovers := 0
 	for range 40 {
@@ -146,14 +148,14 @@ func TestAKilledWriterLeavesObjectsWholeAndNothingElse(t *testing.T) {
 		require.NoError(t, err)
 		assert.Empty(t, entries(t, filepath.Join(path, "tmp")))
 		found := number(t, get(t, store, writtenName))
-		assert.Contains(t, []uint64{acknowledged, acknowledged + 1}, found, "the last that was acknowledged, or the one after it")
+		assert.Contains(t, []uint64{acknowledged, acknowledged + 1}, found, "the last acknowledged version, or the next one")
 		put(t, store, "other", "the lock is free")
 		require.NoError(t, store.Close())
 	}
-	assert.Positive(t, leftovers, "no writer was killed while it wrote")
+	assert.Positive(t, leftovers, "no writer was killed during a write")
 }
 
-// killWriter kills a writer at a random point and returns the last version that it said it had stored.
+// killWriter starts a writer, kills it at a random time, and returns the last version that it printed.
 func killWriter(t *testing.T, path string) uint64 {
 	t.Helper()
 	writer := process("write", path)
@@ -161,7 +163,7 @@ func killWriter(t *testing.T, path string) uint64 {
 	require.NoError(t, err)
 	require.NoError(t, writer.Start())
 	lines := bufio.NewScanner(stdout)
-	require.True(t, lines.Scan(), "the writer does not write")
+	require.True(t, lines.Scan(), "the writer printed no version")
 	timer := time.AfterFunc(rand.N(20*time.Millisecond), func() { writer.Process.Kill() })
 	defer timer.Stop()
 	last := lines.Text()

@@ -12,7 +12,7 @@ func (s *Store) syncDir(dir string) error {
 	return syncOpened(s.root.Open(dir))
 }
 
-// syncPath does the same for a directory outside the store.
+// syncPath makes the entries of a directory outside the store durable.
 func syncPath(path string) error {
 	return syncOpened(os.Open(path))
 }
@@ -23,11 +23,11 @@ func syncOpened(f *os.File, err error) error {
 	}
 	defer f.Close()
 	if runtime.GOOS == "windows" {
-		return nil // directories cannot be flushed there, and NTFS journals what changes in them
+		return nil // Windows cannot flush a directory; NTFS journals changes of its entries
 	}
 	err = f.Sync()
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		return nil // some network file systems have nothing to sync in a directory
+		return nil // some network file systems do not support fsync of a directory
 	}
 	return err
 }

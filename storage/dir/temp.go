@@ -14,8 +14,8 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// tempFile is an object that is being written. Its writer holds its lock, so that whoever opens the
-// store can tell it from one whose writer was killed.
+// tempFile is an object that is being written. Its writer holds its lock. The lock distinguishes it from
+// a leftover, the file of a killed writer.
 type tempFile struct {
 	root *os.Root
 	path string
@@ -42,24 +42,25 @@ func (s *Store) createTemp(ctx context.Context) (*tempFile, error) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		// Before it was locked, somebody who opened the store took it for a leftover.
+		// An Open removed the file as a leftover, before it was locked.
 	}
 }
 
-// discard closes the file, and removes it unless it has become an object.
+// discard closes the file and removes it, unless it has become an object.
 func (t *tempFile) discard() {
 	t.root.Remove(t.path)
 	t.unlock()
 	t.file.Close()
 }
 
-// unlock releases the file's lock. Closing would do, but for a child process that is being started and
-// has a copy of the file. A failure means that the file is closed or the lock released already.
+// unlock releases the file's lock. Closing the file is not enough: a child process that is just being
+// started may hold a copy of it. unlock ignores errors: they mean that the file is already closed or
+// unlocked.
 func (t *tempFile) unlock() {
 	filelock.Unlock(t.file)
 }
 
-// fill writes all of r to the file and to the disk.
+// fill copies all of r to the file and flushes it to the disk.
 func (t *tempFile) fill(ctx context.Context, r io.Reader, size int64) error {
 	buffer := make([]byte, 256<<10)
 	for written := int64(0); ; {
@@ -85,8 +86,8 @@ func (t *tempFile) fill(ctx context.Context, r io.Reader, size int64) error {
 	}
 }
 
-// sourceError is an error of the data's reader. It is told from the store's own, since it may well
-// be a file's error too.
+// sourceError wraps an error of the caller's reader. classify must not mistake it for an error of the
+// store: the reader may be reading a file too.
 type sourceError struct{ err error }
 
 func (e *sourceError) Error() string { return "read the data: " + e.err.Error() }
