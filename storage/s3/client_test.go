@@ -16,20 +16,25 @@ import (
 	"github.com/recvault/recvault/storage/s3"
 )
 
-func TestNewRefusesWhatCannotWork(t *testing.T) {
+func TestNewRefusesInvalidBucketNames(t *testing.T) {
 	client, err := s3.NewClient(s3.Config{Credentials: credentials.NewStaticV4("access", "secret", "")})
 	require.NoError(t, err)
-	_, err = s3.New(nil, "bucket")
-	assert.Error(t, err)
 	for _, bucket := range []string{"", "ab", "UPPER", "under_score", "a/b", "..", "192.168.1.1", strings.Repeat("a", 64)} {
-		_, err = s3.New(client, bucket)
-		assert.Error(t, err, bucket)
+		t.Run(bucket, func(t *testing.T) {
+			_, err := s3.New(client, bucket)
+			assert.Error(t, err)
+		})
 	}
 	_, err = s3.New(client, "bucket")
 	assert.NoError(t, err)
 }
 
-func TestNewClientTakesAURL(t *testing.T) {
+func TestNewRefusesNilClient(t *testing.T) {
+	_, err := s3.New(nil, "bucket")
+	assert.Error(t, err)
+}
+
+func TestNewClientRequiresURL(t *testing.T) {
 	for endpoint, want := range map[string]string{
 		"":                                "https://s3.amazonaws.com",
 		"http://127.0.0.1:9000":           "http://127.0.0.1:9000",
@@ -37,21 +42,25 @@ func TestNewClientTakesAURL(t *testing.T) {
 		"https://minio.example.org:9000/": "https://minio.example.org:9000",
 		"http://[::1]:9000":               "http://[::1]:9000",
 	} {
-		client, err := s3.NewClient(s3.Config{Endpoint: endpoint})
-		require.NoError(t, err, endpoint)
-		assert.Equal(t, want, client.EndpointURL().String())
+		t.Run(endpoint, func(t *testing.T) {
+			client, err := s3.NewClient(s3.Config{Endpoint: endpoint})
+			require.NoError(t, err)
+			assert.Equal(t, want, client.EndpointURL().String())
+		})
 	}
 	for _, endpoint := range []string{
 		"minio.example.org", "minio.example.org:9000", "127.0.0.1:9000", "ftp://minio.example.org", "https://", "https://minio.example.org/path",
 		"https://minio.example.org?query", "https://user:canary@minio.example.org", "https://user:canary@minio.example.org:port", "://",
 	} {
-		_, err := s3.NewClient(s3.Config{Endpoint: endpoint})
-		require.Error(t, err, endpoint)
-		assert.NotContains(t, err.Error(), "canary")
+		t.Run(endpoint, func(t *testing.T) {
+			_, err := s3.NewClient(s3.Config{Endpoint: endpoint})
+			require.Error(t, err)
+			assert.NotContains(t, err.Error(), "canary")
+		})
 	}
 }
 
-func TestNewClientTrustsTheCAFile(t *testing.T) {
+func TestNewClientTrustsOnlyCAFile(t *testing.T) {
 	server := testserver.MinIO(t, testserver.TLS())
 	config := s3.Config{
 		Endpoint:    "https://" + server.Endpoint(),
@@ -59,7 +68,7 @@ func TestNewClientTrustsTheCAFile(t *testing.T) {
 		CAFile:      server.CAFile(),
 		Credentials: credentials.NewStaticV4(server.AccessKey(), server.SecretKey(), ""),
 	}
-	works(t, config, server.Bucket())
+	assertWorks(t, config, server.Bucket())
 
 	config.CAFile = ""
 	client, err := s3.NewClient(config)
@@ -67,14 +76,17 @@ func TestNewClientTrustsTheCAFile(t *testing.T) {
 	store, err := s3.New(client, server.Bucket())
 	require.NoError(t, err)
 	_, err = store.Stat(t.Context(), "object")
-	assert.ErrorIs(t, err, storage.ErrUnavailable, "nobody vouches for the server")
+	assert.ErrorIs(t, err, storage.ErrUnavailable, "no trusted authority has signed the certificate")
 
 	empty := filepath.Join(t.TempDir(), "empty.pem")
 	require.NoError(t, os.WriteFile(empty, nil, 0o600))
-	for _, file := range []string{empty, empty + ".missing"} {
-		config.CAFile = file
-		_, err = s3.NewClient(config)
-		assert.Error(t, err)
+	for name, file := range map[string]string{"empty file": empty, "missing file": empty + ".missing"} {
+		t.Run(name, func(t *testing.T) {
+			config := config
+			config.CAFile = file
+			_, err := s3.NewClient(config)
+			assert.Error(t, err)
+		})
 	}
 }
 
@@ -101,14 +113,14 @@ func TestNewClientFindsCredentials(t *testing.T) {
 			for variable, value := range environment {
 				t.Setenv(variable, value)
 			}
-			works(t, s3.Config{Endpoint: "http://" + server.Endpoint(), Transport: server.Transport()}, server.Bucket())
+			assertWorks(t, s3.Config{Endpoint: "http://" + server.Endpoint(), Transport: server.Transport()}, server.Bucket())
 		})
 	}
 }
 
-func TestPathStyle(t *testing.T) {
+func TestPathStyleWorks(t *testing.T) {
 	server := testserver.MinIO(t)
-	works(t, s3.Config{
+	assertWorks(t, s3.Config{
 		Endpoint:    "http://" + server.Endpoint(),
 		PathStyle:   true,
 		Transport:   server.Transport(),
@@ -116,28 +128,28 @@ func TestPathStyle(t *testing.T) {
 	}, server.Bucket())
 }
 
-// A Store sends its checksums in headers in front of the data, so it needs no client that is able to send
-// them behind.
-func TestAClientWithoutTrailingHeadersWillDo(t *testing.T) {
+// A Store sends its checksums as headers before the data, so its client needs no support for trailing
+// headers.
+func TestClientWithoutTrailingHeadersWorks(t *testing.T) {
 	server := testserver.MinIO(t)
 	client, err := minio.New(server.Endpoint(), &minio.Options{
 		Creds:     credentials.NewStaticV4(server.AccessKey(), server.SecretKey(), ""),
 		Transport: server.Transport(),
 	})
 	require.NoError(t, err)
-	worksWith(t, client, server.Bucket())
-	worksWith(t, client, server.Bucket(), s3.SignedPayload())
+	assertClientWorks(t, client, server.Bucket())
+	assertClientWorks(t, client, server.Bucket(), s3.SignedPayload())
 }
 
-// works checks that a client that is configured so can write and read.
-func works(t *testing.T, config s3.Config, bucket string) {
+// assertWorks checks that a client with this configuration can write and read.
+func assertWorks(t *testing.T, config s3.Config, bucket string) {
 	t.Helper()
 	client, err := s3.NewClient(config)
 	require.NoError(t, err)
-	worksWith(t, client, bucket)
+	assertClientWorks(t, client, bucket)
 }
 
-func worksWith(t *testing.T, client *minio.Client, bucket string, options ...s3.Option) {
+func assertClientWorks(t *testing.T, client *minio.Client, bucket string, options ...s3.Option) {
 	t.Helper()
 	store, err := s3.New(client, bucket, options...)
 	require.NoError(t, err)

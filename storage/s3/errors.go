@@ -13,31 +13,31 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// errUnchecked refuses a server that stores data without having compared its checksum.
-var errUnchecked = fmt.Errorf("%w: the server did not confirm the CRC64NVME checksum, so use SignedPayload with it", storage.ErrUnavailable)
+// errUnchecked means that the server stored data without comparing its checksum.
+var errUnchecked = fmt.Errorf("%w: the server did not confirm the CRC64NVME checksum: use SignedPayload", storage.ErrUnavailable)
 
-// damagedCodes are the answers to data that is not what its checksum says.
+// damagedCodes are the server's error codes for data that does not match its checksum.
 var damagedCodes = []string{"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "IncompleteBody"}
 
-// classify wraps an error of a request in the one of package storage that tells its cause. Of what the
-// server wrote it keeps code and status: its text can repeat headers of the request. Errors that have
-// their meaning already pass, and so does the end of the context.
+// classify wraps a request's error in the error of package storage that names its cause. It keeps the code
+// and the status of the server's answer, but not the text, which can repeat headers of the request. It
+// returns the context's error and errors of package storage unchanged.
 func classify(ctx context.Context, err error) error {
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 		return ctx.Err()
 	}
-	var answer minio.ErrorResponse
+	answer, answered := errors.AsType[minio.ErrorResponse](err)
 	switch {
 	case errors.Is(err, storage.ErrNoBucket), errors.Is(err, storage.ErrUnavailable):
 		return err
-	case errors.As(err, &answer):
-		return fmt.Errorf("%w: %s", meaning(answer), quote(answer))
+	case answered:
+		return fmt.Errorf("%w: %s", cause(answer), summary(answer))
 	default:
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 	}
 }
 
-// classify does so for a Put, where some answers mean that the condition does not hold.
+// classify is like the function classify, but recognises the answers to a Put whose condition fails.
 func (p *put) classify(ctx context.Context, err error) error {
 	failed := hasCode(err, minio.PreconditionFailed, "ConditionalRequestConflict", minio.Conflict)
 	switch {
@@ -50,19 +50,15 @@ func (p *put) classify(ctx context.Context, err error) error {
 	}
 }
 
-// isUncertain tells whether a write that ended with this error may have taken effect.
+// isUncertain reports whether a write that ended with this error may have taken effect.
 func isUncertain(err error) bool {
-	for _, certain := range []error{storage.ErrDenied, storage.ErrNoBucket, storage.ErrInvalidName, storage.ErrTooLarge, storage.ErrFull} {
-		if errors.Is(err, certain) {
-			return false
-		}
-	}
-	return true
+	certain := []error{storage.ErrDenied, storage.ErrNoBucket, storage.ErrInvalidName, storage.ErrTooLarge, storage.ErrFull}
+	return !slices.ContainsFunc(certain, func(refused error) bool { return errors.Is(err, refused) })
 }
 
-// meaning translates a server's answer, by its code where S3 or MinIO define one, otherwise by its HTTP
-// status.
-func meaning(answer minio.ErrorResponse) error {
+// cause returns the error of package storage for a server's answer: by its code where S3 or MinIO define
+// one, otherwise by its HTTP status.
+func cause(answer minio.ErrorResponse) error {
 	switch answer.Code {
 	case minio.NoSuchKey:
 		return storage.ErrNotFound
@@ -74,7 +70,7 @@ func meaning(answer minio.ErrorResponse) error {
 		return storage.ErrTooLarge
 	case "QuotaExceeded", "XMinioAdminBucketQuotaExceeded":
 		return storage.ErrFull
-	case minio.InternalError: // MinIO's, when the disk is full before it was expected to be
+	case minio.InternalError: // MinIO's code if it runs out of space during a write
 		if strings.Contains(answer.Message, "no space left on device") {
 			return storage.ErrFull
 		}
@@ -90,8 +86,9 @@ func meaning(answer minio.ErrorResponse) error {
 	return storage.ErrUnavailable
 }
 
-// quote names a server's answer, without what does not look like a code.
-func quote(answer minio.ErrorResponse) string {
+// summary returns the code and the status of a server's answer. It replaces a code that contains other
+// characters than letters, digits and spaces.
+func summary(answer minio.ErrorResponse) string {
 	code := answer.Code
 	plain := func(r rune) bool {
 		return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == ' '
@@ -102,8 +99,8 @@ func quote(answer minio.ErrorResponse) string {
 	return fmt.Sprintf("%s (HTTP status %d)", code, answer.StatusCode)
 }
 
-// hasCode tells whether err is a server's answer with one of the codes.
+// hasCode reports whether err is a server's answer with one of the codes.
 func hasCode(err error, codes ...string) bool {
-	var answer minio.ErrorResponse
-	return errors.As(err, &answer) && slices.Contains(codes, answer.Code)
+	answer, ok := errors.AsType[minio.ErrorResponse](err)
+	return ok && slices.Contains(codes, answer.Code)
 }

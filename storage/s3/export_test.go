@@ -1,4 +1,4 @@
 package s3
 
-// SetMaxParts lets a store use fewer parts for an upload than S3 permits, which are hundreds of gigabytes.
+// SetMaxParts limits the parts of an upload to n. S3's own limit would take hundreds of gigabytes to test.
 func (s *Store) SetMaxParts(n int64) { s.maxParts = n }

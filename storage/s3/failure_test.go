@@ -21,7 +21,7 @@ import (
 	"github.com/recvault/recvault/storage/s3"
 )
 
-// operations are all that a store can be asked for.
+// operations are the operations of a store, with the variants that send other requests.
 var operations = map[string]func(context.Context, storage.Store) error{
 	"Put": func(ctx context.Context, store storage.Store) error {
 		_, err := store.Put(ctx, "object", strings.NewReader("content"), -1, storage.Condition{})
@@ -62,9 +62,9 @@ var operations = map[string]func(context.Context, storage.Store) error{
 	},
 }
 
-// fails checks that whatever a store is asked for fails in the same way and in time. It returns the errors'
-// texts.
-func fails(t *testing.T, store storage.Store, want error, within time.Duration) string {
+// assertAllFail checks that every operation fails with the error want, within the given time. It runs all
+// operations at the same time, because each waits for its retries. It returns the texts of the errors.
+func assertAllFail(t *testing.T, store storage.Store, want error, within time.Duration) string {
 	t.Helper()
 	errs := make(chan error, len(operations))
 	for name, operation := range operations {
@@ -83,15 +83,15 @@ func fails(t *testing.T, store storage.Store, want error, within time.Duration) 
 	return texts.String()
 }
 
-func TestWrongCredentialsAreDenied(t *testing.T) {
+func TestWrongCredentialsAreErrDenied(t *testing.T) {
 	server := testserver.MinIO(t)
 	for name, wrong := range map[string]*credentials.Credentials{
-		"no such key":       credentials.NewStaticV4("CANARYACCESS", "canary-secret", ""),
+		"unknown key":       credentials.NewStaticV4("CANARYACCESS", "canary-secret", ""),
 		"wrong secret":      credentials.NewStaticV4(server.AccessKey(), "canary-secret", ""),
-		"no such session":   credentials.NewStaticV4(server.AccessKey(), server.SecretKey(), "canary-token"),
+		"unknown session":   credentials.NewStaticV4(server.AccessKey(), server.SecretKey(), "canary-token"),
 		"no credentials":    credentials.NewStaticV4("", "", ""),
-		"an old signature":  credentials.NewStaticV2("CANARYACCESS", "canary-secret", ""),
-		"nothing is signed": credentials.New(&credentials.Static{Value: credentials.Value{SignerType: credentials.SignatureAnonymous}}),
+		"old signature":     credentials.NewStaticV2("CANARYACCESS", "canary-secret", ""),
+		"unsigned requests": credentials.New(&credentials.Static{Value: credentials.Value{SignerType: credentials.SignatureAnonymous}}),
 	} {
 		for _, region := range []string{server.Region(), ""} {
 			t.Run(name+" in region "+region, func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestWrongCredentialsAreDenied(t *testing.T) {
 				require.NoError(t, err)
 				store, err := s3.New(client, server.Bucket())
 				require.NoError(t, err)
-				texts := fails(t, store, storage.ErrDenied, 5*time.Second)
+				texts := assertAllFail(t, store, storage.ErrDenied, 5*time.Second)
 				assert.NotContains(t, strings.ToLower(texts), "canary")
 				assert.NotContains(t, texts, server.AccessKey())
 				assert.NotContains(t, texts, server.SecretKey())
@@ -113,20 +113,22 @@ func TestWrongCredentialsAreDenied(t *testing.T) {
 	}
 }
 
-func TestAMissingBucket(t *testing.T) {
+func TestMissingBucketIsErrNoBucket(t *testing.T) {
 	server := testserver.MinIO(t)
-	fails(t, open(t, server, "no-such-bucket"), storage.ErrNoBucket, 5*time.Second)
+	assertAllFail(t, open(t, server, "no-such-bucket"), storage.ErrNoBucket, 5*time.Second)
 }
 
-func TestAServerThatIsNotThere(t *testing.T) {
+func TestUnreachableServerIsErrUnavailable(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	address := listener.Addr().String()
 	require.NoError(t, listener.Close())
-	for _, endpoint := range []string{"http://" + address, "https://" + address} {
-		store := openEndpoint(t, endpoint)
-		texts := fails(t, store, storage.ErrUnavailable, 8*time.Second)
-		assert.NotContains(t, texts, "canary")
+	for _, scheme := range []string{"http", "https"} {
+		t.Run(scheme, func(t *testing.T) {
+			store := openEndpoint(t, scheme+"://"+address)
+			texts := assertAllFail(t, store, storage.ErrUnavailable, 8*time.Second)
+			assert.NotContains(t, texts, "canary")
+		})
 	}
 }
 
@@ -143,7 +145,7 @@ func openEndpoint(t *testing.T, endpoint string) *s3.Store {
 	return store
 }
 
-func TestASilentServerIsLeftWhenTheContextEnds(t *testing.T) {
+func TestSilentServerIsLeftWhenContextEnds(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	var connections sync.WaitGroup
@@ -175,34 +177,36 @@ func TestASilentServerIsLeftWhenTheContextEnds(t *testing.T) {
 	}
 }
 
-func TestAServerKilledDuringPut(t *testing.T) {
+func TestServerKilledDuringPut(t *testing.T) {
 	server := testserver.MinIO(t, testserver.Dedicated())
 	store := open(t, server, server.Bucket())
 	_, err := store.Put(t.Context(), "old", strings.NewReader("content"), -1, storage.Condition{})
 	require.NoError(t, err)
 	for _, name := range []string{"old", "new"} {
-		read := 0
-		endless := readerFunc(func(p []byte) (int, error) {
-			if before := read; before < 5*partSize && before+len(p) >= 5*partSize {
-				server.Kill(t)
-			}
-			read += len(p)
-			return len(p), nil
+		t.Run(name+" object", func(t *testing.T) {
+			read := 0
+			endless := readerFunc(func(p []byte) (int, error) {
+				if before := read; before < 5*partSize && before+len(p) >= 5*partSize {
+					server.Kill(t)
+				}
+				read += len(p)
+				return len(p), nil
+			})
+			began := time.Now()
+			_, err := store.Put(t.Context(), name, endless, -1, storage.Condition{})
+			assert.ErrorIs(t, err, storage.ErrUnavailable)
+			assert.Less(t, time.Since(began), 20*time.Second)
+			server.Restart(t)
 		})
-		began := time.Now()
-		_, err := store.Put(t.Context(), name, endless, -1, storage.Condition{})
-		assert.ErrorIs(t, err, storage.ErrUnavailable)
-		assert.Less(t, time.Since(began), 20*time.Second)
-		server.Restart(t)
 	}
 	assert.Equal(t, "content", string(read(t, store, "old")))
 	_, err = store.Stat(t.Context(), "new")
 	assert.ErrorIs(t, err, storage.ErrNotFound)
 	_, err = store.Put(t.Context(), "new", bytes.NewReader(make([]byte, 2*partSize)), -1, storage.IfAbsent())
-	assert.NoError(t, err, "it works again")
+	assert.NoError(t, err, "a Put works after the restart")
 }
 
-func TestAServerKilledDuringGet(t *testing.T) {
+func TestServerKilledDuringGet(t *testing.T) {
 	server := testserver.MinIO(t, testserver.Dedicated())
 	store := open(t, server, server.Bucket())
 	content := noise(4 * partSize)
@@ -215,33 +219,33 @@ func TestAServerKilledDuringGet(t *testing.T) {
 	require.NoError(t, err)
 	server.Kill(t)
 	n, err := io.Copy(io.Discard, object)
-	assert.ErrorIs(t, err, storage.ErrUnavailable, "a cut object is no end of it")
+	assert.ErrorIs(t, err, storage.ErrUnavailable, "a body that breaks off has no normal end")
 	assert.Less(t, n, int64(len(content)-1000))
 
 	server.Restart(t)
 	assert.True(t, bytes.Equal(content, read(t, store, "object")))
 }
 
-func TestAServerThatIsStoppedAndStartedAgain(t *testing.T) {
+func TestStoppedServerWorksAfterRestart(t *testing.T) {
 	server := testserver.MinIO(t, testserver.Dedicated())
 	store := open(t, server, server.Bucket())
 	_, err := store.Put(t.Context(), "object", strings.NewReader("content"), -1, storage.Condition{})
 	require.NoError(t, err)
 	server.Stop(t)
-	fails(t, store, storage.ErrUnavailable, 8*time.Second)
+	assertAllFail(t, store, storage.ErrUnavailable, 8*time.Second)
 	server.Restart(t)
 	assert.Equal(t, "content", string(read(t, store, "object")))
 	for name, operation := range operations {
 		if name == "Get" || name == "Stat" || name == "Put" {
-			assert.NoError(t, operation(t.Context(), store), name)
+			t.Run(name, func(t *testing.T) { assert.NoError(t, operation(t.Context(), store)) })
 		}
 	}
 }
 
-func TestAPolicyThatForbidsIsDenied(t *testing.T) {
+func TestForbiddenOperationsAreErrDenied(t *testing.T) {
 	server := testserver.MinIO(t)
 	store := open(t, server, server.Bucket())
-	// Anonymous users may list, and nothing else.
+	// Anonymous users may only list.
 	policy := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["*"]},` +
 		`"Action":["s3:ListBucket"],"Resource":["arn:aws:s3:::` + store.bucket + `"]}]}`
 	require.NoError(t, store.client.SetBucketPolicy(t.Context(), store.bucket, policy))
@@ -257,16 +261,19 @@ func TestAPolicyThatForbidsIsDenied(t *testing.T) {
 	anonymous, err := s3.New(client, store.bucket)
 	require.NoError(t, err)
 	for name, operation := range operations {
-		if name == "List" {
-			assert.NoError(t, operation(t.Context(), anonymous))
-			continue
-		}
-		assert.ErrorIs(t, operation(t.Context(), anonymous), storage.ErrDenied, name)
+		t.Run(name, func(t *testing.T) {
+			err := operation(t.Context(), anonymous)
+			if name == "List" {
+				assert.NoError(t, err)
+			} else {
+				assert.ErrorIs(t, err, storage.ErrDenied)
+			}
+		})
 	}
 	assert.Equal(t, "content", string(read(t, store, "object")))
 }
 
-// readerFunc is a reader made of a function.
+// readerFunc is a function that implements io.Reader.
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -13,7 +13,7 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-func TestAFullServerIsErrFull(t *testing.T) {
+func TestFullServerIsErrFull(t *testing.T) {
 	if !namespace.Enter(t) {
 		return
 	}
@@ -24,7 +24,7 @@ func TestAFullServerIsErrFull(t *testing.T) {
 	_, err := store.Put(t.Context(), "old", bytes.NewReader(content), -1, storage.Condition{})
 	require.NoError(t, err)
 
-	// In steps that MinIO can foresee: what fills the disk in one go can fail it in other ways as well.
+	// Small steps let MinIO notice in time that its disk is full. One large write can fail in other ways.
 	step := make([]byte, 1<<20)
 	for i := 0; err == nil && i < 256; i++ {
 		_, err = store.Put(t.Context(), fmt.Sprintf("fill/%d", i), bytes.NewReader(step), -1, storage.Condition{})
@@ -33,7 +33,7 @@ func TestAFullServerIsErrFull(t *testing.T) {
 	for _, name := range []string{"old", "new"} {
 		for _, size := range []int64{1 << 20, partSize, 3 * partSize} {
 			_, err := store.Put(t.Context(), name, bytes.NewReader(make([]byte, size)), size, storage.Condition{})
-			assert.ErrorIs(t, err, storage.ErrFull, "%d bytes", size)
+			assert.ErrorIs(t, err, storage.ErrFull, "%s with %d bytes", name, size)
 		}
 	}
 	assert.Empty(t, store.Leftovers(t))

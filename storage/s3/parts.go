@@ -10,25 +10,25 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// upload sends the parts of an object, several at a time.
+// upload is one multipart upload. It sends several parts at a time.
 type upload struct {
 	put     *put
 	id      string
 	fail    context.CancelCauseFunc
 	senders sync.WaitGroup
-	free    chan []byte // buffers; nil stands for one that was not needed yet
+	free    chan []byte // buffers that are not in use; nil stands for one that is not allocated yet
 
 	mutex sync.Mutex
 	parts []minio.ObjectPart
 }
 
-// upload sends all parts and returns them in order. When it returns, nothing is under way any more.
+// upload sends all parts and returns them in order. It returns when all its requests have ended.
 func (p *put) upload(ctx context.Context, id string, first []byte) ([]minio.ObjectPart, error) {
 	sending, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	concurrent := max(1, min(maxConcurrent, maxBuffers/p.partSize))
 	u := &upload{put: p, id: id, fail: fail, free: make(chan []byte, concurrent)}
-	for range concurrent - 1 { // first is the other one
+	for range concurrent - 1 { // the first part's buffer is already in use
 		u.free <- nil
 	}
 	if err := u.sendAll(sending, first); err != nil {
@@ -48,7 +48,7 @@ func (p *put) upload(ctx context.Context, id string, first []byte) ([]minio.Obje
 	return u.parts, nil
 }
 
-// sendAll reads part after part and starts sending each.
+// sendAll reads one part after another and starts sending each.
 func (u *upload) sendAll(ctx context.Context, first []byte) error {
 	u.start(ctx, first, len(first))
 	for last := false; !last; {
@@ -69,7 +69,7 @@ func (u *upload) sendAll(ctx context.Context, first []byte) error {
 	return nil
 }
 
-// buffer waits for memory for one part.
+// buffer waits for a free buffer and returns it. It holds one part.
 func (u *upload) buffer(ctx context.Context) ([]byte, error) {
 	select {
 	case <-ctx.Done():
@@ -92,7 +92,7 @@ func (u *upload) start(ctx context.Context, buffer []byte, n int) {
 		part, err := u.put.sendPart(ctx, u.id, number, buffer[:n])
 		if err != nil {
 			u.fail(u.put.classify(ctx, err))
-			return // and keep the buffer: see release
+			return // without freeing the buffer: see release
 		}
 		u.mutex.Lock()
 		u.parts[number-1] = part

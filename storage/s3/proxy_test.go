@@ -21,20 +21,17 @@ import (
 	"github.com/recvault/recvault/storage/s3"
 )
 
-// proxy stands between a store and MinIO, and does what networks do.
+// proxy stands between a store and MinIO. It damages requests and loses replies, as a network does.
 type proxy struct {
-	store inspected
-	// damage tells whether a request's body is to be altered on its way.
-	damage func(*http.Request) bool
-	// lose tells whether the reply to a request is to be lost.
-	lose func(*http.Request) bool
-	// strip names a header that replies do without.
-	strip string
+	store  inspected
+	damage func(*http.Request) bool // reports whether to damage a request's body
+	lose   func(*http.Request) bool // reports whether to lose the reply to a request
+	strip  string                   // a header to remove from replies
 
-	interfered atomic.Int32
+	interfered atomic.Int32 // the number of damaged requests and lost replies
 }
 
-// startProxy starts a proxy, which speaks TLS to the store if it is to be secure.
+// startProxy starts a proxy. If secure is true, the store connects to it with TLS.
 func startProxy(t *testing.T, secure bool, options ...s3.Option) *proxy {
 	t.Helper()
 	never := func(*http.Request) bool { return false }
@@ -45,7 +42,7 @@ func startProxy(t *testing.T, secure bool, options ...s3.Option) *proxy {
 		Transport: server.Transport(),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			r.Out.Host = r.In.Host // which is signed
+			r.Out.Host = r.In.Host // the signature covers it
 			if p.damage(r.In) {
 				p.interfered.Add(1)
 				r.Out.Body = flipped{r.Out.Body}
@@ -55,7 +52,7 @@ func startProxy(t *testing.T, secure bool, options ...s3.Option) *proxy {
 			if p.lose(response.Request) {
 				p.interfered.Add(1)
 				io.Copy(io.Discard, response.Body)
-				return errors.New("lost")
+				return errors.New("the reply is lost")
 			}
 			response.Header.Del(p.strip)
 			return nil
@@ -82,33 +79,33 @@ func startProxy(t *testing.T, secure bool, options ...s3.Option) *proxy {
 	return p
 }
 
-// flipped is a body of which a bit is flipped.
+// flipped is a body with flipped bits.
 type flipped struct{ io.ReadCloser }
 
 func (f flipped) Read(p []byte) (int, error) {
 	n, err := f.ReadCloser.Read(p)
 	if n > 0 {
-		p[n/2] ^= 1 // in each read, so in one that is not empty for sure
+		p[n/2] ^= 1 // one bit of each read
 	}
 	return n, err
 }
 
-// isData tells requests that carry an object's bytes.
+// isData reports whether a request carries an object's data.
 func isData(r *http.Request) bool { return r.Method == http.MethodPut }
 
-// isCommit tells requests that make an object.
+// isCommit reports whether a request makes an object.
 func isCommit(r *http.Request) bool {
 	part := r.URL.Query().Has("partNumber")
 	return r.Method == http.MethodPut && !part || r.Method == http.MethodPost && r.URL.Query().Has("uploadId")
 }
 
-// once makes a condition that holds once.
+// once returns a condition that holds only the first time that the given condition does.
 func once(condition func(*http.Request) bool) func(*http.Request) bool {
 	var done atomic.Bool
 	return func(r *http.Request) bool { return condition(r) && done.CompareAndSwap(false, true) }
 }
 
-// variants are the ways in which data can travel.
+// variants are the combinations of checksum and connection.
 var variants = []struct {
 	name    string
 	secure  bool
@@ -120,7 +117,7 @@ var variants = []struct {
 	{"SHA-256 over TLS", true, []s3.Option{s3.SignedPayload()}},
 }
 
-func TestAFlippedBitIsRefused(t *testing.T) {
+func TestFlippedBitIsRefused(t *testing.T) {
 	for _, variant := range variants {
 		for _, size := range []int{1, 1000, partSize, partSize + 1, 3 * partSize} {
 			for _, announced := range []int64{int64(size), -1} {
@@ -140,7 +137,7 @@ func TestAFlippedBitIsRefused(t *testing.T) {
 	}
 }
 
-func TestWhatWasDamagedIsSentAgain(t *testing.T) {
+func TestDamagedRequestIsSentAgain(t *testing.T) {
 	for _, variant := range variants {
 		for _, size := range []int{1000, 3 * partSize} {
 			t.Run(fmt.Sprintf("%s, %d", variant.name, size), func(t *testing.T) {
@@ -156,18 +153,18 @@ func TestWhatWasDamagedIsSentAgain(t *testing.T) {
 	}
 }
 
-// It shows that the tests above would fail without checksums.
-func TestTheProxyDoesFlipBits(t *testing.T) {
+// TestProxyFlipsBits shows that the tests above would fail without checksums.
+func TestProxyFlipsBits(t *testing.T) {
 	p := startProxy(t, true)
 	p.damage = isData
 	content := noise(1000)
-	unchecked(t, p.store, "object", content)
+	putUnchecked(t, p.store, "object", content)
 	got := read(t, p.store, "object")
 	assert.Len(t, got, len(content))
 	assert.False(t, bytes.Equal(content, got))
 }
 
-func TestALostReplyIsNoFailure(t *testing.T) {
+func TestLostReplyIsNotAFailure(t *testing.T) {
 	for _, name := range []string{"the first reply", "every reply"} {
 		for _, size := range []int{1000, 2*partSize + 1} {
 			for _, condition := range []string{"always", "IfAbsent", "IfMatch"} {
@@ -202,7 +199,7 @@ func TestALostReplyIsNoFailure(t *testing.T) {
 	}
 }
 
-func TestAnotherWritersObjectIsNotTakenForOurs(t *testing.T) {
+func TestObjectOfAnotherWriterIsErrExists(t *testing.T) {
 	p := startProxy(t, false)
 	content := []byte("the same bytes")
 	_, err := p.store.Put(t.Context(), "object", bytes.NewReader(content), -1, storage.Condition{})
@@ -211,33 +208,36 @@ func TestAnotherWritersObjectIsNotTakenForOurs(t *testing.T) {
 	assert.ErrorIs(t, err, storage.ErrExists)
 }
 
-func TestAServerThatDoesNotCheckIsRefused(t *testing.T) {
+func TestServerWithoutChecksumNeedsSignedPayload(t *testing.T) {
 	for _, size := range []int{1000, 2 * partSize} {
-		p := startProxy(t, false)
-		p.strip = "X-Amz-Checksum-Crc64nvme"
-		_, err := p.store.Put(t.Context(), "object", bytes.NewReader(noise(size)), -1, storage.Condition{})
-		assert.ErrorIs(t, err, storage.ErrUnavailable)
-		assert.ErrorContains(t, err, "SignedPayload")
-		assert.Empty(t, p.store.Leftovers(t))
-
-		p = startProxy(t, false, s3.SignedPayload())
-		p.strip = "X-Amz-Checksum-Crc64nvme"
-		content := noise(size)
-		_, err = p.store.Put(t.Context(), "object", bytes.NewReader(content), -1, storage.Condition{})
-		require.NoError(t, err)
-		assert.True(t, bytes.Equal(content, read(t, p.store, "object")))
+		t.Run(fmt.Sprintf("%d with CRC64NVME", size), func(t *testing.T) {
+			p := startProxy(t, false)
+			p.strip = "X-Amz-Checksum-Crc64nvme"
+			_, err := p.store.Put(t.Context(), "object", bytes.NewReader(noise(size)), -1, storage.Condition{})
+			assert.ErrorIs(t, err, storage.ErrUnavailable)
+			assert.ErrorContains(t, err, "SignedPayload")
+			assert.Empty(t, p.store.Leftovers(t))
+		})
+		t.Run(fmt.Sprintf("%d with SignedPayload", size), func(t *testing.T) {
+			p := startProxy(t, false, s3.SignedPayload())
+			p.strip = "X-Amz-Checksum-Crc64nvme"
+			content := noise(size)
+			_, err := p.store.Put(t.Context(), "object", bytes.NewReader(content), -1, storage.Condition{})
+			require.NoError(t, err)
+			assert.True(t, bytes.Equal(content, read(t, p.store, "object")))
+		})
 	}
 }
 
-// Amazon S3 says nothing but 404 in answer to a HEAD, where MinIO adds a code in a header of its own.
-func TestStatTellsAMissingBucketWithoutACode(t *testing.T) {
+// Amazon S3 answers a HEAD of a missing object or bucket with 404 alone. MinIO adds a code in its own header.
+func TestMissingBucketWithoutCodeIsErrNoBucket(t *testing.T) {
 	p := startProxy(t, false)
 	p.strip = "X-Minio-Error-Code"
 	missing, err := s3.New(p.store.client, "no-such-bucket")
 	require.NoError(t, err)
 	for _, length := range []int64{-1, 0} {
 		_, err = missing.Get(t.Context(), "object", 0, length)
-		assert.ErrorIs(t, err, storage.ErrNoBucket)
+		assert.ErrorIs(t, err, storage.ErrNoBucket, "length %d", length)
 	}
 	_, err = missing.Stat(t.Context(), "object")
 	assert.ErrorIs(t, err, storage.ErrNoBucket)

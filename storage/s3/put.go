@@ -16,41 +16,41 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// S3's limits on uploads in parts, and ours.
+// Limits of multipart uploads.
 // https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 const (
-	maxSize     = 5 << 40  // the limit S3 had for long, and other servers may still have
-	maxParts    = 10_000   // of one upload
-	minPartSize = 16 << 20 // S3's own is 5 MiB
+	maxSize     = 5 << 40  // S3's former limit of an object, which other servers may still have
+	maxParts    = 10_000   // S3's limit of one upload
+	minPartSize = 16 << 20 // our choice; S3's limit is 5 MiB
 
-	// Up to this many parts are under way at once, as long as they fit into maxBuffers bytes.
+	// The parts that are sent at the same time, if they fit into maxBuffers bytes.
 	maxConcurrent = 4
 	maxBuffers    = maxConcurrent * minPartSize
 )
 
 const (
-	// How long a request whose outcome decides what is left behind may outlive the context.
+	// How long a request may outlive the context if its outcome decides what remains in the bucket.
 	grace = 2 * time.Second
-	// How long it may take to remove the parts of an upload that failed.
+	// How long the removal of a failed upload's parts may take.
 	abortTimeout = 5 * time.Second
 )
 
-// checksum is what the server is asked to compare.
+// checksum is the kind that the server compares.
 const checksum = minio.ChecksumCRC64NVME
 
-// putIDKey names the metadata that tells whose write an object is: see confirm.
+// putIDKey is the metadata key of the ID of the Put that wrote an object: see confirm.
 const putIDKey = "Recvault-Put"
 
-// Put implements [storage.Store]. Data of up to 16 MiB is sent in one request, and more in parts of
-// 16 MiB, four at a time, each again if it fails: that takes 64 MiB of memory. A known size beyond
-// 10,000 such parts, 156 GiB, makes the parts larger and fewer at a time; beyond 625 GiB, memory is
-// 1/10,000 of the size. Data of unknown size beyond 156 GiB, and of known size beyond 5 TiB, is
+// Put implements [storage.Store]. It sends up to 16 MiB in one request. It sends more data in parts of
+// 16 MiB, four at a time, each again if it fails; that takes 64 MiB of memory. If the known size exceeds
+// 10,000 such parts (156 GiB), the parts are larger and fewer are sent at a time. Beyond 625 GiB, memory
+// is 1/10,000 of the size. Data of unknown size beyond 156 GiB, or of known size beyond 5 TiB, fails with
 // [storage.ErrTooLarge].
 //
-// A Read of r that blocks is not interrupted by the context. After the context has ended, Put takes
-// up to a few seconds if need be to remove what it has sent, and to find out whether it has succeeded
-// already; then there is no error. If the server does not answer that either, the object may have been
-// written in spite of an error. The Info's Modified is zero, since S3 does not tell it.
+// The context does not interrupt a Read of r that blocks. After the context has ended, Put may take a few
+// more seconds to remove what it has sent, and to find out whether the write has already succeeded; if so,
+// it returns no error. If the server does not answer that question either, Put returns an error although
+// the object may have been written. The Info's Modified is zero, because S3 does not return it.
 func (s *Store) Put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (storage.Info, error) {
 	if err := storage.ValidateName(name); err != nil {
 		return storage.Info{}, fmt.Errorf("put: %w", err)
@@ -70,7 +70,7 @@ func (s *Store) Put(ctx context.Context, name string, r io.Reader, size int64, c
 	return info, nil
 }
 
-// partSize returns the size of an object's parts, in whole MiB, so that it needs no more than maxParts.
+// partSize returns the size of an object's parts, a multiple of 1 MiB, such that maxParts suffice.
 func (s *Store) partSize(size int64) int64 {
 	const unit = 1 << 20
 	needed := (size + s.maxParts - 1) / s.maxParts
@@ -87,7 +87,7 @@ type put struct {
 	partSize  int64
 }
 
-// run sends the data, in one request if one part holds it all.
+// run sends the data: in one request if one part can hold it, otherwise in parts.
 func (p *put) run(ctx context.Context) (storage.Info, error) {
 	if p.source.size > maxSize {
 		return storage.Info{}, fmt.Errorf("%w: %d bytes", storage.ErrTooLarge, p.source.size)
@@ -106,12 +106,12 @@ func (p *put) run(ctx context.Context) (storage.Info, error) {
 
 // sendWhole sends the object in one request.
 func (p *put) sendWhole(ctx context.Context, data []byte) (storage.Info, error) {
-	options := p.describe()
-	p.require(&options)
-	options.DisableContentSha256 = true // minio-go's streaming signature: the checksum is ours
+	options := p.options()
+	p.setCondition(&options)
+	options.DisableContentSha256 = true // no streaming signature by minio-go: the checksum protects the data
 	sum := checksum.EncodeToString(data)
 	if p.store.signed {
-		// The same once more, to keep minio-go from adding a checksum behind the data.
+		// The signed SHA-256 is sent a second time, which keeps minio-go from adding a trailing checksum.
 		options.UserMetadata[minio.ChecksumSHA256.Key()] = minio.ChecksumSHA256.EncodeToString(data)
 	} else {
 		options.UserMetadata[checksum.Key()] = sum
@@ -130,7 +130,7 @@ func (p *put) sendWhole(ctx context.Context, data []byte) (storage.Info, error) 
 	return p.confirm(ctx, sent.ETag, err)
 }
 
-// sendParts sends the object in parts, of which the first has been read, and joins them.
+// sendParts sends the object in parts and joins them. first is the first part, already read.
 func (p *put) sendParts(ctx context.Context, first []byte) (info storage.Info, err error) {
 	uploadID, err := p.begin(ctx)
 	if err != nil {
@@ -149,12 +149,12 @@ func (p *put) sendParts(ctx context.Context, first []byte) (info storage.Info, e
 	return p.confirm(ctx, joined.ETag, err)
 }
 
-// begin starts an upload in parts. It waits for the upload's ID even if the context ends, because only
-// with the ID can the upload be aborted.
+// begin starts a multipart upload and returns its ID. If the context ends, it still waits for the ID for the
+// grace period, because an upload can only be aborted by its ID.
 func (p *put) begin(ctx context.Context) (string, error) {
-	ctx, cancel := linger(ctx)
+	ctx, cancel := withGrace(ctx)
 	defer cancel()
-	options := p.describe()
+	options := p.options()
 	if !p.store.signed {
 		options.UserMetadata["X-Amz-Checksum-Algorithm"] = checksum.String()
 		options.UserMetadata[minio.ChecksumFullObjectMode.Key()] = minio.ChecksumFullObjectMode.String()
@@ -180,13 +180,13 @@ func (p *put) sendPart(ctx context.Context, uploadID string, number int, data []
 	return part, err
 }
 
-// join makes an object of the parts, if the condition holds. The server compares the checksum of the
-// whole with what it has of the parts.
+// join makes an object of the parts if the condition holds. The server compares the checksum of the whole
+// object with the checksums of its parts.
 func (p *put) join(ctx context.Context, uploadID string, parts []minio.ObjectPart) (minio.UploadInfo, error) {
-	ctx, cancel := linger(ctx)
+	ctx, cancel := withGrace(ctx)
 	defer cancel()
 	var options minio.PutObjectOptions
-	p.require(&options)
+	p.setCondition(&options)
 	if !p.store.signed {
 		whole, err := checksum.FullObjectChecksum(parts)
 		if err != nil {
@@ -204,17 +204,18 @@ func (p *put) join(ctx context.Context, uploadID string, parts []minio.ObjectPar
 	return p.store.core.CompleteMultipartUpload(ctx, p.store.bucket, p.name, uploadID, list, options)
 }
 
-// abort removes an upload's parts, whether or not the context has ended. Where that fails nothing more
-// can be done from here: see the package's comment.
+// abort removes an upload's parts, even if the context has ended. If it fails, the upload remains
+// incomplete: see the package's comment.
 func (p *put) abort(ctx context.Context, uploadID string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
 	_ = p.store.core.AbortMultipartUpload(ctx, p.store.bucket, p.name, uploadID)
 }
 
-// confirm tells what became of a write whose last request ended with err. A reply can get lost, and then
-// minio-go sends again what was done already, and is refused: the condition fails on our own object. So
-// every write leaves an ID of its own with the object, and after an error we look whose write is there.
+// confirm returns the result of a write whose last request ended with err. If the reply to a successful
+// request is lost, minio-go sends the request again, and the server refuses it: the condition fails on our
+// own object. So every Put stores its ID with the object. After an error, confirm compares the ID of the
+// object in the bucket with ours: if they are equal, the write has succeeded.
 func (p *put) confirm(ctx context.Context, etag string, err error) (storage.Info, error) {
 	info := storage.Info{Name: p.name, Size: p.source.read, ETag: etag}
 	if err == nil {
@@ -234,14 +235,14 @@ func (p *put) confirm(ctx context.Context, etag string, err error) (storage.Info
 	return info, nil
 }
 
-// describe returns the options that go with the object.
-func (p *put) describe() minio.PutObjectOptions {
+// options returns the options of the first request, with the metadata that the object keeps.
+func (p *put) options() minio.PutObjectOptions {
 	return minio.PutObjectOptions{UserMetadata: map[string]string{putIDKey: p.id}}
 }
 
-// require adds the condition to the request that makes the object. minio-go's own PutObject sends it with
-// the first request of an upload in parts, where it decides nothing.
-func (p *put) require(options *minio.PutObjectOptions) {
+// setCondition adds the condition to the request that makes the object. minio-go's own PutObject sends it
+// with the first request of a multipart upload, where it has no effect.
+func (p *put) setCondition(options *minio.PutObjectOptions) {
 	switch {
 	case p.condition.IsIfAbsent():
 		options.SetMatchETagExcept("*")
@@ -250,7 +251,7 @@ func (p *put) require(options *minio.PutObjectOptions) {
 	}
 }
 
-// sha256Hex returns what is signed in place of the data: "" for nothing.
+// sha256Hex returns the SHA-256 of the data in hexadecimal if requests sign it, otherwise "".
 func (p *put) sha256Hex(data []byte) string {
 	if !p.store.signed {
 		return ""
@@ -259,7 +260,7 @@ func (p *put) sha256Hex(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// buffer returns memory for one part.
+// buffer returns a buffer for one part, or for the whole object if it is smaller.
 func (p *put) buffer() []byte {
 	switch {
 	case p.source.size >= 0 && p.source.size < minPartSize:
@@ -271,25 +272,25 @@ func (p *put) buffer() []byte {
 	}
 }
 
-// release gives back a buffer, or the part of one that was used. It is only called once the server has
-// acknowledged the data: after an error, the transport may still be reading it.
+// release returns a buffer to the pool, given any slice that starts with it. It must only be called when the
+// server has acknowledged the data: after an error, the transport may still be reading the buffer.
 func (p *put) release(buffer []byte) {
 	if cap(buffer) == minPartSize {
 		p.store.buffers.Put((*[minPartSize]byte)(buffer[:minPartSize]))
 	}
 }
 
-// linger returns a context that outlives ctx by the grace period.
-func linger(ctx context.Context) (context.Context, context.CancelFunc) {
-	lingering, cancel := context.WithCancel(context.WithoutCancel(ctx))
+// withGrace returns a context that ends one grace period after ctx.
+func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
+	extended, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
-	return lingering, func() {
+	return extended, func() {
 		stop()
 		cancel()
 	}
 }
 
-// resend sends data up to three times, as long as the server says that it came altered or cut.
+// resend calls send up to three times, as long as the server reports that the data arrived altered or cut.
 func resend(send func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := send()

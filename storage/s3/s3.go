@@ -1,22 +1,24 @@
 // Package s3 keeps objects in a bucket of Amazon S3, MinIO or another S3 server.
 //
-// Every upload is checked end to end: each request carries a CRC64NVME of its data in a signed header,
-// which the server compares before it stores anything, and the whole object's checksum is compared
-// once more when the parts of a large one are joined. A server that does not answer with the checksum that
-// it compared is refused, though data of up to 16 MiB may have been stored by then: Amazon S3 has known
-// CRC64NVME since December 2024 and MinIO since 2025. [SignedPayload] works with any.
+// Checksums: every upload is checked end to end. Each request carries the CRC64NVME of its data in a
+// signed header, and the server compares it before it stores anything. When the parts of a large object
+// are joined, the server compares the checksum of the whole object as well. [Store.Put] fails if the
+// server does not confirm the checksum; an object of up to 16 MiB may have been stored by then. Amazon S3
+// supports CRC64NVME since December 2024, MinIO since 2025. [SignedPayload] works with any server.
 //
 // Conditions need a server that honours If-None-Match and If-Match on PutObject and on
-// CompleteMultipartUpload: Amazon S3 since November 2024, MinIO, and not every other one. The
-// conformance suite in storage/storagetest tells.
+// CompleteMultipartUpload: Amazon S3 since November 2024, MinIO, and some others. The conformance suite
+// in storage/storagetest shows whether a server does.
 //
-// On S3, an ETag is made of the contents: writing the same bytes again may keep it.
+// ETags: S3 derives them from the contents, so writing the same bytes again may keep the ETag.
 //
-// The credentials need s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload on the
-// objects, and s3:ListBucket on the bucket, without which a missing object is reported as
-// [storage.ErrDenied]. An upload whose client died, or could not reach the server any more, stays as an
-// incomplete one: give the bucket a lifecycle rule with AbortIncompleteMultipartUpload. MinIO removes
-// them after a day by itself. [Store.Uploads] lists them, and needs s3:ListBucketMultipartUploads.
+// Permissions: the credentials need s3:GetObject, s3:PutObject, s3:DeleteObject and
+// s3:AbortMultipartUpload on the objects, and s3:ListBucket on the bucket. Without s3:ListBucket, a
+// missing object is reported as [storage.ErrDenied]. [Store.Uploads] needs s3:ListBucketMultipartUploads.
+//
+// Incomplete uploads remain when a client dies or loses its connection. On Amazon S3, give the bucket a
+// lifecycle rule with AbortIncompleteMultipartUpload. MinIO removes incomplete uploads after a day.
+// [Store.Uploads] lists them.
 package s3
 
 import (
@@ -40,27 +42,27 @@ import (
 type Store struct {
 	core     minio.Core
 	bucket   string
-	signed   bool      // see SignedPayload
-	maxParts int64     // of one upload; fewer in tests
+	signed   bool      // set by SignedPayload
+	maxParts int64     // of one upload; smaller in tests
 	buffers  sync.Pool // of *[minPartSize]byte
 }
 
 var _ storage.Store = (*Store)(nil)
 
-// Option changes what most callers leave alone.
+// Option changes a default of [New] that suits most callers.
 type Option func(*Store)
 
-// SignedPayload signs the SHA-256 of all data with its request, in place of sending a CRC64NVME. Every S3
-// server checks it, so this is for those that know no CRC64NVME. It takes more processor time.
+// SignedPayload signs the SHA-256 of the data with each request, instead of sending a CRC64NVME. It is for
+// servers without CRC64NVME, as every S3 server checks the SHA-256. It takes more processor time.
 func SignedPayload() Option {
 	return func(s *Store) { s.signed = true }
 }
 
-// New returns the store in a bucket that exists. It sends nothing: a bucket that is missing after all is
-// reported by the first request, with [storage.ErrNoBucket].
+// New returns the store in an existing bucket. It sends no request: if the bucket does not exist, the first
+// operation returns [storage.ErrNoBucket].
 //
-// Failed requests are sent again as often as the client was configured to; minio-go's default is ten
-// times, which can take ten seconds. [NewClient] makes one that gives up sooner.
+// The client's configuration decides how often failed requests are sent again. minio-go's default is ten
+// times, which can take ten seconds. A client of [NewClient] gives up sooner.
 func New(client *minio.Client, bucket string, options ...Option) (*Store, error) {
 	if client == nil {
 		return nil, errors.New("s3: no client")
@@ -76,8 +78,8 @@ func New(client *minio.Client, bucket string, options ...Option) (*Store, error)
 	return s, nil
 }
 
-// Get implements [storage.Store]. The body is the response's: it is not retried once it flows, and how
-// long a silent server is waited for is up to the context.
+// Get implements [storage.Store]. A body that breaks off is not requested again. While a server is silent,
+// only the context limits the wait.
 func (s *Store) Get(ctx context.Context, name string, offset, length int64) (*storage.Object, error) {
 	if err := storage.ValidateName(name); err != nil {
 		return nil, fmt.Errorf("get: %w", err)
@@ -94,7 +96,7 @@ func (s *Store) Get(ctx context.Context, name string, offset, length int64) (*st
 
 func (s *Store) get(ctx context.Context, name string, offset, length int64) (*storage.Object, error) {
 	if length == 0 {
-		return s.getNothing(ctx, name) // HTTP has no empty ranges
+		return s.getEmpty(ctx, name) // HTTP has no empty ranges
 	}
 	var options minio.GetObjectOptions
 	ranged := offset > 0 || length > 0
@@ -102,8 +104,8 @@ func (s *Store) get(ctx context.Context, name string, offset, length int64) (*st
 		options.Set("Range", rangeHeader(offset, length))
 	}
 	response, stat, header, err := s.core.GetObject(ctx, s.bucket, name, options)
-	if hasCode(err, "InvalidRange") {
-		return s.getNothing(ctx, name)
+	if hasCode(err, "InvalidRange") { // the range starts at or past the end
+		return s.getEmpty(ctx, name)
 	}
 	if err != nil {
 		return nil, err
@@ -119,8 +121,8 @@ func (s *Store) get(ctx context.Context, name string, offset, length int64) (*st
 	return &storage.Object{ReadCloser: &body{ctx: ctx, name: name, response: response}, Info: info}, nil
 }
 
-// getNothing returns an object's empty range.
-func (s *Store) getNothing(ctx context.Context, name string) (*storage.Object, error) {
+// getEmpty returns an empty range of an object.
+func (s *Store) getEmpty(ctx context.Context, name string) (*storage.Object, error) {
 	info, err := s.stat(ctx, name)
 	if err != nil {
 		return nil, err
@@ -128,30 +130,30 @@ func (s *Store) getNothing(ctx context.Context, name string) (*storage.Object, e
 	return &storage.Object{ReadCloser: http.NoBody, Info: info}, nil
 }
 
-// rangeHeader writes a range as RFC 9110, section 14.2, has it: both ends count. Servers cut what reaches
-// past the end.
+// rangeHeader returns the Range header of RFC 9110, section 14.2, which includes both ends. Servers cut a
+// range that reaches past the end.
 func rangeHeader(offset, length int64) string {
 	from := "bytes=" + strconv.FormatInt(offset, 10) + "-"
 	last := offset + length - 1
-	if length < 0 || last < offset { // to the end, or farther than an object can be long
+	if length < 0 || last < offset { // to the end, or beyond the largest offset
 		return from
 	}
 	return from + strconv.FormatInt(last, 10)
 }
 
-// totalSize returns the size of the whole object, after "/" in "bytes 0-9/1234" (RFC 9110, section
-// 14.4), and refuses the answer of a server that sent another range.
+// totalSize returns the size of the whole object: the number after "/" in "bytes 0-9/1234" (RFC 9110,
+// section 14.4). It returns an error if the server sent a range with another start.
 func totalSize(header http.Header, offset int64) (int64, error) {
 	content, ok := strings.CutPrefix(header.Get("Content-Range"), "bytes "+strconv.FormatInt(offset, 10)+"-")
 	_, total, found := strings.Cut(content, "/")
 	size, err := strconv.ParseInt(total, 10, 64)
 	if !ok || !found || err != nil || size < 0 {
-		return 0, errors.New("the server did not send the range that was asked for")
+		return 0, errors.New("the server did not send the requested range")
 	}
 	return size, nil
 }
 
-// body is a response's body whose errors tell their cause.
+// body is a response's body that returns the errors of package storage.
 type body struct {
 	ctx      context.Context
 	name     string
@@ -185,7 +187,7 @@ func (s *Store) Stat(ctx context.Context, name string) (storage.Info, error) {
 func (s *Store) stat(ctx context.Context, name string) (storage.Info, error) {
 	stat, err := s.core.StatObject(ctx, s.bucket, name, minio.StatObjectOptions{})
 	if hasCode(err, minio.NoSuchKey) {
-		// The answer to a HEAD has no body to tell a missing object from a missing bucket.
+		// The answer to a HEAD has no body: it does not show whether the object or the bucket is missing.
 		exists, bucketErr := s.core.BucketExists(ctx, s.bucket)
 		if bucketErr == nil && !exists {
 			return storage.Info{}, storage.ErrNoBucket
@@ -197,9 +199,8 @@ func (s *Store) stat(ctx context.Context, name string) (storage.Info, error) {
 	return describe(name, stat), nil
 }
 
-// List implements [storage.Store]. It asks for 1,000 objects at a time, when the last thousand was
-// used up. What other clients put into the bucket under names that [storage.ValidateName] refuses is
-// passed over.
+// List implements [storage.Store]. It requests 1,000 objects at a time, each page when the previous one has
+// been consumed. It skips objects of other clients whose names [storage.ValidateName] refuses.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
 		fail := func(err error) { yield(storage.Info{}, fmt.Errorf("list: %w", err)) }
@@ -208,7 +209,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 			return
 		}
 		owners := false
-		options := minio.ListObjectsOptions{Prefix: askable(prefix), Recursive: true, FetchOwner: &owners}
+		options := minio.ListObjectsOptions{Prefix: listablePrefix(prefix), Recursive: true, FetchOwner: &owners}
 		for object := range s.core.ListObjectsIter(ctx, s.bucket, options) {
 			switch {
 			case object.Err != nil:
@@ -223,15 +224,15 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 				return
 			}
 		}
-		if err := ctx.Err(); err != nil { // at which the iterator just ends
+		if err := ctx.Err(); err != nil { // the iterator ends without an error
 			fail(err)
 		}
 	}
 }
 
-// askable returns a prefix without a last segment of one or two dots, which MinIO takes for a way out of
-// the bucket. Names that start with the segment are picked from the answer.
-func askable(prefix string) string {
+// listablePrefix removes a last segment of "." or ".." from a prefix, because MinIO refuses it as a path
+// that leaves the bucket. The caller filters the answer by the whole prefix.
+func listablePrefix(prefix string) string {
 	start := strings.LastIndexByte(prefix, '/') + 1
 	if last := prefix[start:]; last == "." || last == ".." {
 		return prefix[:start]

@@ -21,12 +21,12 @@ import (
 	"github.com/recvault/recvault/storage/storagetest"
 )
 
-// partSize is what fits into one request.
+// partSize is the largest size of an object that is sent in one request.
 const partSize = 16 << 20
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// inspected is a store whose incomplete uploads can be seen.
+// inspected is a store that shows its incomplete uploads to the conformance suite.
 type inspected struct {
 	*s3.Store
 	client *minio.Client
@@ -34,7 +34,7 @@ type inspected struct {
 	idle   func()
 }
 
-// Leftovers also works when the test has ended already.
+// Leftovers also works after the test has ended.
 func (s inspected) Leftovers(t *testing.T) []string {
 	var uploads []string
 	for upload := range s.client.ListIncompleteUploads(context.WithoutCancel(t.Context()), s.bucket, "", true) {
@@ -46,7 +46,7 @@ func (s inspected) Leftovers(t *testing.T) []string {
 
 func (s inspected) CloseIdleConnections() { s.idle() }
 
-// Abandon leaves an incomplete upload of one part.
+// Abandon leaves an incomplete upload with one part.
 func (s inspected) Abandon(t *testing.T, name string) {
 	core := minio.Core{Client: s.client}
 	id, err := core.NewMultipartUpload(t.Context(), s.bucket, name, minio.PutObjectOptions{})
@@ -55,7 +55,7 @@ func (s inspected) Abandon(t *testing.T, name string) {
 	require.NoError(t, err)
 }
 
-// open returns a store in a bucket of the server's.
+// open returns a store in a bucket of the server.
 func open(t *testing.T, server *testserver.MinIOServer, bucket string, options ...s3.Option) inspected {
 	t.Helper()
 	endpoint := "http://" + server.Endpoint()
@@ -91,11 +91,11 @@ func read(t *testing.T, store storage.Store, name string) []byte {
 	return content
 }
 
-// unchecked puts an object with no checksum and no signature of its contents.
-func unchecked(t *testing.T, store inspected, name string, content []byte) {
+// putUnchecked puts an object without a checksum or a signature of its contents.
+func putUnchecked(t *testing.T, store inspected, name string, content []byte) {
 	t.Helper()
 	core := minio.Core{Client: store.client}
-	// A checksum in the metadata of another kind than the server knows keeps minio-go from adding one.
+	// A checksum of an unknown kind in the metadata keeps minio-go from adding its own.
 	options := minio.PutObjectOptions{DisableContentSha256: true, UserMetadata: map[string]string{"X-Amz-Checksum-None": ""}}
 	_, err := core.PutObject(t.Context(), store.bucket, name, bytes.NewReader(content), int64(len(content)), "", "", options)
 	require.NoError(t, err)
@@ -118,15 +118,15 @@ func TestConformanceOverTLS(t *testing.T) {
 	})
 }
 
-func TestPutOfUnknownSizeTakesLittleMemory(t *testing.T) {
+func TestPutOfUnknownSizeBoundsMemory(t *testing.T) {
 	storagetest.RunMemory(t, func(t *testing.T) storage.Store {
 		server := testserver.MinIO(t)
 		return open(t, server, server.Bucket())
 	})
 }
 
-// It shows that the conformance suite would find incomplete uploads.
-func TestLeftoversSeesAnIncompleteUpload(t *testing.T) {
+// TestLeftoversFindsIncompleteUpload shows that the conformance suite would find one.
+func TestLeftoversFindsIncompleteUpload(t *testing.T) {
 	server := testserver.MinIO(t)
 	store := open(t, server, server.Bucket())
 	_, err := minio.Core{Client: store.client}.NewMultipartUpload(t.Context(), store.bucket, "a/object", minio.PutObjectOptions{})
@@ -134,7 +134,7 @@ func TestLeftoversSeesAnIncompleteUpload(t *testing.T) {
 	assert.Equal(t, []string{"a/object"}, store.Leftovers(t))
 }
 
-func TestSizesThatDoNotFit(t *testing.T) {
+func TestSizeBeyondLimitIsErrTooLarge(t *testing.T) {
 	server := testserver.MinIO(t)
 	store := open(t, server, server.Bucket())
 	_, err := store.Put(t.Context(), "object", bytes.NewReader(nil), 5<<40+1, storage.Condition{})
@@ -149,14 +149,14 @@ func TestSizesThatDoNotFit(t *testing.T) {
 	assert.Empty(t, store.Leftovers(t))
 
 	_, err = store.Put(t.Context(), "object", bytes.NewReader(content[:2*partSize]), -1, storage.Condition{})
-	require.NoError(t, err, "just as much as fits")
+	require.NoError(t, err, "the largest unknown size")
 	assert.True(t, bytes.Equal(content[:2*partSize], read(t, store, "object")))
 	_, err = store.Put(t.Context(), "object", bytes.NewReader(content), int64(len(content)), storage.Condition{})
-	require.NoError(t, err, "the parts grow with a size that is known")
+	require.NoError(t, err, "a known size makes the parts larger")
 	assert.True(t, bytes.Equal(content, read(t, store, "object")))
 }
 
-func TestListPassesOverNamesOfOthers(t *testing.T) {
+func TestListSkipsInvalidNames(t *testing.T) {
 	server := testserver.MinIO(t)
 	store := open(t, server, server.Bucket())
 	for _, name := range []string{"a/1", "a/not valid", "a/ä", "a/2", "folder/"} {

@@ -9,20 +9,21 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// source reads the data of a Put, and holds it to the size that was announced.
+// source reads the data of a Put and checks that it has the announced size.
 type source struct {
 	reader *bufio.Reader
 	size   int64 // or -1
 	read   int64
 }
 
-// newSource buffers just enough to look one byte ahead. Reads of more than that go past the buffer.
+// newSource returns a source with a buffer that suffices to look one byte ahead. Larger reads bypass the
+// buffer.
 func newSource(r io.Reader, size int64) *source {
 	return &source{reader: bufio.NewReaderSize(r, 16), size: size}
 }
 
-// fill reads until the buffer is full or the data ends, and tells whether this was the last of it. It
-// does not use io.ReadFull, which answers a cut source's io.ErrUnexpectedEOF as it does a plain end.
+// fill reads until the buffer is full or the data ends, and reports whether the data has ended. It does not
+// use io.ReadFull, which returns the same error for a reader's io.ErrUnexpectedEOF as for a normal end.
 func (s *source) fill(ctx context.Context, buffer []byte) (n int, last bool, err error) {
 	for n < len(buffer) && err == nil {
 		if err := ctx.Err(); err != nil {

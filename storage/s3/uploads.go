@@ -13,16 +13,16 @@ import (
 
 var _ storage.UploadLister = (*Store)(nil)
 
-// Uploads implements [storage.UploadLister]. It asks for all incomplete uploads in the bucket, 1,000 at a
-// time, and picks those with the prefix. Whether an upload is still under way S3 does not tell. Those to
-// names that [storage.ValidateName] refuses are other clients', and passed over.
+// Uploads implements [storage.UploadLister]. It requests all incomplete uploads of the bucket, 1,000 at a
+// time, and yields those with the prefix. S3 does not report whether an upload is in progress. Uploads skips
+// names that [storage.ValidateName] refuses, as they belong to other clients.
 //
-// Amazon S3 knows them all. MinIO (as of 2026-02) cannot list by prefix: it lists either those to one
-// object, or those in the bucket which the server that is asked remembers. That is what is asked for; it
-// leaves out uploads that were begun through another server of a cluster, or before the server was
-// restarted, and may name some that another server has completed. What MinIO does not list it removes
-// by itself, 24 hours after the upload began (its setting api stale_uploads_expiry), be it alive or not:
-// on MinIO, no upload may last longer than that.
+// Amazon S3 lists all uploads. MinIO (as of 2026-02) cannot list by prefix. It lists either the uploads of
+// one object, or the uploads of the bucket that the requested server remembers; Uploads requests the latter.
+// That list lacks uploads that were started through another server of a cluster, or before a restart of the
+// server. It may contain some that another server has completed. MinIO removes every upload 24 hours after
+// its start (setting api stale_uploads_expiry), listed or not and even if it is in progress: on MinIO, no
+// upload may last longer.
 func (s *Store) Uploads(ctx context.Context, prefix string) iter.Seq2[storage.Upload, error] {
 	return func(yield func(storage.Upload, error) bool) {
 		fail := func(err error) { yield(storage.Upload{}, fmt.Errorf("list uploads: %w", err)) }
@@ -59,7 +59,7 @@ func (s *Store) AbortUpload(ctx context.Context, upload storage.Upload) error {
 	if err := storage.ValidateName(upload.Name); err != nil {
 		return fmt.Errorf("abort upload: %w", err)
 	}
-	if upload.ID == "" { // without which the request is one to delete the object
+	if upload.ID == "" { // without an ID, the request would delete the object
 		return fmt.Errorf("abort upload of %s: %w: it has no ID", upload.Name, storage.ErrInvalidName)
 	}
 	err := s.core.AbortMultipartUpload(ctx, s.bucket, upload.Name, upload.ID)

@@ -20,12 +20,12 @@ import (
 	"github.com/recvault/recvault/storage/s3"
 )
 
-// pager is a transport that hands out a listing of uploads as Amazon S3 does, in pages: MinIO sends all
-// at once.
+// pager is a transport that divides MinIO's listing of uploads into pages, as Amazon S3 does. MinIO sends
+// all uploads at once.
 type pager struct {
 	http.RoundTripper
-	size  int
-	pages int
+	size  int // uploads in a page
+	pages int // number of pages sent
 }
 
 type listing struct {
@@ -78,7 +78,7 @@ func (p *pager) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-func TestUploadsGoBeyondOnePage(t *testing.T) {
+func TestUploadsListsAllPages(t *testing.T) {
 	server := testserver.MinIO(t)
 	paged := &pager{RoundTripper: server.Transport(), size: 3}
 	client, err := s3.NewClient(s3.Config{
@@ -106,15 +106,15 @@ func TestUploadsGoBeyondOnePage(t *testing.T) {
 		assert.Equal(t, "a/1", upload.Name)
 		break
 	}
-	assert.Equal(t, 5, paged.pages, "no more than was asked for")
+	assert.Equal(t, 5, paged.pages, "one page suffices for one upload")
 }
 
-// It holds down what the comments on Uploads, and package upkeep, say of MinIO.
-func TestWhatMinIOTellsOfUploads(t *testing.T) {
+// TestMinIOListsUploadsFromMemory checks what the comments on Uploads and package upkeep state about MinIO.
+func TestMinIOListsUploadsFromMemory(t *testing.T) {
 	server := testserver.MinIO(t, testserver.Dedicated())
 	store := open(t, server, server.Bucket())
 	core := minio.Core{Client: store.client}
-	ask := func(prefix string) (names []string) {
+	request := func(prefix string) (names []string) {
 		page, err := core.ListMultipartUploads(t.Context(), store.bucket, prefix, "", "", "", 1000)
 		require.NoError(t, err)
 		for _, upload := range page.Uploads {
@@ -123,16 +123,16 @@ func TestWhatMinIOTellsOfUploads(t *testing.T) {
 		return names
 	}
 	store.Abandon(t, "a/b")
-	assert.Empty(t, ask("a/"), "no listing by prefix")
-	assert.Equal(t, []string{"a/b"}, ask("a/b"), "but by name")
-	assert.Equal(t, []string{"a/b"}, ask(""), "or of all")
+	assert.Empty(t, request("a/"), "MinIO lists no uploads by prefix")
+	assert.Equal(t, []string{"a/b"}, request("a/b"), "MinIO lists the uploads of one object")
+	assert.Equal(t, []string{"a/b"}, request(""), "MinIO lists the uploads of a bucket")
 
 	server.Restart(t)
-	assert.Empty(t, ask(""), "which the server has forgotten")
-	assert.Equal(t, []string{"a/b"}, ask("a/b"), "but its disk has not")
+	assert.Empty(t, request(""), "after a restart, MinIO forgets the list of a bucket")
+	assert.Equal(t, []string{"a/b"}, request("a/b"), "the upload of one object is read from the disk")
 }
 
-func TestAnObjectOfPartsIsAsOldAsItsCompletionOnMinIO(t *testing.T) {
+func TestMinIODatesMultipartObjectAtCompletion(t *testing.T) {
 	server := testserver.MinIO(t)
 	store := open(t, server, server.Bucket())
 	var begun, resumed time.Time
