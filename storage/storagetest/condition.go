@@ -16,12 +16,12 @@ import (
 )
 
 func testCondition(t *testing.T, open func(*testing.T) storage.Store) {
-	for _, size := range []int{0, 100, partSize + 1} { // larger ones are written in another way
+	for _, size := range []int{0, 100, partSize + 1} { // sent in one request, or in parts
 		t.Run(fmt.Sprintf("IfAbsent creates and never replaces %d bytes", size), func(t *testing.T) { testIfAbsent(t, open(t), size) })
-		t.Run(fmt.Sprintf("IfMatch replaces one version of %d bytes and no other", size), func(t *testing.T) { testIfMatch(t, open(t), size) })
+		t.Run(fmt.Sprintf("IfMatch replaces only one version of %d bytes", size), func(t *testing.T) { testIfMatch(t, open(t), size) })
 	}
-	t.Run("of many IfAbsent one wins", func(t *testing.T) { testIfAbsentRace(t, open(t), 16, 100) })
-	t.Run("of many large IfAbsent one wins", func(t *testing.T) { testIfAbsentRace(t, open(t), 4, partSize+1) })
+	t.Run("one of many IfAbsent succeeds", func(t *testing.T) { testIfAbsentRace(t, open(t), 16, 100) })
+	t.Run("one of many large IfAbsent succeeds", func(t *testing.T) { testIfAbsentRace(t, open(t), 4, partSize+1) })
 	t.Run("IfMatch loses no update", func(t *testing.T) { testIfMatchRace(t, open(t), 8, 5, 0) })
 	t.Run("IfMatch loses no large update", func(t *testing.T) { testIfMatchRace(t, open(t), 3, 2, partSize) })
 }
@@ -33,11 +33,11 @@ func testIfAbsent(t *testing.T, store storage.Store, size int) {
 
 	_, err := store.Put(t.Context(), name, bytes.NewReader(second), -1, storage.IfAbsent())
 	assert.ErrorIs(t, err, storage.ErrExists)
-	untouched(t, store, info, first)
+	assertUnchanged(t, store, info, first)
 
 	require.NoError(t, store.Delete(t.Context(), name))
 	info = put(t, store, name, second, storage.IfAbsent())
-	untouched(t, store, info, second)
+	assertUnchanged(t, store, info, second)
 }
 
 func testIfMatch(t *testing.T, store storage.Store, size int) {
@@ -48,26 +48,26 @@ func testIfMatch(t *testing.T, store storage.Store, size int) {
 	}
 
 	_, err := change(first, "no-such-etag")
-	assert.ErrorIs(t, err, storage.ErrChanged, "there is nothing to match")
-	absent(t, store, name)
+	assert.ErrorIs(t, err, storage.ErrChanged, "the object does not exist")
+	assertAbsent(t, store, name)
 
 	one := put(t, store, name, first, storage.Condition{})
 	two, err := change(second, one.ETag)
 	require.NoError(t, err)
 	_, err = change(third, one.ETag)
-	assert.ErrorIs(t, err, storage.ErrChanged, "the version before the last")
+	assert.ErrorIs(t, err, storage.ErrChanged, "the ETag of an older version")
 	_, err = change(third, "no-such-etag")
 	assert.ErrorIs(t, err, storage.ErrChanged)
-	untouched(t, store, two, second)
+	assertUnchanged(t, store, two, second)
 
 	three, err := change(third, two.ETag)
 	require.NoError(t, err)
-	untouched(t, store, three, third)
+	assertUnchanged(t, store, three, third)
 
 	require.NoError(t, store.Delete(t.Context(), name))
 	_, err = change(first, three.ETag)
-	assert.ErrorIs(t, err, storage.ErrChanged, "it was deleted")
-	absent(t, store, name)
+	assert.ErrorIs(t, err, storage.ErrChanged, "the object has been deleted")
+	assertAbsent(t, store, name)
 }
 
 func testIfAbsentRace(t *testing.T, store storage.Store, writers, size int) {
@@ -91,15 +91,15 @@ func testIfAbsentRace(t *testing.T, store storage.Store, writers, size int) {
 			assert.ErrorIs(t, err, storage.ErrExists)
 			continue
 		}
-		assert.Equal(t, -1, winner, "two won")
+		assert.Equal(t, -1, winner, "two writers succeeded")
 		winner = i
 	}
-	require.NotEqual(t, -1, winner, "nobody won")
+	require.NotEqual(t, -1, winner, "no writer succeeded")
 	got, _ := get(t, store, name)
-	same(t, data(uint64(winner), size), got)
+	assertSame(t, data(uint64(winner), size), got)
 }
 
-// testIfMatchRace has workers add to a counter, which is followed by so many bytes of padding.
+// testIfMatchRace runs workers that add to one counter. The counter's object has a number of bytes of padding.
 func testIfMatchRace(t *testing.T, store storage.Store, workers, additions, padding int) {
 	const name = "counter"
 	encode := func(n int) []byte { return append([]byte(strconv.Itoa(n)+"\n"), make([]byte, padding)...) }
@@ -139,5 +139,5 @@ func testIfMatchRace(t *testing.T, store storage.Store, workers, additions, padd
 	}
 	wg.Wait()
 	got, _ := get(t, store, name)
-	same(t, encode(workers*additions), got)
+	assertSame(t, encode(workers*additions), got)
 }

@@ -15,10 +15,10 @@ import (
 )
 
 func testGet(t *testing.T, open func(*testing.T) storage.Store) {
-	t.Run("returns the range and the whole's description", func(t *testing.T) { testRanges(t, open(t)) })
-	t.Run("tells what is not there", func(t *testing.T) { testGetNotFound(t, open(t)) })
+	t.Run("returns the range and the Info of the whole", func(t *testing.T) { testRanges(t, open(t)) })
+	t.Run("of a missing object is ErrNotFound", func(t *testing.T) { testGetNotFound(t, open(t)) })
 	t.Run("may be closed early", func(t *testing.T) { testGetClosedEarly(t, open(t)) })
-	t.Run("sees an old object or a new one, never a mix", func(t *testing.T) { testGetWhileReplaced(t, open(t)) })
+	t.Run("returns one version, never a mix", func(t *testing.T) { testGetWhileReplaced(t, open(t)) })
 }
 
 func testRanges(t *testing.T, store storage.Store) {
@@ -60,18 +60,20 @@ func testRanges(t *testing.T, store storage.Store) {
 				got, err := io.ReadAll(object)
 				assert.NoError(t, err)
 				assert.NoError(t, object.Close())
-				same(t, cut(content, r[0], r[1]), got)
+				assertSame(t, cut(content, r[0], r[1]), got)
 				assert.Equal(t, stat, object.Info)
 			})
 		}
 		for _, r := range [][2]int64{{-1, 0}, {-1, -1}, {-1, 10}, {0, -2}, {math.MinInt64, math.MinInt64}} {
-			_, err := store.Get(t.Context(), name, r[0], r[1])
-			assert.ErrorIs(t, err, storage.ErrInvalidRange, "%v", r)
+			t.Run(fmt.Sprintf("invalid: %d bytes from %d of %d", r[1], r[0], size), func(t *testing.T) {
+				_, err := store.Get(t.Context(), name, r[0], r[1])
+				assert.ErrorIs(t, err, storage.ErrInvalidRange)
+			})
 		}
 	}
 }
 
-// cut returns the range that a Get shall return.
+// cut returns the range of the content that a Get must return.
 func cut(content []byte, offset, length int64) []byte {
 	rest := content[min(offset, int64(len(content))):]
 	if length < 0 {
@@ -83,11 +85,13 @@ func cut(content []byte, offset, length int64) []byte {
 func testGetNotFound(t *testing.T, store storage.Store) {
 	put(t, store, "a/object", []byte("1"), storage.Condition{})
 	for _, name := range []string{"b", "b/object", "a", "a/objec", "a/object2", "a/object/part"} {
-		for _, r := range [][2]int64{{0, -1}, {0, 0}, {0, 10}, {5, 10}, {5, -1}} {
-			_, err := store.Get(t.Context(), name, r[0], r[1])
-			assert.ErrorIs(t, err, storage.ErrNotFound, name)
-		}
-		absent(t, store, name)
+		t.Run(name, func(t *testing.T) {
+			for _, r := range [][2]int64{{0, -1}, {0, 0}, {0, 10}, {5, 10}, {5, -1}} {
+				_, err := store.Get(t.Context(), name, r[0], r[1])
+				assert.ErrorIs(t, err, storage.ErrNotFound, "%d bytes from %d", r[1], r[0])
+			}
+			assertAbsent(t, store, name)
+		})
 	}
 }
 
@@ -100,10 +104,10 @@ func testGetClosedEarly(t *testing.T, store storage.Store) {
 		got := make([]byte, 1000)
 		_, err = io.ReadFull(object, got)
 		require.NoError(t, err)
-		same(t, content[10:1010], got)
+		assertSame(t, content[10:1010], got)
 		require.NoError(t, object.Close())
 		_, err = object.Read(got)
-		assert.Error(t, err, "it is closed")
+		assert.Error(t, err, "the object is closed")
 		assert.NotErrorIs(t, err, io.EOF)
 	}
 }
@@ -142,10 +146,10 @@ func testGetWhileReplaced(t *testing.T, store storage.Store) {
 					return
 				}
 				assert.Equal(t, size, bytes.Count(got, got[:1]), "a mix of versions")
-				assert.GreaterOrEqual(t, got[0], seen, "an older version came back")
+				assert.GreaterOrEqual(t, got[0], seen, "returned an older version than before")
 				seen = got[0]
 			}
-			assert.Equal(t, byte(versions), seen, "the last version was written before the last Get")
+			assert.Equal(t, byte(versions), seen, "the last Get began after the last Put")
 		})
 	}
 	wg.Wait()

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -17,9 +18,9 @@ import (
 func testList(t *testing.T, open func(*testing.T) storage.Store) {
 	t.Run("yields names with the prefix in byte order", func(t *testing.T) { testListOrder(t, open(t)) })
 	t.Run("describes objects as Stat does", func(t *testing.T) { testListInfo(t, open(t)) })
-	t.Run("goes beyond a thousand", func(t *testing.T) { testListMany(t, open(t)) })
+	t.Run("yields more than a thousand", func(t *testing.T) { testListMany(t, open(t)) })
 	t.Run("of an empty store is empty", func(t *testing.T) { assert.Empty(t, names(t, open(t), "")) })
-	t.Run("refuses prefixes of no name", func(t *testing.T) { testListInvalidPrefix(t, open(t)) })
+	t.Run("refuses prefixes of no valid name", func(t *testing.T) { testListInvalidPrefix(t, open(t)) })
 }
 
 func testListOrder(t *testing.T, store storage.Store) {
@@ -36,13 +37,15 @@ func testListOrder(t *testing.T, store storage.Store) {
 		"", "a", "a/", "a/b", "a/b-", "a-", "a.", "a1", "a1/", "a1/x", "a1/x0", "a1/x0/", "a1/x0/y", "a1/x0/yy",
 		"b", "b/", "b/c", "b/c/", "b/c/d", "b/c/d/", "b/c/d/e", "b/c/d/e/", "B", ".", "..", "...", "-", "x", "x/y/z", "a0/", "aa/b/c",
 	} {
-		want := []string{}
-		for _, name := range all {
-			if strings.HasPrefix(name, prefix) {
-				want = append(want, name)
+		t.Run(prefix, func(t *testing.T) {
+			want := []string{}
+			for _, name := range all {
+				if strings.HasPrefix(name, prefix) {
+					want = append(want, name)
+				}
 			}
-		}
-		assert.Equal(t, want, names(t, store, prefix), "prefix %q", prefix)
+			assert.Equal(t, want, names(t, store, prefix))
+		})
 	}
 }
 
@@ -56,7 +59,7 @@ func testListInfo(t *testing.T, store storage.Store) {
 		require.NoError(t, err)
 		assert.Equal(t, stat.Size, info.Size)
 		assert.Equal(t, stat.ETag, info.ETag)
-		assert.WithinDuration(t, stat.Modified, info.Modified, 1e9, "HTTP counts whole seconds")
+		assert.WithinDuration(t, stat.Modified, info.Modified, time.Second, "HTTP counts whole seconds")
 		count++
 	}
 	assert.Equal(t, 2, count)
@@ -99,7 +102,7 @@ func testListMany(t *testing.T, store storage.Store) {
 		assert.Equal(t, all[:10], got)
 	}
 
-	// What is deleted during a listing may or may not be seen, and all others are seen once.
+	// Objects that are deleted during a listing may or may not be yielded; all others are yielded once.
 	seen := map[string]int{}
 	for info, err := range store.List(t.Context(), "") {
 		require.NoError(t, err)
@@ -122,12 +125,14 @@ func testListMany(t *testing.T, store storage.Store) {
 func testListInvalidPrefix(t *testing.T, store storage.Store) {
 	put(t, store, "a/b", nil, storage.Condition{})
 	for _, prefix := range []string{"/", "a//", "../", "./", "a/../", "a b", "ä", "a\x00", strings.Repeat("a", 256)} {
-		count := 0
-		for info, err := range store.List(t.Context(), prefix) {
-			assert.ErrorIs(t, err, storage.ErrInvalidName, "prefix %q", prefix)
-			assert.Zero(t, info)
-			count++
-		}
-		assert.Equal(t, 1, count, "prefix %q", prefix)
+		t.Run(prefix, func(t *testing.T) {
+			count := 0
+			for info, err := range store.List(t.Context(), prefix) {
+				assert.ErrorIs(t, err, storage.ErrInvalidName)
+				assert.Zero(t, info)
+				count++
+			}
+			assert.Equal(t, 1, count)
+		})
 	}
 }

@@ -16,17 +16,16 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// memoryEnv tells a test that it runs in the process that is measured.
+// memoryEnv is set in the environment of the measured process.
 const memoryEnv = "STORAGETEST_MEMORY"
 
-// RunMemory checks that a Put of 2 GiB of unknown length takes less than 128 MiB of resident memory, in a
-// process that does nothing else: the test, which calls nothing but RunMemory, runs again in one. It is
-// skipped where there is no /proc to measure by, and under the race detector, which has memory of its
-// own.
+// RunMemory checks that a Put of 2 GiB of unknown size takes less than 128 MiB of resident memory. It measures
+// a new process that runs the calling test alone, so that test must do nothing but call RunMemory. The test
+// is skipped on systems without /proc, and under the race detector, which needs memory itself.
 func RunMemory(t *testing.T, open func(t *testing.T) storage.Store) {
 	const size, limit = 2 << 30, 128 << 20
 	if os.Getenv(memoryEnv) != "" {
-		noise := io.LimitReader(rand.NewChaCha8([32]byte{}), size) // memory that nobody writes to is not resident
+		noise := io.LimitReader(rand.NewChaCha8([32]byte{}), size) // random data: buffers that are never written are not resident
 		info, err := open(t).Put(t.Context(), "large", noise, -1, storage.Condition{})
 		require.NoError(t, err)
 		require.Equal(t, int64(size), info.Size)
@@ -36,7 +35,7 @@ func RunMemory(t *testing.T, open func(t *testing.T) storage.Store) {
 		return
 	}
 	if _, err := os.Stat("/proc/self/status"); err != nil || raceDetector {
-		t.Skip("memory cannot be measured: needs /proc, and no race detector")
+		t.Skip("measuring memory needs /proc and a build without the race detector")
 	}
 	process := exec.Command(os.Args[0], "-test.run=^"+regexp.QuoteMeta(t.Name())+"$", "-test.v")
 	process.Env = append(os.Environ(), memoryEnv+"=1")
@@ -46,6 +45,6 @@ func RunMemory(t *testing.T, open func(t *testing.T) storage.Store) {
 	require.NotNil(t, match, "%s", output)
 	kib, err := strconv.ParseInt(string(match[1]), 10, 64)
 	require.NoError(t, err)
-	t.Logf("a Put of %d MiB took %d MiB of memory at most", size>>20, kib>>10)
+	t.Logf("a Put of %d MiB took at most %d MiB of memory", size>>20, kib>>10)
 	assert.Less(t, kib<<10, int64(limit))
 }

@@ -17,9 +17,9 @@ import (
 )
 
 func testPut(t *testing.T, open func(*testing.T) storage.Store) {
-	t.Run("keeps all that the reader yields", func(t *testing.T) { testPutSizes(t, open(t)) })
-	t.Run("takes readers as they come", func(t *testing.T) { testPutReaders(t, open(t)) })
-	t.Run("replaces what was there", func(t *testing.T) { testPutReplaces(t, open(t)) })
+	t.Run("stores all that the reader yields", func(t *testing.T) { testPutSizes(t, open(t)) })
+	t.Run("accepts every kind of reader", func(t *testing.T) { testPutReaders(t, open(t)) })
+	t.Run("replaces the previous object", func(t *testing.T) { testPutReplaces(t, open(t)) })
 	t.Run("refuses data of another size", func(t *testing.T) { testPutWrongSize(t, open(t)) })
 	t.Run("stores nothing when the reader fails", func(t *testing.T) { testPutReaderFails(t, open(t)) })
 }
@@ -31,7 +31,7 @@ func testPutSizes(t *testing.T, store storage.Store) {
 				const name = "some/object"
 				before := time.Now()
 				content := data(uint64(size), size)
-				// Nothing but Read: neither a size nor a way to seek can be found out from the reader.
+				// The reader has only Read: the store can neither find out its size nor seek.
 				info, err := store.Put(t.Context(), name, io.MultiReader(bytes.NewReader(content)), announced, storage.Condition{})
 				require.NoError(t, err)
 				assert.Equal(t, name, info.Name)
@@ -49,7 +49,7 @@ func testPutSizes(t *testing.T, store storage.Store) {
 				}
 
 				got, opened := get(t, store, name)
-				same(t, content, got)
+				assertSame(t, content, got)
 				assert.Equal(t, stat, opened)
 			})
 		}
@@ -59,23 +59,25 @@ func testPutSizes(t *testing.T, store storage.Store) {
 func testPutReaders(t *testing.T, store storage.Store) {
 	content := data(1, 10_000)
 	for name, reader := range map[string]func(io.Reader) io.Reader{
-		"one-byte":        iotest.OneByteReader,
-		"half":            iotest.HalfReader,
-		"eof-with-data":   iotest.DataErrReader,
-		"empty-handed":    func(r io.Reader) io.Reader { return &stutter{Reader: r} },
-		"seeker-midway":   midway,
-		"nothing-but-one": func(r io.Reader) io.Reader { return struct{ io.Reader }{r} },
+		"one-byte":      iotest.OneByteReader,
+		"half":          iotest.HalfReader,
+		"eof-with-data": iotest.DataErrReader,
+		"empty-reads":   func(r io.Reader) io.Reader { return &stutter{Reader: r} },
+		"midway-seeker": midway,
+		"only-reader":   func(r io.Reader) io.Reader { return struct{ io.Reader }{r} },
 	} {
 		for _, announced := range []int64{int64(len(content)), -1} {
-			_, err := store.Put(t.Context(), name, reader(bytes.NewReader(content)), announced, storage.Condition{})
-			require.NoError(t, err, name)
-			got, _ := get(t, store, name)
-			same(t, content, got)
+			t.Run(fmt.Sprintf("%s of %d", name, announced), func(t *testing.T) {
+				_, err := store.Put(t.Context(), name, reader(bytes.NewReader(content)), announced, storage.Condition{})
+				require.NoError(t, err)
+				got, _ := get(t, store, name)
+				assertSame(t, content, got)
+			})
 		}
 	}
 }
 
-// stutter reads nothing every other time, as io.Reader permits.
+// stutter returns no data from every other Read, as io.Reader permits.
 type stutter struct {
 	io.Reader
 	stuttered bool
@@ -89,10 +91,10 @@ func (s *stutter) Read(p []byte) (int, error) {
 	return s.Reader.Read(p)
 }
 
-// midway returns a reader that could seek to before where it stands.
+// midway returns a seekable reader that has already been read in part. Put must not rewind it.
 func midway(r io.Reader) io.Reader {
 	content, _ := io.ReadAll(r)
-	seeker := bytes.NewReader(append([]byte("what was read already"), content...))
+	seeker := bytes.NewReader(append([]byte("already read"), content...))
 	seeker.Seek(int64(-len(content)), io.SeekEnd)
 	return seeker
 }
@@ -103,9 +105,9 @@ func testPutReplaces(t *testing.T, store storage.Store) {
 	for i, size := range []int{100, 1, partSize + 1, 0, 2*partSize + 1, 100, 100} {
 		content := data(uint64(i), size)
 		info := put(t, store, name, content, storage.Condition{})
-		assert.False(t, etags[info.ETag], "other contents have another ETag")
+		assert.False(t, etags[info.ETag], "the ETag of an earlier version")
 		etags[info.ETag] = true
-		untouched(t, store, info, content)
+		assertUnchanged(t, store, info, content)
 	}
 	assert.Equal(t, []string{name}, names(t, store, ""))
 }
@@ -138,8 +140,8 @@ func testPutWrongSize(t *testing.T, store storage.Store) {
 			})
 		}
 	}
-	untouched(t, store, old, content)
-	absent(t, store, "new")
+	assertUnchanged(t, store, old, content)
+	assertAbsent(t, store, "new")
 }
 
 func testPutReaderFails(t *testing.T, store storage.Store) {
@@ -147,21 +149,21 @@ func testPutReaderFails(t *testing.T, store storage.Store) {
 	old := put(t, store, "old", content, storage.Condition{})
 	for _, failure := range []error{
 		errors.New("the camera failed"),
-		io.ErrUnexpectedEOF, // no end of the data, however it sounds
-		syscall.ENOSPC,      // the reader's trouble, not the store's
+		io.ErrUnexpectedEOF, // not a normal end of the data
+		syscall.ENOSPC,      // the reader's error, not the store's
 	} {
 		for _, after := range []int{0, 1, 1000, partSize, partSize + 1, 3 * partSize} {
 			for _, announced := range []int64{-1, int64(after), int64(after) + 1, 4 * partSize} {
 				for _, name := range []string{"old", "new"} {
 					reader := io.MultiReader(bytes.NewReader(data(2, after)), iotest.ErrReader(failure))
 					_, err := store.Put(t.Context(), name, reader, announced, storage.Condition{})
-					require.ErrorIs(t, err, failure, "after %d of %d bytes", after, announced)
+					require.ErrorIs(t, err, failure, "%s after %d of %d bytes", name, after, announced)
 					assert.NotErrorIs(t, err, storage.ErrFull)
 					assert.NotErrorIs(t, err, storage.ErrUnavailable)
 				}
 			}
 		}
 	}
-	untouched(t, store, old, content)
-	absent(t, store, "new")
+	assertUnchanged(t, store, old, content)
+	assertAbsent(t, store, "new")
 }

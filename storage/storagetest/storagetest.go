@@ -1,4 +1,7 @@
-// Package storagetest is the conformance suite of stores: a [storage.Store] is right when [Run] passes.
+// Package storagetest is the conformance suite for stores: a [storage.Store] is correct if [Run] passes.
+//
+// The test of a store calls [Run], and [RunMemory] in a test of its own. A store may also implement
+// [Inspector], [Abandoner] and [Idler], in the test or in itself, to have more checked.
 package storagetest
 
 import (
@@ -13,32 +16,31 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// partSize is a boundary at which stores may change how they write: from there on, S3 uploads go in parts.
+// partSize is a size at which stores may change how they write. Larger S3 objects are sent in parts.
 const partSize = 16 << 20
 
-// Inspector is what a store that is given to [Run] may implement as well, to have what it leaves behind
-// checked.
+// Inspector lists what writers leave behind. If a store implements it, [Run] checks that nothing is left.
 type Inspector interface {
-	// Leftovers names what writers left that are done, and that is no object: incomplete uploads,
-	// temporary files.
+	// Leftovers returns the names of everything in the store that is not an object, when no writer is
+	// active: incomplete uploads, temporary files.
 	Leftovers(t *testing.T) []string
 }
 
-// Idler is what a store that is given to [Run] may implement as well, if it keeps connections: their
-// goroutines would be taken for leaks.
+// Idler closes idle connections. A store that keeps connections open implements it, because [Run] would
+// report their goroutines as leaks.
 type Idler interface {
 	CloseIdleConnections()
 }
 
-// Abandoner is what a store that is given to [Run] may implement as well, if it is a
-// [storage.UploadLister]: without it, there is little to list.
+// Abandoner makes unfinished uploads. A [storage.UploadLister] implements it, because [Run] skips most
+// checks of uploads otherwise.
 type Abandoner interface {
-	// Abandon leaves what a writer leaves that is killed while it puts an object under name.
+	// Abandon leaves behind what remains of a writer that is killed while it puts an object under name.
 	Abandon(t *testing.T, name string)
 }
 
-// Run checks every promise of [storage.Store], and those of [storage.UploadLister] if the store has it. Each call of open returns a new store, which is empty, and
-// cleans up after itself when its test ends.
+// Run checks every promise of [storage.Store], and those of [storage.UploadLister] if the store implements
+// it. Each call of open must return a new, empty store, and register its removal with t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 	for _, group := range []struct {
 		name string
@@ -57,7 +59,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 			group.run(t, func(t *testing.T) storage.Store {
 				store := open(t)
 				if inspector, ok := store.(Inspector); ok {
-					t.Cleanup(func() { assert.Empty(t, inspector.Leftovers(t), "left behind") })
+					t.Cleanup(func() { assert.Empty(t, inspector.Leftovers(t), "leftovers") })
 				}
 				return store
 			})
@@ -65,7 +67,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 	}
 }
 
-// data returns n bytes that look random, and are the same for the same seed.
+// data returns n random bytes, the same for the same seed.
 func data(seed uint64, n int) []byte {
 	var key [32]byte
 	key[0], key[1] = byte(seed), byte(seed>>8)
@@ -74,7 +76,7 @@ func data(seed uint64, n int) []byte {
 	return b
 }
 
-// put stores data that must be accepted.
+// put stores an object and requires success.
 func put(t *testing.T, store storage.Store, name string, content []byte, condition storage.Condition) storage.Info {
 	t.Helper()
 	info, err := store.Put(t.Context(), name, bytes.NewReader(content), int64(len(content)), condition)
@@ -82,7 +84,7 @@ func put(t *testing.T, store storage.Store, name string, content []byte, conditi
 	return info
 }
 
-// get returns an object that must be there.
+// get returns the content and the Info of an object that must exist.
 func get(t *testing.T, store storage.Store, name string) ([]byte, storage.Info) {
 	t.Helper()
 	object, err := store.Get(t.Context(), name, 0, -1)
@@ -93,29 +95,29 @@ func get(t *testing.T, store storage.Store, name string) ([]byte, storage.Info) 
 	return content, object.Info
 }
 
-// same compares contents that are too long to be printed.
-func same(t *testing.T, want, got []byte) {
+// assertSame checks that contents are equal, without printing them.
+func assertSame(t *testing.T, want, got []byte) {
 	t.Helper()
 	assert.Len(t, got, len(want))
 	assert.True(t, bytes.Equal(want, got), "the contents differ")
 }
 
-// absent checks that there is no object.
-func absent(t *testing.T, store storage.Store, name string) {
+// assertAbsent checks that the object does not exist.
+func assertAbsent(t *testing.T, store storage.Store, name string) {
 	t.Helper()
 	_, err := store.Stat(t.Context(), name)
 	assert.ErrorIs(t, err, storage.ErrNotFound)
 }
 
-// untouched checks that an object is what it was.
-func untouched(t *testing.T, store storage.Store, want storage.Info, content []byte) {
+// assertUnchanged checks that an object has this content and ETag.
+func assertUnchanged(t *testing.T, store storage.Store, want storage.Info, content []byte) {
 	t.Helper()
 	got, info := get(t, store, want.Name)
-	same(t, content, got)
+	assertSame(t, content, got)
 	assert.Equal(t, want.ETag, info.ETag)
 }
 
-// names lists the names with a prefix.
+// names returns the names that List yields for a prefix.
 func names(t *testing.T, store storage.Store, prefix string) []string {
 	t.Helper()
 	names := []string{}
@@ -126,7 +128,7 @@ func names(t *testing.T, store storage.Store, prefix string) []string {
 	return names
 }
 
-// readerFunc is a reader made of a function.
+// readerFunc is a function that implements io.Reader.
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

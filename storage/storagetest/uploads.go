@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"iter"
 	"slices"
@@ -17,28 +18,29 @@ import (
 
 func testUploads(t *testing.T, open func(*testing.T) storage.Store) {
 	for name, test := range map[string]func(*testing.T, storage.Store, storage.UploadLister){
-		"yields what was abandoned, and nothing that has ended":  testAbandoned,
-		"aborts one and leaves the others and the objects alone": testAbortUpload,
-		"of a writer at work end well":                           testLiveUpload,
-		"refuses what names none":                                testInvalidUpload,
-		"stops when the context has ended":                       testUploadsContext,
+		"lists only abandoned uploads":     testAbandoned,
+		"aborts only the given upload":     testAbortUpload,
+		"does not disturb a live writer":   testLiveUpload,
+		"refuses invalid prefixes and IDs": testInvalidUpload,
+		"stops when the context has ended": testUploadsContext,
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := open(t)
 			lister, ok := store.(storage.UploadLister)
 			if !ok {
-				t.Skip("the store is no storage.UploadLister")
+				t.Skip("the store does not implement storage.UploadLister")
 			}
 			test(t, store, lister)
 		})
 	}
 }
 
+// abandon leaves one unfinished upload for each name, and removes them when the test ends.
 func abandon(t *testing.T, store storage.Store, names ...string) {
 	t.Helper()
 	abandoner, ok := store.(Abandoner)
 	if !ok {
-		t.Skip("the store is no storagetest.Abandoner")
+		t.Skip("the store does not implement storagetest.Abandoner")
 	}
 	for _, name := range names {
 		abandoner.Abandon(t, name)
@@ -71,30 +73,32 @@ func testAbandoned(t *testing.T, store storage.Store, lister storage.UploadListe
 	begun := time.Now()
 	abandon(t, store, all...)
 	for _, prefix := range []string{"", "a", "a/", "a/b", "b/media", "b/mediax", "c"} {
-		var want []string
-		for _, name := range all {
-			if strings.HasPrefix(name, prefix) {
-				want = append(want, name)
+		t.Run("prefix "+prefix, func(t *testing.T) {
+			var want []string
+			for _, name := range all {
+				if strings.HasPrefix(name, prefix) {
+					want = append(want, name)
+				}
 			}
-		}
-		var named []string
-		seen := map[string]bool{}
-		for _, upload := range uploads(t, lister, prefix) {
-			assert.False(t, seen[upload.ID], "yielded twice")
-			seen[upload.ID] = true
-			assert.WithinRange(t, upload.Started, begun.Add(-2*time.Second), time.Now().Add(2*time.Second), "clocks of one host")
-			if upload.Name != "" {
-				named = append(named, upload.Name)
+			var named []string
+			seen := map[string]bool{}
+			for _, upload := range uploads(t, lister, prefix) {
+				assert.False(t, seen[upload.ID], "yielded twice")
+				seen[upload.ID] = true
+				assert.WithinRange(t, upload.Started, begun.Add(-2*time.Second), time.Now().Add(2*time.Second), "clocks of one host")
+				if upload.Name != "" {
+					named = append(named, upload.Name)
+				}
 			}
-		}
-		if len(named) == 0 && len(seen) > 0 {
-			assert.Len(t, seen, len(all), "those without a name belong to every prefix")
-			continue
-		}
-		slices.Sort(named)
-		assert.Equal(t, want, named, "prefix %q", prefix)
+			if len(named) == 0 && len(seen) > 0 {
+				assert.Len(t, seen, len(all), "every prefix yields the uploads without a name")
+				return
+			}
+			slices.Sort(named)
+			assert.Equal(t, want, named)
+		})
 	}
-	assert.Empty(t, names(t, store, "b"), "they are no objects")
+	assert.Empty(t, names(t, store, "b"), "List yields no unfinished uploads")
 
 	list := lister.Uploads(t.Context(), "")
 	for range 2 { // a sequence can be used again
@@ -112,17 +116,17 @@ func testAbortUpload(t *testing.T, store storage.Store, lister storage.UploadLis
 	all := uploads(t, lister, "")
 	require.Len(t, all, 3)
 	for range 2 {
-		require.NoError(t, lister.AbortUpload(t.Context(), all[0]), "also when it is gone")
+		require.NoError(t, lister.AbortUpload(t.Context(), all[0]), "also if the upload has already ended")
 		assert.ElementsMatch(t, all[1:], uploads(t, lister, ""))
 	}
 	require.NoError(t, lister.AbortUpload(t.Context(), all[1]))
 	require.NoError(t, lister.AbortUpload(t.Context(), all[2]))
 	assert.Empty(t, uploads(t, lister, ""))
-	untouched(t, store, info, content)
+	assertUnchanged(t, store, info, content)
 	assert.Equal(t, []string{"a/b"}, names(t, store, ""))
 }
 
-// testLiveUpload aborts all uploads that are listed but the live one, and then checks that it ends well.
+// testLiveUpload aborts all listed uploads except the one in progress, and checks that this one succeeds.
 func testLiveUpload(t *testing.T, store storage.Store, lister storage.UploadLister) {
 	abandon(t, store, "a/abandoned")
 	content := data(1, 3*partSize)
@@ -159,7 +163,7 @@ func testLiveUpload(t *testing.T, store storage.Store, lister storage.UploadList
 	close(resume)
 	require.NoError(t, <-done)
 	got, _ := get(t, store, "a/live")
-	same(t, content, got)
+	assertSame(t, content, got)
 	assert.Empty(t, uploads(t, lister, ""))
 }
 
@@ -167,20 +171,24 @@ func testInvalidUpload(t *testing.T, store storage.Store, lister storage.UploadL
 	content := data(1, 100)
 	info := put(t, store, "a/b", content, storage.Condition{})
 	for _, prefix := range []string{"/", "a//", "../", "ä"} {
-		count := 0
-		for upload, err := range lister.Uploads(t.Context(), prefix) {
-			assert.ErrorIs(t, err, storage.ErrInvalidName, "prefix %q", prefix)
-			assert.Zero(t, upload)
-			count++
-		}
-		assert.Equal(t, 1, count)
+		t.Run("prefix "+prefix, func(t *testing.T) {
+			count := 0
+			for upload, err := range lister.Uploads(t.Context(), prefix) {
+				assert.ErrorIs(t, err, storage.ErrInvalidName)
+				assert.Zero(t, upload)
+				count++
+			}
+			assert.Equal(t, 1, count)
+		})
 	}
 	for _, upload := range []storage.Upload{
 		{}, {Name: "a/b"}, {Name: "../b", ID: ".."}, {ID: "../objects/a/b"}, {ID: ".."}, {ID: "/"},
 	} {
-		assert.ErrorIs(t, lister.AbortUpload(t.Context(), upload), storage.ErrInvalidName, "%v", upload)
+		t.Run(fmt.Sprintf("name %q, ID %q", upload.Name, upload.ID), func(t *testing.T) {
+			assert.ErrorIs(t, lister.AbortUpload(t.Context(), upload), storage.ErrInvalidName)
+		})
 	}
-	untouched(t, store, info, content)
+	assertUnchanged(t, store, info, content)
 }
 
 func testUploadsContext(t *testing.T, store storage.Store, lister storage.UploadLister) {
