@@ -1,12 +1,12 @@
 // Package filelock locks open files against other processes.
 //
-// A lock is advisory, exclusive and whole-file. It belongs to the open file, not to the process: two
-// files opened by one process exclude each other, too. The system releases it when the file is closed,
-// also when the process is killed, so no lock outlives its holder.
+// A lock is advisory, exclusive, and covers the whole file. It belongs to the open file, not to the
+// process: two open files of one process exclude each other as well. The system releases it when the file
+// is closed or the process is killed, so no lock outlives its holder.
 //
-// On Unix it is flock(2), on Windows LockFileEx, elsewhere every call returns
-// [errors.ErrUnsupported]. Network file systems vary: NFS has flock since Linux 2.6.12, between Linux
-// clients.
+// On Unix it is flock(2), on Windows LockFileEx. On other systems every call returns
+// [errors.ErrUnsupported]. Network file systems vary: NFS supports flock between Linux clients since Linux
+// 2.6.12.
 package filelock
 
 import (
@@ -16,15 +16,14 @@ import (
 	"time"
 )
 
-// Waiting for a lock polls, because flock(2) and LockFileEx cannot be interrupted by a context.
+// Lock polls at these intervals, because a context cannot interrupt flock(2) or LockFileEx.
 const (
 	minInterval = time.Millisecond
 	maxInterval = 10 * time.Millisecond
 )
 
-// Lock locks f, and waits until it can or the context ends. Its error is the context's, or the
-// system's. Locking a file that this *os.File has locked already is a mistake: what it does depends on the
-// system.
+// Lock waits until it can lock f or the context ends. It returns the context's error or the system's. Do not
+// lock an *os.File that is already locked: the result depends on the system.
 func Lock(ctx context.Context, f *os.File) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -45,7 +44,7 @@ func Lock(ctx context.Context, f *os.File) error {
 	}
 }
 
-// TryLock locks f if nobody else holds its lock, and tells whether it did.
+// TryLock locks f unless another open file holds the lock, and reports whether it did. It does not wait.
 func TryLock(f *os.File) (bool, error) {
 	var locked bool
 	err := control(f, func(fd uintptr) (err error) {
@@ -66,7 +65,8 @@ func Unlock(f *os.File) error {
 	return nil
 }
 
-// control calls fn with f's descriptor, which cannot be closed, and its number reused, meanwhile.
+// control calls fn with f's descriptor. During the call the descriptor cannot be closed, so its number
+// cannot be reused.
 func control(f *os.File, fn func(fd uintptr) error) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
@@ -74,7 +74,7 @@ func control(f *os.File, fn func(fd uintptr) error) error {
 	}
 	var fnErr error
 	if err := conn.Control(func(fd uintptr) { fnErr = fn(fd) }); err != nil {
-		return os.ErrClosed // Control fails for no other reason, with an error that nobody can test for
+		return os.ErrClosed // the only reason for which Control fails; its own error cannot be tested for
 	}
 	return fnErr
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/recvault/recvault/internal/filelock"
 )
 
-// holdEnv names the file that a re-executed test binary locks and holds until its standard input ends.
+// holdEnv names the file that a child process locks until its standard input ends.
 const holdEnv = "FILELOCK_TEST_HOLD"
 
 func TestMain(m *testing.M) {
@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// hold runs the child process and returns its exit status.
 func hold(path string) int {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -42,7 +43,7 @@ func hold(path string) int {
 	return 0
 }
 
-// holder starts a process that holds the lock of path, and returns when it does.
+// holder starts a child process that locks the file at path, and returns when the lock is held.
 func holder(t *testing.T, path string) (process *exec.Cmd, release io.Closer) {
 	t.Helper()
 	process = exec.Command(os.Args[0])
@@ -77,12 +78,12 @@ func TestOpenFilesExcludeEachOther(t *testing.T) {
 	require.NoError(t, filelock.Lock(t.Context(), first))
 	locked, err := filelock.TryLock(second)
 	require.NoError(t, err)
-	assert.False(t, locked, "a second open file took a lock that is held")
+	assert.False(t, locked, "a second open file took a held lock")
 
 	require.NoError(t, filelock.Unlock(first))
 	locked, err = filelock.TryLock(second)
 	require.NoError(t, err)
-	assert.True(t, locked, "the lock was released and could not be taken")
+	assert.True(t, locked, "the released lock could not be taken")
 }
 
 func TestProcessesExcludeEachOther(t *testing.T) {
@@ -92,13 +93,13 @@ func TestProcessesExcludeEachOther(t *testing.T) {
 
 	locked, err := filelock.TryLock(f)
 	require.NoError(t, err)
-	assert.False(t, locked, "took a lock that another process holds")
+	assert.False(t, locked, "took the lock of another process")
 
 	require.NoError(t, release.Close())
-	assert.NoError(t, filelock.Lock(t.Context(), f), "the other process ended")
+	assert.NoError(t, filelock.Lock(t.Context(), f), "the other process has ended")
 }
 
-func TestAKilledProcessHoldsNoLock(t *testing.T) {
+func TestKilledProcessReleasesLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	process, _ := holder(t, path)
 	f := open(t, path)
@@ -107,7 +108,7 @@ func TestAKilledProcessHoldsNoLock(t *testing.T) {
 	assert.NoError(t, filelock.Lock(t.Context(), f))
 }
 
-func TestLockStopsWithItsContext(t *testing.T) {
+func TestLockStopsWhenContextEnds(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	holder(t, path)
 	f := open(t, path)
@@ -119,12 +120,12 @@ func TestLockStopsWithItsContext(t *testing.T) {
 	ctx, cancel = context.WithCancel(t.Context())
 	cancel()
 	assert.ErrorIs(t, filelock.Lock(ctx, open(t, path+".free")), context.Canceled,
-		"a context that has ended takes no lock, free as it may be")
+		"an ended context takes no lock, even a free one")
 }
 
-func TestOneAtATime(t *testing.T) {
+func TestLockExcludesConcurrentHolders(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	counter := 0 // guarded by the file's lock alone, which the race detector cannot see
+	counter := 0 // guarded by the file's lock, which the race detector cannot see
 	var visible sync.Mutex
 	var workers sync.WaitGroup
 	for range 8 {
@@ -134,7 +135,7 @@ func TestOneAtATime(t *testing.T) {
 				if !assert.NoError(t, filelock.Lock(t.Context(), f)) {
 					return
 				}
-				assert.True(t, visible.TryLock(), "two holders at once")
+				assert.True(t, visible.TryLock(), "two holders at the same time")
 				counter++
 				visible.Unlock()
 				assert.NoError(t, filelock.Unlock(f))
@@ -145,7 +146,7 @@ func TestOneAtATime(t *testing.T) {
 	assert.Equal(t, 160, counter)
 }
 
-func TestAClosedFileIsAnError(t *testing.T) {
+func TestClosedFileIsErrClosed(t *testing.T) {
 	f := open(t, filepath.Join(t.TempDir(), "lock"))
 	require.NoError(t, f.Close())
 

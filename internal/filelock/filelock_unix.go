@@ -20,7 +20,7 @@ func unlock(fd uintptr) error {
 	return retryInterrupted(func() error { return unix.Flock(int(fd), unix.LOCK_UN) })
 }
 
-// retryInterrupted repeats a call that a signal interrupted; the Go runtime sends itself such signals.
+// retryInterrupted repeats the call as long as a signal interrupts it. The Go runtime sends itself signals.
 func retryInterrupted(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {

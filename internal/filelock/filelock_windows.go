@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// The whole file is locked, whatever its size becomes.
+// allBytes in both halves of the length locks the whole file, even if it grows.
 const allBytes = ^uint32(0)
 
 func tryLock(fd uintptr) (bool, error) {

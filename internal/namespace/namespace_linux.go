@@ -1,4 +1,5 @@
-// Package namespace lets a test mount a small file system of its own, without being root.
+// Package namespace lets a test mount a small file system that is full or read-only, without being root.
+// The test calls [Enter], returns if that returns false, and then calls [Mount].
 package namespace
 
 import (
@@ -13,12 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// variable tells a test that it runs in a mount namespace of its own, and gives it a directory, which the
-// process that started it removes.
+// variable is set in the environment of a test that runs in its own mount namespace. It names a directory
+// for the mount. The parent process removes the directory.
 const variable = "RECVAULT_TEST_NAMESPACE"
 
-// Enter runs the calling test again, as a process with a mount namespace of its own, in which it is root,
-// and tells whether this is that process. The test is skipped where the kernel permits no namespaces.
+// Enter runs the calling test again in a child process with its own mount namespace, as root there. It
+// returns true in the child process. In the calling process it returns false after the child has ended, and
+// fails or skips the test as the child did. It skips the test if the kernel permits no namespaces.
 func Enter(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(variable) != "" {
@@ -37,7 +39,7 @@ func Enter(t *testing.T) bool {
 	}
 	output, err := cmd.CombinedOutput()
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOSPC) {
-		t.Skip("the kernel permits no namespaces here:", err)
+		t.Skip("the kernel permits no namespaces:", err)
 	}
 	if strings.Contains(string(output), "--- SKIP: "+t.Name()) {
 		t.Skipf("%s", output)
@@ -48,8 +50,8 @@ func Enter(t *testing.T) bool {
 	return false
 }
 
-// Mount mounts a small file system in memory, with the options of mount(8) for tmpfs, and returns its
-// path. It goes with the namespace.
+// Mount mounts a tmpfs, a file system in memory, and returns its path. The options are those of mount(8).
+// The kernel removes it with the namespace.
 func Mount(t *testing.T, options string) string {
 	t.Helper()
 	path := os.Getenv(variable)
