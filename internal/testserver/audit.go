@@ -9,20 +9,20 @@ import (
 	"time"
 )
 
-// AuditEntry is a line of Vault's audit file. Of each request there are two: one written before it is
-// carried out and one before it is answered. Values are HMACs unless the mount is tuned otherwise.
+// AuditEntry is a line of Vault's audit file. Each request has two: Vault writes one before it executes the
+// request and one before it answers. Values are HMACs unless the mount is tuned otherwise.
 // (https://developer.hashicorp.com/vault/docs/audit/schema)
 type AuditEntry struct {
 	Type    string       `json:"type"` // "request" or "response"
 	Time    time.Time    `json:"time"`
-	Error   string       `json:"error"` // why Vault refused or failed, or ""
+	Error   string       `json:"error"` // the reason if Vault refused or failed, or ""
 	Request AuditRequest `json:"request"`
 	Auth    AuditAuth    `json:"auth"`
 
 	Raw json.RawMessage `json:"-"` // the whole line
 }
 
-// AuditRequest is what was asked of Vault.
+// AuditRequest is the request in an audit entry.
 type AuditRequest struct {
 	ID         string         `json:"id"`
 	Operation  string         `json:"operation"` // "create", "read", "update", "delete", "list", ...
@@ -38,7 +38,7 @@ type AuditNamespace struct {
 	Path string `json:"path"`
 }
 
-// AuditAuth is who asked.
+// AuditAuth identifies the token of a request.
 type AuditAuth struct {
 	Accessor    string            `json:"accessor"` // an HMAC
 	DisplayName string            `json:"display_name"`
@@ -48,8 +48,8 @@ type AuditAuth struct {
 	TokenType   string            `json:"token_type"`
 }
 
-// Audit returns what was written to the audit file since the test asked for the server. On a shared
-// server that includes the requests of tests that run in parallel: look for your own mount.
+// Audit returns the entries that were written to the audit file since the test requested the server. On a
+// shared server they include the requests of parallel tests: select those of your own mount.
 func (s *VaultServer) Audit(t testing.TB) []AuditEntry {
 	t.Helper()
 	file, err := os.Open(s.AuditFile())
@@ -60,7 +60,7 @@ func (s *VaultServer) Audit(t testing.TB) []AuditEntry {
 	var entries []AuditEntry
 	for line := range bytes.Lines(written) {
 		if !bytes.HasSuffix(line, []byte("\n")) {
-			break // it is being written, so its request has not been answered
+			break // the line is incomplete, so Vault has not yet answered its request
 		}
 		entry := AuditEntry{Raw: bytes.TrimSuffix(line, []byte("\n"))}
 		check(t, json.Unmarshal(line, &entry))

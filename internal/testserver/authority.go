@@ -15,16 +15,16 @@ import (
 	"time"
 )
 
-// certificates are the files with which a server serves TLS.
+// certificates are the paths of the files that a server needs for TLS.
 type certificates struct {
-	dir  string // holds cert and key, under the names that MinIO looks for
+	dir  string // contains cert and key, with the names that MinIO requires
 	ca   string // the certificate of the authority that signed cert
 	cert string
 	key  string
 }
 
-// writeCertificates makes a certificate authority and a certificate for the loopback address, both
-// good for a day, and writes them below dir. The authority's key is not kept.
+// writeCertificates makes a certificate authority and a certificate for the loopback address, both valid
+// for a day, and writes them below dir. It does not store the authority's key.
 func writeCertificates(dir string) (certificates, error) {
 	files := certificates{
 		dir:  filepath.Join(dir, "certs"),

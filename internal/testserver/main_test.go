@@ -6,7 +6,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain fails if a goroutine is left after the tests, though the shared servers still run then.
+// TestMain fails if a goroutine remains after the tests, while the shared servers are still running.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }

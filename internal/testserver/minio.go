@@ -16,7 +16,8 @@ import (
 	"github.com/recvault/recvault/internal/testserver/binary"
 )
 
-// MinIOServer is a MinIO that runs, and a bucket in it, as one test sees it. It keeps its data on disk.
+// MinIOServer is one test's view of a MinIO server, with a bucket for this test. The server keeps its data
+// on disk.
 type MinIOServer struct {
 	minio   *minioServer
 	options options
@@ -24,11 +25,11 @@ type MinIOServer struct {
 	bucket  string
 }
 
-// MinIO returns a running MinIO: the one that the process's tests share, or one of the test's own. It must
-// be called from the test's own goroutine.
+// MinIO returns a running MinIO with a new bucket: the server that the tests of this process share, or a
+// dedicated one. It must be called from the test's goroutine.
 func MinIO(t testing.TB, given ...Option) *MinIOServer {
 	t.Helper()
-	o := gather(given)
+	o := newOptions(given)
 	m := obtain(t, o, sharedMinIO, startMinIO)
 	s := &MinIOServer{minio: m, options: o, t: t, bucket: "t" + randomName(6)}
 	check(t, m.makeBucket(t.Context(), s.bucket))
@@ -44,7 +45,7 @@ func MinIO(t testing.TB, given ...Option) *MinIOServer {
 	return s
 }
 
-// Client returns a new client with the server's root credentials, which may use trailing headers.
+// Client returns a new client with the server's root credentials and support for trailing headers.
 func (s *MinIOServer) Client() *minio.Client {
 	s.t.Helper()
 	client, err := s.minio.client(s.Transport(), 0)
@@ -61,14 +62,14 @@ func (s *MinIOServer) AccessKey() string { return s.minio.accessKey }
 // SecretKey returns the root user's secret.
 func (s *MinIOServer) SecretKey() string { return s.minio.secretKey }
 
-// Secure tells whether the server serves TLS.
+// Secure reports whether the server serves TLS.
 func (s *MinIOServer) Secure() bool { return s.minio.tls != nil }
 
-// CAFile returns the file with the certificate of the authority that vouches for the server, or "" if
-// it does not serve TLS.
+// CAFile returns the path of the certificate of the authority that signed the server's certificate, or ""
+// if the server does not serve TLS.
 func (s *MinIOServer) CAFile() string { return s.minio.caFile() }
 
-// Transport returns a new transport that trusts the server.
+// Transport returns a new transport that trusts the server's certificate.
 func (s *MinIOServer) Transport() *http.Transport {
 	s.t.Helper()
 	transport, err := s.minio.transport()
@@ -80,46 +81,46 @@ func (s *MinIOServer) Transport() *http.Transport {
 // Region returns the server's region.
 func (s *MinIOServer) Region() string { return region }
 
-// Bucket returns a bucket of this test's own, which is there, and is removed with all it holds when the
+// Bucket returns the name of this test's bucket. The bucket exists, and is removed with its contents when the
 // test ends.
 func (s *MinIOServer) Bucket() string { return s.bucket }
 
-// Stop ends the server, which must be the test's own, in good order, and waits until it has ended.
+// Stop shuts the server down and waits until it has ended. The server must be dedicated.
 func (s *MinIOServer) Stop(t testing.TB) {
 	t.Helper()
-	mine(t, s.options)
+	requireDedicated(t, s.options)
 	check(t, s.minio.stop())
 }
 
-// Kill ends the server, which must be the test's own, as a power cut would.
+// Kill ends the server at once, as a power cut would. The server must be dedicated.
 func (s *MinIOServer) Kill(t testing.TB) {
 	t.Helper()
-	mine(t, s.options)
+	requireDedicated(t, s.options)
 	s.minio.kill()
 }
 
-// Restart starts the server, which must be the test's own, with its data at its address. If it is
-// running, it is stopped first.
+// Restart starts the server again, with the same data and address. It stops a running server first. The
+// server must be dedicated.
 func (s *MinIOServer) Restart(t testing.TB) {
 	t.Helper()
-	mine(t, s.options)
+	requireDedicated(t, s.options)
 	check(t, s.minio.stop())
 	check(t, s.minio.start(t.Context(), s.minio))
 }
 
 const (
-	region        = "us-east-1"      // MinIO's, unless it is configured otherwise
-	bucketTimeout = 30 * time.Second // to empty and remove one
+	region        = "us-east-1"      // MinIO's default
+	bucketTimeout = 30 * time.Second // for emptying and removing a bucket
 )
 
-// minioServer is a MinIO and its root user's credentials, which are nowhere but in memory.
+// minioServer is a MinIO server and its root user's credentials, which exist only in memory.
 type minioServer struct {
 	*server
 	accessKey string
 	secretKey string
 }
 
-// sharedMinIO returns the process's MinIO, which the first test that asks for it starts.
+// sharedMinIO returns the shared server. The first call starts it.
 var sharedMinIO = sync.OnceValues(func() (*minioServer, error) {
 	return startMinIO(context.Background(), options{})
 })
@@ -144,15 +145,15 @@ func (m *minioServer) command() (arguments, environment []string, err error) {
 	environment = []string{
 		"MINIO_ROOT_USER=" + m.accessKey,
 		"MINIO_ROOT_PASSWORD=" + m.secretKey,
-		"MINIO_BROWSER=off", // no console, and so no second port
-		"MINIO_UPDATE=off",  // no look on the network for a newer version
+		"MINIO_BROWSER=off", // no console, which would need a second port
+		"MINIO_UPDATE=off",  // no search for updates on the network
 	}
 	return append(arguments, filepath.Join(m.dir, "data")), environment, nil
 }
 
-// ready asks MinIO's own probe, and then with the credentials, which no other server would accept.
+// ready requests MinIO's own readiness probe, and then the buckets: only this server accepts the credentials.
 func (m *minioServer) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, requestLimit)
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	transport, err := m.transport()
 	if err != nil {
@@ -181,7 +182,7 @@ func (m *minioServer) ready(ctx context.Context) error {
 	return err
 }
 
-// client returns a client that attempts each request so often, or as often as the library does by
+// client returns a client that attempts each request at most so many times, or as often as minio-go does by
 // default if attempts is 0.
 func (m *minioServer) client(transport *http.Transport, attempts int) (*minio.Client, error) {
 	return minio.New(m.address, &minio.Options{
@@ -207,8 +208,8 @@ func (m *minioServer) makeBucket(ctx context.Context, name string) error {
 	return client.MakeBucket(ctx, name, minio.MakeBucketOptions{Region: region})
 }
 
-// removeBucket removes a bucket, its objects in all versions and its incomplete uploads. A bucket that
-// is gone already is not an error.
+// removeBucket removes a bucket, its objects in all versions and its incomplete uploads. It returns nil if
+// the bucket does not exist.
 func (m *minioServer) removeBucket(ctx context.Context, name string) error {
 	transport, err := m.transport()
 	if err != nil {

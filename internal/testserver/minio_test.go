@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestMinIOKeepsItsObjectsOverARestart(t *testing.T) {
+func TestMinIOKeepsObjectsOverRestart(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*MinIOServer, testing.TB){
 		"stopped": (*MinIOServer).Stop,
@@ -29,7 +29,7 @@ func TestMinIOKeepsItsObjectsOverARestart(t *testing.T) {
 			end(m, t)
 			m.Restart(t)
 
-			assert.NotSame(t, process, m.minio.process, "it is a new process")
+			assert.NotSame(t, process, m.minio.process, "Restart starts a new process")
 			assert.Equal(t, endpoint, m.Endpoint())
 			assert.Equal(t, "content", get(t, client, m.Bucket(), "object"))
 		})
@@ -44,7 +44,7 @@ func TestMinIOServesTLS(t *testing.T) {
 	assert.Equal(t, "https", client.EndpointURL().Scheme)
 	put(t, client, m.Bucket(), "object", "content")
 	m.Restart(t)
-	assert.Equal(t, "content", get(t, client, m.Bucket(), "object"), "and still does after a restart")
+	assert.Equal(t, "content", get(t, client, m.Bucket(), "object"), "TLS works after a restart too")
 
 	assertTrust(t, "https://"+m.Endpoint()+"/minio/health/live", m.CAFile())
 }
@@ -52,7 +52,7 @@ func TestMinIOServesTLS(t *testing.T) {
 func TestSharedMinIOKeepsTestsApart(t *testing.T) {
 	t.Parallel()
 	first, second := MinIO(t), MinIO(t)
-	assert.Equal(t, first.Endpoint(), second.Endpoint(), "there is one server")
+	assert.Equal(t, first.Endpoint(), second.Endpoint(), "both tests share one server")
 	assert.False(t, first.Secure())
 	assert.Empty(t, first.CAFile())
 	assert.NotEqual(t, first.Bucket(), second.Bucket())
@@ -62,17 +62,17 @@ func TestSharedMinIOKeepsTestsApart(t *testing.T) {
 	assert.Equal(t, minio.NoSuchKey, minio.ToErrorResponse(err).Code)
 }
 
-func TestBucketIsRemovedWithAllItHolds(t *testing.T) {
+func TestBucketIsRemovedWithItsContents(t *testing.T) {
 	t.Parallel()
 	outer := MinIO(t)
 	client := outer.Client()
 	for name, fill := range map[string]func(t *testing.T, bucket string){
-		"nothing": func(*testing.T, string) {},
+		"empty": func(*testing.T, string) {},
 		"objects": func(t *testing.T, bucket string) {
 			put(t, client, bucket, "object", "content")
 			put(t, client, bucket, "a/b/c", "content")
 		},
-		"an incomplete upload": func(t *testing.T, bucket string) {
+		"incomplete upload": func(t *testing.T, bucket string) {
 			core := minio.Core{Client: client}
 			upload, err := core.NewMultipartUpload(t.Context(), bucket, "object", minio.PutObjectOptions{})
 			require.NoError(t, err)
@@ -85,7 +85,7 @@ func TestBucketIsRemovedWithAllItHolds(t *testing.T) {
 			put(t, client, bucket, "object", "second")
 			require.NoError(t, client.RemoveObject(t.Context(), bucket, "object", minio.RemoveObjectOptions{}))
 		},
-		"nothing, for the test has removed it": func(t *testing.T, bucket string) {
+		"removed by the test": func(t *testing.T, bucket string) {
 			require.NoError(t, client.RemoveBucket(t.Context(), bucket))
 		},
 	} {
@@ -102,11 +102,11 @@ func TestBucketIsRemovedWithAllItHolds(t *testing.T) {
 	}
 }
 
-func TestMinIOClientMaySendTrailingChecksums(t *testing.T) {
+func TestMinIOClientSendsTrailingChecksums(t *testing.T) {
 	t.Parallel()
 	m := MinIO(t)
 	client := m.Client()
-	// Of unknown length and in parts: what trailing headers are needed for.
+	// An upload of unknown size, in parts, is what needs trailing headers.
 	_, err := client.PutObject(t.Context(), m.Bucket(), "object", bytes.NewReader(make([]byte, 6<<20)), -1,
 		minio.PutObjectOptions{PartSize: 5 << 20, Checksum: minio.ChecksumCRC64NVME})
 	require.NoError(t, err)
@@ -126,7 +126,7 @@ func TestMinIOLogsNoSecret(t *testing.T) {
 	assert.NotContains(t, string(content), m.SecretKey())
 }
 
-func TestMinIORegionIsTheServersOwn(t *testing.T) {
+func TestMinIORegionIsTheServers(t *testing.T) {
 	t.Parallel()
 	m := MinIO(t)
 	region, err := m.Client().GetBucketLocation(t.Context(), m.Bucket())

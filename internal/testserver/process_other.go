@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// process stands for a server where none can be started: nothing there would end it with the test.
+// process is not implemented on this system, which has no guard that would end a server with its test.
 type process struct{ pid int }
 
 func startProcess(_, _ []string, _ string, _ *os.File) (*process, error) {
-	return nil, fmt.Errorf("servers are started on Unix only: %w", errors.ErrUnsupported)
+	return nil, fmt.Errorf("test servers need Unix: %w", errors.ErrUnsupported)
 }
 
 func (*process) ended() bool { return true }

@@ -21,13 +21,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// endVariable makes TestChild start servers and then end its process in a certain way.
+// endVariable is set in the environment of a child process. It names the way in which TestChild ends.
 const endVariable = "RECVAULT_TESTSERVER_END"
 
-// goneTimeout is how long a guard may take.
+// goneTimeout is how long a guard may take to remove a server.
 const goneTimeout = 20 * time.Second
 
-// TestChild is not a test of its own: the tests below run it in a process of its own.
+// TestChild starts servers and then ends its process. The tests below run it in a child process; otherwise it
+// is skipped.
 func TestChild(t *testing.T) {
 	end := os.Getenv(endVariable)
 	if end == "" {
@@ -52,7 +53,7 @@ func TestChild(t *testing.T) {
 		os.Exit(3)
 	case "signal":
 		_, _ = io.Copy(io.Discard, os.Stdin)
-		t.Fatal("the test that was to send a signal is gone")
+		t.Fatal("the parent process ended without sending a signal")
 	default:
 		t.Fatal("unknown end:", end)
 	}
@@ -65,25 +66,25 @@ func TestNoServerOutlivesItsProcess(t *testing.T) {
 		end    string
 		signal syscall.Signal
 	}{
-		"return":                  {end: "return"},
-		"failure":                 {end: "fatal"},
-		"panic":                   {end: "panic"},
-		"panic in a goroutine":    {end: "panic elsewhere"},
-		"os.Exit":                 {end: "exit"},
-		"SIGKILL":                 {end: "signal", signal: syscall.SIGKILL},
-		"SIGINT to its group":     {end: "signal", signal: syscall.SIGINT}, // Ctrl-C
-		"SIGTERM to its group":    {end: "signal", signal: syscall.SIGTERM},
-		"SIGQUIT, as a timeout's": {end: "signal", signal: syscall.SIGQUIT},
+		"return":                   {end: "return"},
+		"failure":                  {end: "fatal"},
+		"panic":                    {end: "panic"},
+		"panic in a goroutine":     {end: "panic elsewhere"},
+		"os.Exit":                  {end: "exit"},
+		"SIGKILL":                  {end: "signal", signal: syscall.SIGKILL},
+		"SIGINT to its group":      {end: "signal", signal: syscall.SIGINT}, // Ctrl-C
+		"SIGTERM to its group":     {end: "signal", signal: syscall.SIGTERM},
+		"SIGQUIT, as at a timeout": {end: "signal", signal: syscall.SIGQUIT},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if signal.Ignored(way.signal) {
-				t.Skip("this process was started with the signal ignored, as a shell's background jobs are")
+				t.Skip("this process ignores the signal, as a shell's background jobs do")
 			}
 			child := startChild(t, way.end)
 			require.Len(t, child.pids, 2)
 			if way.signal != 0 {
 				for _, pid := range child.pids {
-					require.True(t, alive(t, pid), "it ran until then")
+					require.True(t, alive(t, pid), "the server runs before the signal")
 				}
 				require.NoError(t, syscall.Kill(-child.cmd.Process.Pid, way.signal))
 			}
@@ -93,13 +94,13 @@ func TestNoServerOutlivesItsProcess(t *testing.T) {
 				require.Eventually(t, func() bool {
 					_, err := os.Lstat(child.dirs[i])
 					return errors.Is(err, os.ErrNotExist)
-				}, goneTimeout, 10*time.Millisecond, "its folder is still there")
+				}, goneTimeout, 10*time.Millisecond, "the server's directory still exists")
 			}
 		})
 	}
 }
 
-func TestFailedTestPrintsItsServersLogs(t *testing.T) {
+func TestFailedTestPrintsServerLogs(t *testing.T) {
 	t.Parallel()
 	needServers(t)
 	failed := startChild(t, "fail").wait(t)
@@ -110,7 +111,7 @@ func TestFailedTestPrintsItsServersLogs(t *testing.T) {
 	assert.NotContains(t, passed, "logged since")
 }
 
-func TestWithoutProgramsTestsAreSkippedOrFail(t *testing.T) {
+func TestMissingProgramSkipsOrFailsTest(t *testing.T) {
 	t.Parallel()
 	environment := []string{endVariable + "=return", "PATH=", "HOME=" + t.TempDir(), "XDG_CACHE_HOME=" + t.TempDir()}
 
@@ -139,15 +140,15 @@ func TestStoppedServerIsGone(t *testing.T) {
 			v, m := Vault(t, Dedicated()), MinIO(t, Dedicated())
 			pids := []int{v.vault.process.pid, m.minio.process.pid}
 			end(v, m)
-			end(v, m) // which changes nothing
+			end(v, m) // a second call changes nothing
 			for _, pid := range pids {
-				// The guard goes when it is told so, a little later.
+				// The guard exits a little later than the server.
 				require.Eventually(t, func() bool { return !alive(t, pid) }, goneTimeout, 10*time.Millisecond)
 			}
 			assert.Error(t, v.vault.ready(t.Context()))
 			assert.Error(t, m.minio.ready(t.Context()))
-			assert.DirExists(t, v.vault.dir, "the data stay")
-			assert.DirExists(t, m.minio.dir, "the data stay")
+			assert.DirExists(t, v.vault.dir, "the data remain")
+			assert.DirExists(t, m.minio.dir, "the data remain")
 		})
 	}
 }
@@ -169,14 +170,14 @@ func TestDedicatedServerIsRemovedWithItsTest(t *testing.T) {
 	assert.NoDirExists(t, m.minio.dir)
 }
 
-// needServers skips what its children would have to skip.
+// needServers skips the test if its child processes would have to skip it.
 func needServers(t *testing.T) {
 	t.Helper()
 	Vault(t)
 	MinIO(t)
 }
 
-// child is a process that runs TestChild.
+// child is a child process that runs TestChild.
 type child struct {
 	cmd    *exec.Cmd
 	output *bufio.Reader
@@ -191,7 +192,7 @@ func startChild(t *testing.T, end string) *child {
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdout, err := c.cmd.StdoutPipe()
 	require.NoError(t, err)
-	_, err = c.cmd.StdinPipe() // the child sees its end, should this process not live to end it
+	_, err = c.cmd.StdinPipe() // if this process ends early, the child reads the end of the pipe
 	require.NoError(t, err)
 	require.NoError(t, c.cmd.Start())
 	c.output = bufio.NewReader(stdout)
@@ -215,23 +216,24 @@ func (c *child) wait(t *testing.T) string {
 	var rest strings.Builder
 	_, err := c.output.WriteTo(&rest)
 	require.NoError(t, err)
-	_ = c.cmd.Wait() // most of the ways to end are failures
+	_ = c.cmd.Wait() // most ways to end are failures
 	return rest.String()
 }
 
-// alive tells whether a server or its guard, which is of the server's process group, still runs.
+// alive reports whether a server or its guard still runs. Both belong to the server's process group.
 func alive(t *testing.T, group int) bool {
 	t.Helper()
 	if errors.Is(syscall.Kill(-group, 0), syscall.ESRCH) {
 		return false
 	}
-	// A container's first process may never reap the dead, which count. Linux tells them apart.
+	// Zombies belong to the group too, and the first process of a container may never reap them. On Linux,
+	// /proc distinguishes them.
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	require.NoError(t, err)
 	for _, path := range stats {
 		stat, err := os.ReadFile(path)
 		if err != nil {
-			continue // it is gone
+			continue // the process has ended
 		}
 		var state string
 		var parent, its int

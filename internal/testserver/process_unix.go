@@ -12,11 +12,13 @@ import (
 	"time"
 )
 
-// guarded starts a server ("$@") and beside it a guard, which waits on descriptor 3, a pipe whose
-// other end the test process alone holds. A line tells it that the server has ended in good order. The
-// pipe's end without one means that the test process is gone, by a panic, os.Exit or a signal: then
-// the guard ends the server ($$, which exec has made of the shell) and removes its folder ($0). That
-// may take two attempts, for the server's last writes land while it is being killed.
+// guarded is a shell script that starts a guard in the background and then becomes the server ("$@").
+//
+// The guard reads from descriptor 3, a pipe whose other end only the test process holds. A line means that
+// the server has ended, so the guard exits. The end of the pipe without a line means that the test process
+// has ended, by a panic, os.Exit or a signal. Then the guard kills the server ($$, the shell's process,
+// which exec has replaced by the server) and removes its directory ($0). The removal may need a second
+// attempt, as the server may still write while it is being killed.
 const guarded = `{
 	if ! read -r _ <&3; then
 		kill -KILL $$
@@ -26,7 +28,7 @@ const guarded = `{
 exec 3<&-
 exec "$@"`
 
-// process is a running server. It needs no goroutine: tests that use a server can look for leaks.
+// process is a running server. It uses no goroutine, so that tests with a server can check for leaks.
 type process struct {
 	pid   int
 	guard *os.File
@@ -35,9 +37,9 @@ type process struct {
 	reaped bool
 }
 
-// startProcess starts a server that keeps all its files in dir and writes what it logs to log.
+// startProcess starts a server that keeps all its files in dir and writes its log to log.
 func startProcess(command, environment []string, dir string, log *os.File) (*process, error) {
-	read, write, err := os.Pipe() // closed on exec, so no other child holds it
+	read, write, err := os.Pipe() // closed on exec, so no other child process holds an end
 	if err != nil {
 		return nil, err
 	}
@@ -53,13 +55,13 @@ func startProcess(command, environment []string, dir string, log *os.File) (*pro
 		return nil, errors.Join(err, write.Close())
 	}
 	pid := cmd.Process.Pid
-	if err := cmd.Process.Release(); err != nil { // ended waits for it, without blocking
+	if err := cmd.Process.Release(); err != nil { // the method ended waits for it, without blocking
 		return nil, errors.Join(err, syscall.Kill(pid, syscall.SIGKILL), write.Close())
 	}
 	return &process{pid: pid, guard: write}, nil
 }
 
-// ended tells whether the server has ended, by itself or not.
+// ended reports whether the server has ended, for any reason.
 func (p *process) ended() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -71,14 +73,14 @@ func (p *process) ended() bool {
 		return false
 	}
 	p.reaped = true
-	// From here on the pid may be another's, so the guard must go.
+	// From now on, the system may reuse the pid, so the guard must exit.
 	_, _ = p.guard.WriteString("ended\n")
 	_ = p.guard.Close()
 	return true
 }
 
-// terminate asks the server to end and waits until it has. One that takes longer than the grace is
-// killed, and an error says so.
+// terminate sends SIGTERM to the server and waits until it has ended. If that takes longer than the grace
+// period, terminate kills the server and returns an error.
 func (p *process) terminate(grace time.Duration) error {
 	p.signal(syscall.SIGTERM)
 	for deadline := time.Now().Add(grace); time.Now().Before(deadline); time.Sleep(pollInterval) {
@@ -101,7 +103,7 @@ func (p *process) kill() {
 func (p *process) signal(signal syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.reaped { // until then the pid is the server's
+	if !p.reaped { // before that, the pid is certainly the server's
 		_ = syscall.Kill(p.pid, signal)
 	}
 }

@@ -23,36 +23,37 @@ import (
 
 const (
 	startTimeout  = 60 * time.Second // until a server answers
-	startAttempts = 5                // each on another port, unless the server had one
+	startAttempts = 5                // each on a new port, unless the server already had one
 	stopTimeout   = 30 * time.Second // after SIGTERM
 	pollInterval  = 5 * time.Millisecond
-	requestLimit  = 5 * time.Second // for one question whether a server is ready
-	logLines      = 200             // of a log, at most
+	readyTimeout  = 5 * time.Second // for one check whether a server is ready
+	logLines      = 200             // maximum that is printed of a log
 )
 
 var (
 	errNotBuilt = errors.New(`run "make servers" to build it`)
-	errEnded    = errors.New("ended by itself")
+	errEnded    = errors.New("the server ended")
 )
 
-// server is a server's program, its folder, its address and, while it runs, its process.
+// server is what Vault and MinIO have in common: a program, a directory, an address and, while the server
+// runs, a process.
 type server struct {
 	program binary.Program
 	path    string        // of the program
-	dir     string        // holds all that the server writes
-	address string        // host and port, the same as long as the server exists
-	tls     *certificates // nil for plain HTTP
+	dir     string        // contains all files that the server writes
+	address string        // host and port; a restart keeps them
+	tls     *certificates // nil for unencrypted HTTP
 
 	mu      sync.Mutex
 	process *process // nil while the server is stopped
 }
 
-// configuration is what differs between the servers.
+// configuration is the part that differs between Vault and MinIO.
 type configuration interface {
-	// command prepares the server for its address and returns its arguments and environment.
+	// command writes the server's configuration for its address, and returns its arguments and environment.
 	command() (arguments, environment []string, err error)
 
-	// ready returns nil once the server answers, and is this server and no other.
+	// ready returns nil if this server answers at its address, and an error if none or another does.
 	ready(ctx context.Context) error
 }
 
@@ -67,7 +68,7 @@ func newServer(ctx context.Context, program binary.Program, o options) (*server,
 	if err != nil {
 		return nil, err
 	}
-	// Not the test's own temporary folder: the guard must be able to remove all of it.
+	// t.TempDir would not do: the guard must be able to remove the whole directory.
 	dir, err := os.MkdirTemp("", "recvault-"+string(program)+"-")
 	if err != nil {
 		return nil, err
@@ -83,8 +84,8 @@ func newServer(ctx context.Context, program binary.Program, o options) (*server,
 	return s, nil
 }
 
-// start starts the server and waits until it is ready. The port was free when it was chosen, and may be
-// another's by the time the server binds it; a server that has no address yet then gets another.
+// start starts the server and waits until it is ready. Another process may take the chosen port before the
+// server binds it. Then start tries again: on a new port, unless the server already had an address.
 func (s *server) start(ctx context.Context, c configuration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,7 +117,7 @@ func (s *server) attempt(ctx context.Context, c configuration) (*process, error)
 	}
 	defer log.Close()
 	logged := s.logSize()
-	// Nothing else of the environment: the developer's own VAULT_* and MINIO_* settings are for others.
+	// The rest of the environment is left out, as it may contain the developer's VAULT_* and MINIO_* settings.
 	environment = append(environment, "PATH="+os.Getenv("PATH"), "HOME="+s.dir)
 	process, err := startProcess(append([]string{s.path}, arguments...), environment, s.dir, log)
 	if err != nil {
@@ -139,8 +140,8 @@ func (s *server) attempt(ctx context.Context, c configuration) (*process, error)
 	}
 }
 
-// freeAddress returns an address on loopback that nobody listens on. Its port is below those that
-// systems give to outgoing connections, so that none of these takes it while the server is stopped.
+// freeAddress returns a loopback address with a free port. The port is below the range that systems assign to
+// outgoing connections, so that none of these takes it while the server is stopped.
 func freeAddress(ctx context.Context) (string, error) {
 	const low, ports, attempts = 20000, 12000, 100
 	for range attempts {
@@ -157,7 +158,7 @@ func freeAddress(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("no free port in %d attempts", attempts)
 }
 
-// stop ends the server in good order. A server that is stopped already stays so.
+// stop shuts the server down. It returns nil if the server is not running.
 func (s *server) stop() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,7 +173,7 @@ func (s *server) stop() error {
 	return nil
 }
 
-// kill ends the server at once.
+// kill ends the server at once, if it is running.
 func (s *server) kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,7 +183,7 @@ func (s *server) kill() {
 	}
 }
 
-// remove ends the server for good.
+// remove kills the server and removes its directory.
 func (s *server) remove() error {
 	s.kill()
 	return os.RemoveAll(s.dir)
@@ -223,10 +224,10 @@ func (s *server) caFile() string {
 
 func (s *server) logFile() string { return filepath.Join(s.dir, "log") }
 
-// logSize returns how much has been logged so far, in bytes.
+// logSize returns the size of the log in bytes.
 func (s *server) logSize() int64 { return fileSize(s.logFile()) }
 
-// fileSize returns 0 for a file that is not there yet.
+// fileSize returns the size of a file in bytes, or 0 if it does not exist.
 func fileSize(path string) int64 {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -235,7 +236,7 @@ func fileSize(path string) int64 {
 	return info.Size()
 }
 
-// logTail returns the last lines of the log, of those that begin at or after byte from.
+// logTail returns the last lines of the log, starting at byte from or later.
 func (s *server) logTail(from int64) []byte {
 	log, err := os.ReadFile(s.logFile())
 	if err != nil {
@@ -245,7 +246,7 @@ func (s *server) logTail(from int64) []byte {
 	return bytes.Join(lines[max(0, len(lines)-logLines-1):], nil)
 }
 
-// randomName returns 2n characters of lower-case hexadecimal.
+// randomName returns 2n random characters in lower-case hexadecimal.
 func randomName(n int) string {
 	random := make([]byte, n)
 	_, _ = rand.Read(random) // never fails: crypto/rand crashes the program instead

@@ -14,7 +14,7 @@ import (
 	"github.com/recvault/recvault/internal/testserver/binary"
 )
 
-func TestServerIsNotMistakenForAnotherOnItsPort(t *testing.T) {
+func TestServerOnTakenPortIsNotReady(t *testing.T) {
 	t.Parallel()
 	t.Run("vault", func(t *testing.T) {
 		t.Parallel()
@@ -40,7 +40,7 @@ func TestServerIsNotMistakenForAnotherOnItsPort(t *testing.T) {
 	})
 }
 
-// taken is a Vault whose port is taken, by a listener of the test's own, the first few times.
+// taken is a Vault that finds its port taken at the first few starts, by a listener of the test.
 type taken struct {
 	*vault
 	t         *testing.T
@@ -59,9 +59,9 @@ func (c *taken) command() (arguments, environment []string, err error) {
 	return c.vault.command()
 }
 
-func TestServerWhosePortWasTakenGetsAnother(t *testing.T) {
+func TestServerTriesAnotherPort(t *testing.T) {
 	t.Parallel()
-	Vault(t) // skips without the program
+	Vault(t) // skips the test without the program
 	s, err := newServer(t.Context(), binary.Vault, options{})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, s.remove()) })
@@ -73,7 +73,7 @@ func TestServerWhosePortWasTakenGetsAnother(t *testing.T) {
 	assert.Equal(t, c.addresses[2], s.address)
 }
 
-func TestStartStopsWithItsContext(t *testing.T) {
+func TestStartStopsWhenContextEnds(t *testing.T) {
 	t.Parallel()
 	Vault(t)
 	s, err := newServer(t.Context(), binary.Vault, options{})
@@ -86,7 +86,7 @@ func TestStartStopsWithItsContext(t *testing.T) {
 	assert.Nil(t, s.process)
 }
 
-func TestSharedServerCannotBeEndedByATest(t *testing.T) {
+func TestSharedServerCannotBeEnded(t *testing.T) {
 	t.Parallel()
 	v, m := Vault(t), MinIO(t)
 	for name, end := range map[string]func(testing.TB){
@@ -106,14 +106,14 @@ func TestSharedServerCannotBeEndedByATest(t *testing.T) {
 				end(inner)
 			}()
 			<-done
-			assert.Contains(t, inner.fatal, "ask for Dedicated()")
+			assert.Contains(t, inner.fatal, "request it with Dedicated()")
 		})
 	}
 	assert.NoError(t, v.vault.ready(t.Context()))
 	assert.NoError(t, m.minio.ready(t.Context()))
 }
 
-// recorder is a test that fails without failing the one around it.
+// recorder records a failure instead of failing the enclosing test.
 type recorder struct {
 	testing.TB
 	fatal string
@@ -131,7 +131,7 @@ func TestLogTailIsBounded(t *testing.T) {
 	t.Parallel()
 	s := &server{dir: t.TempDir()}
 	assert.Zero(t, s.logSize())
-	assert.NotEmpty(t, s.logTail(0), "it says that there is none")
+	assert.NotEmpty(t, s.logTail(0), "logTail returns the reason why there is no log")
 
 	require.NoError(t, os.WriteFile(s.logFile(), []byte(strings.Repeat("early\n", 10)+strings.Repeat("line\n", logLines+1)+"last\n"), 0o600))
 	assert.Equal(t, strings.Repeat("line\n", logLines-1)+"last\n", string(s.logTail(0)))

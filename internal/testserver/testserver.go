@@ -1,20 +1,20 @@
-// Package testserver starts real servers for tests, HashiCorp Vault and MinIO, on loopback and free
-// ports, and hands out clients that are ready to use.
+// Package testserver starts real servers for tests, HashiCorp Vault and MinIO, on free loopback ports, and
+// returns clients for them.
 //
-// [Vault] and [MinIO] share one server among the tests of a process and give each test names of its
-// own: a mount path, a prefix for policies, a bucket. A test that stops, kills, restarts or seals a
-// server asks for one of its own with [Dedicated], and one that wants TLS with [TLS].
+// [Vault] and [MinIO] return a server that all tests of a process share, with names that belong to one
+// test: a mount path, a prefix for policies, a bucket. A test that stops, kills, restarts or seals a server
+// requests its own with [Dedicated]. A test that needs TLS requests it with [TLS].
 //
-// The programs are found and built by package binary. Where one is missing, tests are skipped and say
-// how to get it; with RECVAULT_SERVERS=require in the environment, as make test has it, the program is
-// built, and a test without it fails. A test that changes its working directory asks for its servers
-// first, because they are found from there.
+// Package binary finds and builds the programs. If one is missing, the test is skipped with a message that
+// explains how to build it. If the environment has RECVAULT_SERVERS=require, as make test sets it, the
+// program is built, and a test without it fails. A test that changes its working directory must request its
+// servers first, because the search for the programs starts there.
 //
-// A server does not outlive the process that started it, whether that returns, panics or is killed, and
-// its folder goes with it. When a test fails, what the server logged meanwhile is printed.
+// A server and its directory do not outlive the process that started the server, even if that panics or is
+// killed. If a test fails, it prints what the server has logged since the test began.
 //
-// The package keeps no goroutine, and a client's idle connections are closed by the test's cleanup. To
-// look for leaks, check in TestMain, or in a cleanup that is registered before the server is asked for.
+// The package starts no goroutines, and cleanups of the test close the idle connections of its clients. To
+// find leaks, check in TestMain, or in a cleanup that is registered before the server is requested.
 package testserver
 
 import (
@@ -23,7 +23,7 @@ import (
 	"testing"
 )
 
-// Option changes the server that a test gets.
+// Option selects the server that [Vault] and [MinIO] return.
 type Option func(*options)
 
 type options struct {
@@ -31,18 +31,18 @@ type options struct {
 	tls       bool
 }
 
-// Dedicated asks for a server of the test's own, which it may stop, kill, restart and seal. It is gone
-// when the test ends.
+// Dedicated requests a server for this test alone, which the test may stop, kill, restart and seal. The
+// server is removed when the test ends.
 func Dedicated() Option {
 	return func(o *options) { o.dedicated = true }
 }
 
-// TLS asks for a server that serves TLS with a certificate of a test authority. It implies [Dedicated].
+// TLS requests a server that serves TLS with a certificate of a test authority. It implies [Dedicated].
 func TLS() Option {
 	return func(o *options) { o.dedicated, o.tls = true, true }
 }
 
-func gather(given []Option) options {
+func newOptions(given []Option) options {
 	var o options
 	for _, option := range given {
 		option(&o)
@@ -50,14 +50,14 @@ func gather(given []Option) options {
 	return o
 }
 
-// running is a server of either kind.
+// running is a running Vault or MinIO.
 type running interface {
 	remove() error
 	logSize() int64
 	logTail(from int64) []byte
 }
 
-// obtain returns the process's server, or starts one that is gone when the test ends.
+// obtain returns the shared server, or starts a dedicated one that is removed when the test ends.
 func obtain[S running](t testing.TB, o options, shared func() (S, error), start func(context.Context, options) (S, error)) S {
 	t.Helper()
 	if !o.dedicated {
@@ -73,11 +73,12 @@ func obtain[S running](t testing.TB, o options, shared func() (S, error), start 
 			t.Error("testserver:", err)
 		}
 	})
-	printLog(t, s, 0) // cleanups run last first, so the log is still there
+	printLog(t, s, 0) // registered last, so it runs before the log is removed
 	return s
 }
 
-// check ends the test on an error. Where the server cannot be had, the test is skipped.
+// check ends the test if err is not nil. It skips the test if the program is not built or the system cannot
+// start servers, and fails the test otherwise.
 func check(t testing.TB, err error) {
 	t.Helper()
 	switch {
@@ -89,7 +90,7 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// printLog prints, when the test has failed, what the server logged since the test began.
+// printLog registers a cleanup that prints the server's log, from byte from on, if the test has failed.
 func printLog(t testing.TB, s running, from int64) {
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -98,10 +99,10 @@ func printLog(t testing.TB, s running, from int64) {
 	})
 }
 
-// mine ends a test that would do to a shared server what only its own may suffer.
-func mine(t testing.TB, o options) {
+// requireDedicated fails the test if the server is shared.
+func requireDedicated(t testing.TB, o options) {
 	t.Helper()
 	if !o.dedicated {
-		t.Fatal("testserver: the server is shared with other tests: ask for Dedicated()")
+		t.Fatal("testserver: the server is shared with other tests: request it with Dedicated()")
 	}
 }

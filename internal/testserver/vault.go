@@ -17,8 +17,8 @@ import (
 	"github.com/recvault/recvault/internal/testserver/binary"
 )
 
-// VaultServer is a Vault that runs, is initialised and unsealed, and has a file audit device, as one
-// test sees it. It keeps its data on disk.
+// VaultServer is one test's view of a Vault server, which is initialised and unsealed and has a file audit
+// device. The server keeps its data on disk.
 type VaultServer struct {
 	vault     *vault
 	options   options
@@ -27,17 +27,17 @@ type VaultServer struct {
 	auditFrom int64 // the size of the audit file when the test began
 }
 
-// Vault returns a running Vault: the one that the process's tests share, or one of the test's own. It must
-// be called from the test's own goroutine.
+// Vault returns a running Vault: the server that the tests of this process share, or a dedicated one. It must
+// be called from the test's goroutine.
 func Vault(t testing.TB, given ...Option) *VaultServer {
 	t.Helper()
-	o := gather(given)
+	o := newOptions(given)
 	v := obtain(t, o, sharedVault, startVault)
 	return &VaultServer{vault: v, options: o, t: t, prefix: "t" + randomName(6), auditFrom: fileSize(v.auditFile())}
 }
 
-// Client returns a new client with the given token, or with none if it is empty. It retries as Vault's
-// own library does by default.
+// Client returns a new client with the given token, or without one if it is empty. The client has the default
+// retries of Vault's library.
 func (s *VaultServer) Client(token string) *api.Client {
 	s.t.Helper()
 	client, closeIdle, err := s.vault.client(token)
@@ -46,10 +46,10 @@ func (s *VaultServer) Client(token string) *api.Client {
 	return client
 }
 
-// RootToken returns the token that may do everything.
+// RootToken returns the root token, which has all rights.
 func (s *VaultServer) RootToken() string { return s.vault.rootToken }
 
-// RoleToken returns a token for an hour with the policy of a role, "<Prefix>-<role>", and with no other.
+// RoleToken returns a token that is valid for an hour and has one policy, that of a role: "<Prefix>-<role>".
 func (s *VaultServer) RoleToken(role string) string {
 	s.t.Helper()
 	client, closeIdle, err := s.vault.client(s.RootToken())
@@ -62,24 +62,23 @@ func (s *VaultServer) RoleToken(role string) string {
 	return secret.Auth.ClientToken
 }
 
-// Mount returns a mount path of this test's own, such as "t1a2b3c4d5e6f/recordings". Nothing is mounted
-// there yet.
+// Mount returns a mount path for this test, such as "t1a2b3c4d5e6f/recordings". Nothing is mounted there yet.
 func (s *VaultServer) Mount() string { return s.prefix + "/recordings" }
 
-// Prefix returns a name of this test's own, such as "t1a2b3c4d5e6f", for policies and token roles.
+// Prefix returns a prefix for the names of this test's policies and token roles, such as "t1a2b3c4d5e6f".
 func (s *VaultServer) Prefix() string { return s.prefix }
 
 // Address returns the server's URL.
 func (s *VaultServer) Address() string { return s.vault.url() }
 
-// CAFile returns the file with the certificate of the authority that vouches for the server, or "" if
-// it does not serve TLS.
+// CAFile returns the path of the certificate of the authority that signed the server's certificate, or ""
+// if the server does not serve TLS.
 func (s *VaultServer) CAFile() string { return s.vault.caFile() }
 
-// PID returns the process ID of the server, which must be the test's own and running.
+// PID returns the server's process ID. The server must be dedicated and running.
 func (s *VaultServer) PID(t testing.TB) int {
 	t.Helper()
-	mine(t, s.options)
+	requireDedicated(t, s.options)
 	s.vault.mu.Lock()
 	defer s.vault.mu.Unlock()
 	if s.vault.process == nil {
@@ -88,13 +87,13 @@ func (s *VaultServer) PID(t testing.TB) int {
 	return s.vault.process.pid
 }
 
-// DataDir returns the folder in which the server keeps its data.
+// DataDir returns the directory of the server's data.
 func (s *VaultServer) DataDir() string { return s.vault.dataDir() }
 
-// Seal seals the server, which must be the test's own.
+// Seal seals the server, which must be dedicated.
 func (s *VaultServer) Seal(t testing.TB) {
 	t.Helper()
-	mine(t, s.options)
+	requireDedicated(t, s.options)
 	check(t, s.vault.seal(t.Context()))
 }
 
@@ -104,39 +103,39 @@ func (s *VaultServer) Unseal(t testing.TB) {
 	check(t, s.vault.unseal(t.Context()))
 }
 
-// Stop ends the server, which must be the test's own, in good order, and waits until it has ended.
+// Stop shuts the server down and waits until it has ended. The server must be dedicated.
 func (s *VaultServer) Stop(t testing.TB) {
 	t.Helper()
-	mine(t, s.options)
+	requireDedicated(t, s.options)
 	check(t, s.vault.stop())
 }
 
-// Kill ends the server, which must be the test's own, as a power cut would.
+// Kill ends the server at once, as a power cut would. The server must be dedicated.
 func (s *VaultServer) Kill(t testing.TB) {
 	t.Helper()
-	mine(t, s.options)
+	requireDedicated(t, s.options)
 	s.vault.kill()
 }
 
-// Restart starts the server, which must be the test's own, with its data at its address, and unseals
-// it. If it is running, it is stopped first.
+// Restart starts the server again, with the same data and address, and unseals it. It stops a running server
+// first. The server must be dedicated.
 func (s *VaultServer) Restart(t testing.TB) {
 	t.Helper()
-	mine(t, s.options)
+	requireDedicated(t, s.options)
 	check(t, s.vault.stop())
 	check(t, s.vault.start(t.Context(), s.vault))
 	check(t, s.vault.unseal(t.Context()))
 }
 
-// vault is a Vault and the secrets that came with it, which are nowhere but in memory.
+// vault is a Vault server and its secrets, which exist only in memory.
 type vault struct {
 	*server
-	identity  string // tells it from a server that took its port
+	identity  string // sent in a header; distinguishes this server from others on its port
 	rootToken string
 	unsealKey string
 }
 
-// sharedVault returns the process's Vault, which the first test that asks for it starts.
+// sharedVault returns the shared server. The first call starts it.
 var sharedVault = sync.OnceValues(func() (*vault, error) {
 	return startVault(context.Background(), options{})
 })
@@ -182,7 +181,7 @@ func (v *vault) command() (arguments, environment []string, err error) {
 }
 
 func (v *vault) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, requestLimit)
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	transport, err := v.transport()
 	if err != nil {
@@ -240,7 +239,7 @@ func (v *vault) unseal(ctx context.Context) error {
 		return fmt.Errorf("unseal vault: %w", err)
 	}
 	if status.Sealed {
-		return errors.New("unseal vault: it is still sealed")
+		return errors.New("unseal vault: the server is still sealed")
 	}
 	return nil
 }
@@ -257,8 +256,8 @@ func (v *vault) seal(ctx context.Context) error {
 	return nil
 }
 
-// client returns a client, and what closes its idle connections. What the developer's own VAULT_*
-// variables say of another server does not reach it.
+// client returns a client, and a function that closes its idle connections. It ignores the developer's own
+// VAULT_* variables.
 func (v *vault) client(token string) (*api.Client, func(), error) {
 	config := api.DefaultConfig()
 	if config.Error != nil {

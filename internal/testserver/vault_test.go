@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -15,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestVaultKeepsItsKeysOverARestart(t *testing.T) {
+func TestVaultKeepsKeysOverRestart(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(*VaultServer, testing.TB){
 		"stopped": (*VaultServer).Stop,
@@ -32,17 +33,17 @@ func TestVaultKeepsItsKeysOverARestart(t *testing.T) {
 			end(v, t)
 			v.Restart(t)
 
-			assert.NotSame(t, process, v.vault.process, "it is a new process")
+			assert.NotSame(t, process, v.vault.process, "Restart starts a new process")
 			assert.Equal(t, address, v.Address())
 			assert.Equal(t, "secret", unwrap(t, client, v.Mount(), wrapped))
 			entries := v.Audit(t)
 			require.NotEmpty(t, entries)
-			assert.Equal(t, v.Mount()+"/decrypt/kek", entries[len(entries)-1].Request.Path, "the audit device is still on")
+			assert.Equal(t, v.Mount()+"/decrypt/kek", entries[len(entries)-1].Request.Path, "the audit device is still enabled")
 		})
 	}
 }
 
-func TestSealedVaultServesNobodyUntilItIsUnsealed(t *testing.T) {
+func TestSealedVaultRefusesUntilUnsealed(t *testing.T) {
 	t.Parallel()
 	v := Vault(t, Dedicated())
 	client := v.Client(v.RootToken())
@@ -59,7 +60,7 @@ func TestSealedVaultServesNobodyUntilItIsUnsealed(t *testing.T) {
 	assert.Equal(t, "secret", unwrap(t, client, v.Mount(), wrapped))
 }
 
-func TestVaultTellsItsProcessAndWhereItsDataIs(t *testing.T) {
+func TestVaultReturnsItsPIDAndDataDir(t *testing.T) {
 	t.Parallel()
 	v := Vault(t, Dedicated())
 	stored, err := os.ReadDir(v.DataDir())
@@ -67,7 +68,7 @@ func TestVaultTellsItsProcessAndWhereItsDataIs(t *testing.T) {
 	assert.NotEmpty(t, stored)
 	process, err := os.FindProcess(v.PID(t))
 	require.NoError(t, err)
-	require.NoError(t, process.Signal(syscall.Signal(0)), "it runs")
+	require.NoError(t, process.Signal(syscall.Signal(0)), "the process runs")
 	v.Kill(t)
 	assert.Error(t, process.Signal(syscall.Signal(0)))
 }
@@ -79,7 +80,7 @@ func TestVaultServesTLS(t *testing.T) {
 	client := v.Client(v.RootToken())
 	wrapped := wrap(t, client, v.Mount(), "secret")
 	v.Restart(t)
-	assert.Equal(t, "secret", unwrap(t, client, v.Mount(), wrapped), "and still does after a restart")
+	assert.Equal(t, "secret", unwrap(t, client, v.Mount(), wrapped), "TLS works after a restart too")
 
 	assertTrust(t, v.Address()+"/v1/sys/seal-status", v.CAFile())
 }
@@ -87,7 +88,7 @@ func TestVaultServesTLS(t *testing.T) {
 func TestSharedVaultKeepsTestsApart(t *testing.T) {
 	t.Parallel()
 	first, second := Vault(t), Vault(t)
-	assert.Equal(t, first.Address(), second.Address(), "there is one server")
+	assert.Equal(t, first.Address(), second.Address(), "both tests share one server")
 	assert.Empty(t, first.CAFile())
 	assert.NotEqual(t, first.Mount(), second.Mount())
 	assert.NotEqual(t, first.Prefix(), second.Prefix())
@@ -96,10 +97,10 @@ func TestSharedVaultKeepsTestsApart(t *testing.T) {
 	wrapped := wrap(t, firstClient, first.Mount(), "secret")
 	wrap(t, secondClient, second.Mount(), "other")
 	_, err := secondClient.Logical().WriteWithContext(t.Context(), second.Mount()+"/decrypt/kek", map[string]any{"ciphertext": wrapped})
-	assert.Error(t, err, "the same key name is another key")
+	assert.Error(t, err, "the same key name under another mount is another key")
 }
 
-func TestVaultClientHasTheTokenItWasGiven(t *testing.T) {
+func TestVaultClientUsesGivenTokenOnly(t *testing.T) {
 	t.Setenv("VAULT_TOKEN", "the developer's own")
 	t.Setenv("VAULT_NAMESPACE", "the developer's own")
 	v := Vault(t)
@@ -114,7 +115,7 @@ func TestVaultClientHasTheTokenItWasGiven(t *testing.T) {
 	assert.NoError(t, err)
 }
 
-func TestAuditShowsWhatHappenedSinceTheTestBegan(t *testing.T) {
+func TestAuditStartsWithTheTest(t *testing.T) {
 	t.Parallel()
 	earlier := Vault(t)
 	wrap(t, earlier.Client(earlier.RootToken()), earlier.Mount(), "earlier")
@@ -143,7 +144,7 @@ func TestAuditShowsWhatHappenedSinceTheTestBegan(t *testing.T) {
 			seen = append(seen, entry)
 		}
 	}
-	require.Len(t, seen, 4, "a request and a response of either call")
+	require.Len(t, seen, 4, "a request and a response of each call")
 	for i, kind := range []string{"request", "response"} {
 		allowed := seen[i]
 		assert.Equal(t, kind, allowed.Type)
@@ -171,15 +172,17 @@ func TestVaultLogsNoSecret(t *testing.T) {
 	v.Seal(t)
 	v.Restart(t)
 	for _, path := range []string{v.vault.logFile(), v.AuditFile(), v.vault.dir + "/config.json"} {
-		content, err := os.ReadFile(path)
-		require.NoError(t, err)
-		require.NotEmpty(t, content)
-		assert.NotContains(t, string(content), v.RootToken(), path)
-		assert.NotContains(t, string(content), v.vault.unsealKey, path)
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			content, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.NotEmpty(t, content)
+			assert.NotContains(t, string(content), v.RootToken())
+			assert.NotContains(t, string(content), v.vault.unsealKey)
+		})
 	}
 }
 
-// wrap mounts Transit and encrypts under a new key.
+// wrap mounts Transit, makes a key and encrypts the plaintext with it.
 func wrap(t *testing.T, client *api.Client, mount, plaintext string) (ciphertext string) {
 	t.Helper()
 	require.NoError(t, client.Sys().MountWithContext(t.Context(), mount, &api.MountInput{Type: "transit"}))
@@ -203,7 +206,7 @@ func unwrap(t *testing.T, client *api.Client, mount, ciphertext string) (plainte
 	return string(decoded)
 }
 
-// assertTrust checks that a server is trusted with its CA file, and is not without it.
+// assertTrust checks that a client trusts a server with its CA file, and does not without.
 func assertTrust(t *testing.T, address, caFile string) {
 	t.Helper()
 	get := func(pool *x509.CertPool) error {

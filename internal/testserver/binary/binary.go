@@ -1,9 +1,8 @@
-// Package binary finds the programs of the servers that tests start, HashiCorp Vault and MinIO, and
-// builds them where they are missing.
+// Package binary finds and builds the programs of HashiCorp Vault and MinIO, the servers that tests start.
 //
-// They are Go programs: each has a module of its own next to this package, so that what they need
-// stays out of the library's go.mod. What was built is kept in the user's cache directory, by
-// version, and is built anew when its module, the Go version or the platform changes.
+// Both are Go programs. Each has its own module next to this package, so that its dependencies stay out of
+// the library's go.mod. A built program is kept in the user's cache directory, by version. It is built
+// again if its module, the Go version or the platform changes.
 package binary
 
 import (
@@ -23,25 +22,25 @@ import (
 	"github.com/recvault/recvault/internal/filelock"
 )
 
-// Program names a server's program.
+// Program is the name of a server's program.
 type Program string
 
-// The programs there are.
+// The programs that tests use.
 const (
 	Vault Program = "vault"
 	MinIO Program = "minio"
 )
 
-// ErrMissing: there is no such program, and nothing was asked to build it.
+// ErrMissing means that [Program.Find] found no program, or that there is no source to build it from.
 var ErrMissing = errors.New("program is missing")
 
-// Variable returns the name of the environment variable that names the program's file.
+// Variable returns the name of the environment variable that contains the program's path.
 func (p Program) Variable() string {
 	return "RECVAULT_" + strings.ToUpper(string(p)) + "_BIN"
 }
 
-// Find returns the path of the program: the one that the environment variable names, one on PATH, or
-// one that [Program.Build] has built. It returns [ErrMissing] if there is none.
+// Find returns the path of the program. It looks in the environment variable, then on PATH, then in the
+// cache of [Program.Build]. It returns [ErrMissing] if it finds none.
 func (p Program) Find() (string, error) {
 	if named := os.Getenv(p.Variable()); named != "" {
 		path, err := exec.LookPath(named)
@@ -69,8 +68,8 @@ func (p Program) Find() (string, error) {
 	return path, nil
 }
 
-// Build builds the program into the cache, unless it is there, and returns its path. Of several
-// processes that call it at once, one builds and the others wait. From cold it takes minutes.
+// Build builds the program into the cache, unless it is already there, and returns its path. If several
+// processes call it at the same time, one builds and the others wait. A first build takes minutes.
 func (p Program) Build(ctx context.Context) (string, error) {
 	source, err := p.source()
 	if err != nil {
@@ -79,13 +78,13 @@ func (p Program) Build(ctx context.Context) (string, error) {
 	return source.build(ctx)
 }
 
-// source is where a program comes from and where it goes.
+// source describes how a program is built.
 type source struct {
 	name    string // of the program
-	pkg     string // the package that go build is given
+	pkg     string // the argument of go build
 	path    string // the module whose version is the program's
-	dir     string // the folder of the module that builds it
-	cache   string // the folder under which programs are kept
+	dir     string // the directory of the module that builds it
+	cache   string // the directory that holds all programs
 	compile func(ctx context.Context, dir, pkg, output string) error
 }
 
@@ -107,13 +106,13 @@ func (p Program) source() (source, error) {
 	return s, err
 }
 
-// cacheDir returns the folder under which all programs are kept.
+// cacheDir returns the directory that holds all programs.
 func cacheDir() (string, error) {
 	cache, err := os.UserCacheDir()
 	return filepath.Join(cache, "recvault", "servers"), err
 }
 
-// Clean removes all programs that were built, of every version.
+// Clean removes all built programs, in every version.
 func Clean() error {
 	cache, err := cacheDir()
 	if err != nil {
@@ -122,8 +121,8 @@ func Clean() error {
 	return os.RemoveAll(cache)
 }
 
-// moduleDir returns the folder of a program's module. It looks in the working directory and above,
-// because neither go test nor go run tells where the source is once -trimpath is set.
+// moduleDir returns the directory of a program's module. It looks in the working directory and its parents,
+// because neither go test nor go run records the path of the source if -trimpath is set.
 func moduleDir(name string) (string, error) {
 	start, err := os.Getwd()
 	if err != nil {
@@ -140,7 +139,7 @@ func moduleDir(name string) (string, error) {
 	}
 }
 
-// cached returns the path that the program has in the cache, whether it is there or not.
+// cached returns the program's path in the cache, whether or not it exists.
 func (s source) cached() (string, error) {
 	files, err := filepath.Glob(filepath.Join(s.dir, "*.go"))
 	if err != nil {
@@ -160,11 +159,11 @@ func (s source) cached() (string, error) {
 			version = s.version(content)
 		}
 	}
-	folder := fmt.Sprintf("%s-%s-%s", s.name, version, hex.EncodeToString(hash.Sum(nil))[:12])
-	return filepath.Join(s.cache, folder, s.name+suffix()), nil
+	dir := fmt.Sprintf("%s-%s-%s", s.name, version, hex.EncodeToString(hash.Sum(nil))[:12])
+	return filepath.Join(s.cache, dir, s.name+suffix()), nil
 }
 
-// version returns the version that a go.mod requires of the program's module.
+// version returns the version of the program's module that a go.mod requires.
 func (s source) version(goMod []byte) string {
 	pattern := regexp.MustCompile(`(?m)^(?:\s|require\s)\s*` + regexp.QuoteMeta(s.path) + `\s+(v\S+)`)
 	if found := pattern.FindSubmatch(goMod); found != nil {
@@ -193,14 +192,14 @@ func (s source) build(ctx context.Context) (_ string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("build %s: %w", s.name, err)
 	}
-	defer func() { err = errors.Join(err, lock.Close()) }() // which releases it
+	defer func() { err = errors.Join(err, lock.Close()) }() // closing releases the lock
 	if err := filelock.Lock(ctx, lock); err != nil {
 		return "", fmt.Errorf("build %s: %w", s.name, err)
 	}
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	// Whoever finds the program must find it whole.
+	// The program is renamed into place, so that Find never returns a partial file.
 	partial, err := os.MkdirTemp(dir, "partial-")
 	if err != nil {
 		return "", fmt.Errorf("build %s: %w", s.name, err)
@@ -216,10 +215,10 @@ func (s source) build(ctx context.Context) (_ string, err error) {
 	return path, nil
 }
 
-// compile runs go build for the machine it runs on, whatever the caller's environment asks of its
-// own build: another GOFLAGS would bring in -race or -mod, a GOWORK other versions.
+// compile runs go build for this machine. It overrides the caller's own settings: GOFLAGS could add -race
+// or -mod, GOWORK could select other versions.
 func compile(ctx context.Context, dir, pkg, output string) error {
-	// Without -trimpath, so that linting the module finds the same packages built.
+	// Without -trimpath, the packages stay in Go's build cache for linting the module.
 	cmd := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", output, pkg)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "PWD="+dir, "GOWORK=off", "GOFLAGS=-mod=readonly",

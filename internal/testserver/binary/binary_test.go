@@ -16,10 +16,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestFindPrefersTheVariableThenPathThenTheCache(t *testing.T) {
+func TestFindPrefersVariableThenPathThenCache(t *testing.T) {
 	named, onPath, cache := t.TempDir(), t.TempDir(), t.TempDir()
 	t.Setenv("XDG_CACHE_HOME", cache)
-	t.Setenv("HOME", cache) // where macOS has it
+	t.Setenv("HOME", cache) // macOS has its cache there
 	t.Setenv("PATH", onPath)
 	for _, program := range []Program{Vault, MinIO} {
 		t.Run(string(program), func(t *testing.T) {
@@ -35,7 +35,7 @@ func TestFindPrefersTheVariableThenPathThenTheCache(t *testing.T) {
 			assertFinds(t, program, cached)
 			built, err := program.Build(t.Context())
 			require.NoError(t, err)
-			assert.Equal(t, cached, built, "it is there already")
+			assert.Equal(t, cached, built, "Build uses the program that is already there")
 
 			writeProgram(t, filepath.Join(onPath, string(program)+suffix()))
 			assertFinds(t, program, filepath.Join(onPath, string(program)+suffix()))
@@ -47,7 +47,7 @@ func TestFindPrefersTheVariableThenPathThenTheCache(t *testing.T) {
 			t.Setenv(program.Variable(), filepath.Join(named, "nothing"))
 			_, err = program.Find()
 			require.Error(t, err)
-			assert.NotErrorIs(t, err, ErrMissing, "a wrong setting is a mistake, not a reason to skip")
+			assert.NotErrorIs(t, err, ErrMissing, "a wrong setting fails tests; only a missing program skips them")
 			assert.ErrorContains(t, err, program.Variable())
 		})
 	}
@@ -58,32 +58,37 @@ func TestCachedProgramsAreNamedByVersion(t *testing.T) {
 		Vault: `^vault-v1\.\d+\.\d+-[0-9a-f]{12}$`,
 		MinIO: `^minio-v[-0-9a-z.]+-[0-9a-f]{12}$`,
 	} {
-		source, err := program.source()
-		require.NoError(t, err)
-		cached, err := source.cached()
-		require.NoError(t, err)
-		assert.Regexp(t, pattern, filepath.Base(filepath.Dir(cached)))
+		t.Run(string(program), func(t *testing.T) {
+			source, err := program.source()
+			require.NoError(t, err)
+			cached, err := source.cached()
+			require.NoError(t, err)
+			assert.Regexp(t, pattern, filepath.Base(filepath.Dir(cached)))
+		})
 	}
 }
 
 func TestChangedSourceIsAnotherProgram(t *testing.T) {
 	s := module(t)
-	seen := map[string]string{}
+	original, err := s.cached()
+	require.NoError(t, err)
+	seen := map[string]string{original: "nothing"}
 	for _, change := range []struct{ what, file, content string }{
-		{"nothing", "go.sum", ""},
 		{"go.mod", "go.mod", "module example.org/server\n\ngo 1.26.0\n\n// changed\n"},
 		{"go.sum", "go.sum", "\n"},
 		{"a source file", "main.go", "package main\n\nfunc main() { println() }\n"},
 		{"a new source file", "more.go", "package main\n"},
 	} {
-		require.NoError(t, os.WriteFile(filepath.Join(s.dir, change.file), []byte(change.content), 0o600))
-		cached, err := s.cached()
-		require.NoError(t, err)
-		assert.Empty(t, seen[cached], "the same with %s changed", change.what)
-		seen[cached] = change.what
-		again, err := s.cached()
-		require.NoError(t, err)
-		assert.Equal(t, cached, again)
+		t.Run(change.what, func(t *testing.T) {
+			require.NoError(t, os.WriteFile(filepath.Join(s.dir, change.file), []byte(change.content), 0o600))
+			cached, err := s.cached()
+			require.NoError(t, err)
+			assert.Empty(t, seen[cached], "the same path as with another change")
+			seen[cached] = change.what
+			again, err := s.cached()
+			require.NoError(t, err)
+			assert.Equal(t, cached, again)
+		})
 	}
 }
 
@@ -107,10 +112,10 @@ func TestParallelBuildersBuildOnce(t *testing.T) {
 		assert.Equal(t, paths[0], paths[i])
 	}
 	assert.EqualValues(t, 1, builds.Load())
-	assert.NoError(t, exec.CommandContext(t.Context(), paths[0]).Run(), "it runs")
+	assert.NoError(t, exec.CommandContext(t.Context(), paths[0]).Run(), "the program runs")
 }
 
-func TestBuildDoesNotHeedTheCallersOwnSettings(t *testing.T) {
+func TestBuildIgnoresCallersGoSettings(t *testing.T) {
 	s := module(t)
 	t.Setenv("GOFLAGS", "-race -mod=mod -tags=other")
 	t.Setenv("GOWORK", filepath.Join(t.TempDir(), "nothing", "go.work"))
@@ -133,7 +138,7 @@ func TestFailedBuildLeavesNoProgram(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "main.go"), []byte("package main\n"), 0o600))
 	_, err := s.build(t.Context())
 	require.ErrorContains(t, err, "build server: go build: ")
-	require.ErrorContains(t, err, "function main is undeclared", "what the compiler said")
+	require.ErrorContains(t, err, "function main is undeclared", "the compiler's message")
 
 	failure := errors.New("disk full")
 	s.compile = func(_ context.Context, _, _, output string) error {
@@ -150,7 +155,7 @@ func TestFailedBuildLeavesNoProgram(t *testing.T) {
 	assert.Equal(t, "lock", entries[0].Name())
 }
 
-func TestBuildStopsWithItsContext(t *testing.T) {
+func TestBuildStopsWhenContextEnds(t *testing.T) {
 	s := module(t)
 	started, release := make(chan struct{}), make(chan struct{})
 	first := s
@@ -162,7 +167,7 @@ func TestBuildStopsWithItsContext(t *testing.T) {
 	var group sync.WaitGroup
 	group.Go(func() {
 		_, err := first.build(t.Context())
-		assert.NoError(t, err, "the one who builds is not disturbed")
+		assert.NoError(t, err, "the builder is not disturbed")
 	})
 	<-started
 	ctx, cancel := context.WithCancel(t.Context())
@@ -177,14 +182,14 @@ func TestBuildStopsWithItsContext(t *testing.T) {
 	group.Wait()
 }
 
-func TestOutsideTheSourceNothingCanBeBuilt(t *testing.T) {
+func TestBuildOutsideSourceIsErrMissing(t *testing.T) {
 	t.Chdir(t.TempDir())
 	_, err := Vault.Build(t.Context())
 	assert.ErrorIs(t, err, ErrMissing)
 	assert.ErrorContains(t, err, "not inside recvault's source")
 }
 
-// module returns a module that builds in no time.
+// module returns the source of a small program that builds quickly.
 func module(t *testing.T) source {
 	t.Helper()
 	dir := t.TempDir()

@@ -1,7 +1,7 @@
-// Command build makes sure that the servers that tests start are there, and prints where:
+// Command build builds the missing servers that tests start, and prints the paths of all of them:
 //
 //	go run ./internal/testserver/build
-//	go run ./internal/testserver/build -clean    # removes what was built
+//	go run ./internal/testserver/build -clean    # removes the built servers
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 )
 
 func main() {
-	clean := flag.Bool("clean", false, "remove what was built")
+	clean := flag.Bool("clean", false, "remove the built servers")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -35,7 +35,7 @@ func run(ctx context.Context) error {
 	for _, program := range []binary.Program{binary.Vault, binary.MinIO} {
 		path, err := program.Find()
 		if errors.Is(err, binary.ErrMissing) {
-			fmt.Fprintf(os.Stderr, "building %s: a few minutes, once\n", program)
+			fmt.Fprintf(os.Stderr, "building %s: this takes a few minutes, once\n", program)
 			path, err = program.Build(ctx)
 		}
 		if err != nil {

@@ -1,9 +1,9 @@
-// Command vault is HashiCorp Vault's server with the three parts that recvault's tests use: the
-// Transit secrets engine, AppRole authentication and the file audit device, on the file storage
-// backend. It is built from Vault's own packages, with none of its user interface, database drivers
-// or cloud plugins, because no Vault binary can be downloaded where the tests run.
+// Command vault is HashiCorp Vault's server with the parts that recvault's tests use: the Transit secrets
+// engine, AppRole authentication, the file audit device and the file storage backend. It is built from
+// Vault's own packages, without the user interface, database drivers and cloud plugins, because the tests
+// cannot download a Vault binary.
 //
-// It takes the arguments of the real thing, so that a test can start either:
+// It takes the arguments of Vault's own command, so that a test can start either:
 //
 //	vault server -config=FILE
 //	vault version
@@ -68,7 +68,7 @@ func run(args []string) error {
 
 func serve(ctx context.Context, config *server.Config) error {
 	if len(config.Listeners) != 1 || config.Storage == nil || config.Storage.Type != "file" {
-		return errors.New("configuration: want exactly one listener and file storage")
+		return errors.New("configuration: it must have exactly one listener and file storage")
 	}
 	logger := hclog.New(&hclog.LoggerOptions{
 		Name: "vault", Level: hclog.LevelFromString(config.LogLevel), Output: os.Stderr,
@@ -138,7 +138,7 @@ func listen(config *configutil.Listener) (net.Listener, error) {
 	}), nil
 }
 
-// registry tells Vault's core which plugins are built in.
+// registry lists the built-in plugins for Vault's core.
 type registry struct{}
 
 var builtins = map[consts.PluginType][]string{
