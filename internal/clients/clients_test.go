@@ -1,8 +1,8 @@
-// Package clients tests what vault.ServeRecording serves with the clients that people have: curl, wget and
-// FFmpeg, as Debian packages them.
+// Package clients tests vault.ServeRecording with widely used clients: curl, wget and FFmpeg, as packaged by
+// Debian.
 //
-// Where a client is missing, its tests are skipped and say how to get it; with RECVAULT_SERVERS=require in the
-// environment, as make has it, they fail.
+// If a client is missing, its tests are skipped with a message that explains how to install it. If the
+// environment has RECVAULT_SERVERS=require, as make sets it, they fail instead.
 package clients
 
 import (
@@ -33,7 +33,8 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-// site serves recordings of one patient on the embedded default, to whoever is logged in as "alice" or "bob".
+// site is a server with recordings of one patient, Alice, in local keys and a local directory. The users "alice"
+// and "bob" each have a grant of their own.
 type site struct {
 	keyring *local.Keyring
 	store   *dir.Store
@@ -41,8 +42,8 @@ type site struct {
 	grants  map[string]keys.Grant
 
 	mu     sync.Mutex
-	cut    []int64  // after how many bytes the next answers break off
-	ranges []string // the Range headers of the requests that came
+	cuts   []int64  // sizes in bytes at which the next answers break off
+	ranges []string // Range headers of the received requests
 }
 
 func newSite(t *testing.T) *site {
@@ -69,7 +70,7 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// put stores a recording of Alice's, and returns it and the same bytes in a file.
+// put stores a recording of Alice. It returns the ID, and a file with the same bytes.
 func (s *site) put(t *testing.T, data []byte, contentType string) (id vault.ID, file string) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "original")
@@ -89,15 +90,15 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	s.ranges = append(s.ranges, r.Header.Get("Range"))
-	if r.Method == http.MethodGet && len(s.cut) > 0 {
-		w = &cutWriter{w, s.cut[0]}
-		s.cut = s.cut[1:]
+	if r.Method == http.MethodGet && len(s.cuts) > 0 {
+		w = &cutWriter{w, s.cuts[0]}
+		s.cuts = s.cuts[1:]
 	}
 	s.mu.Unlock()
 	s.vault.ServeRecording(w, r, s.grants[user], id)
 }
 
-// cutWriter is a connection that breaks.
+// cutWriter breaks the connection after a number of bytes.
 type cutWriter struct {
 	http.ResponseWriter
 	left int64
@@ -113,22 +114,22 @@ func (w *cutWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// breakOff makes the next answers break off after so many bytes.
+// breakOff makes the next answers break off, each after a number of bytes.
 func (s *site) breakOff(after ...int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.cut = after
+	s.cuts = after
 }
 
-// asked returns the Range headers that came since it was last called.
-func (s *site) asked() []string {
+// takeRanges returns the Range headers that were received since its last call.
+func (s *site) takeRanges() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer func() { s.ranges = nil }()
 	return s.ranges
 }
 
-// listen serves the site over HTTP/1.1 in clear.
+// listen serves the site over unencrypted HTTP/1.1.
 func (s *site) listen(t *testing.T) *httptest.Server {
 	t.Helper()
 	server := httptest.NewServer(s)
@@ -136,7 +137,7 @@ func (s *site) listen(t *testing.T) *httptest.Server {
 	return server
 }
 
-// listenHTTP2 serves the site over HTTP/2, and returns the file with its certificate.
+// listenHTTP2 serves the site over HTTP/2 and TLS. It returns the path of the server's certificate.
 func (s *site) listenHTTP2(t *testing.T) (server *httptest.Server, certificate string) {
 	t.Helper()
 	server = httptest.NewUnstartedServer(s)
@@ -151,7 +152,7 @@ func (s *site) listenHTTP2(t *testing.T) (server *httptest.Server, certificate s
 
 func page(server *httptest.Server, id vault.ID) string { return server.URL + "/alice/" + id.String() }
 
-// need ends the test unless there is such a command.
+// need skips or fails the test if a command is missing.
 func need(t *testing.T, command, debianPackage string) {
 	t.Helper()
 	if _, err := exec.LookPath(command); err != nil {
@@ -159,11 +160,11 @@ func need(t *testing.T, command, debianPackage string) {
 		if os.Getenv("RECVAULT_SERVERS") == "require" {
 			end = t.Fatalf
 		}
-		end("there is no %s: install it, for example with apt-get install %s", command, debianPackage)
+		end("%s is missing: install it, for example with apt-get install %s", command, debianPackage)
 	}
 }
 
-// run runs a command without the user's own settings, and returns its output and exit status.
+// run runs a command without the user's settings, and returns its output and exit status.
 func run(t *testing.T, command string, arguments ...string) (output []byte, status int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), command, arguments...)
@@ -180,7 +181,7 @@ func run(t *testing.T, command string, arguments ...string) (output []byte, stat
 	return output, cmd.ProcessState.ExitCode()
 }
 
-// succeed runs a command that must succeed.
+// succeed runs a command, requires success, and returns its output.
 func succeed(t *testing.T, command string, arguments ...string) []byte {
 	t.Helper()
 	output, status := run(t, command, arguments...)
@@ -188,7 +189,7 @@ func succeed(t *testing.T, command string, arguments ...string) []byte {
 	return output
 }
 
-// curl runs curl without its progress bar.
+// curl runs curl without a progress bar and requires success.
 func curl(t *testing.T, arguments ...string) []byte {
 	t.Helper()
 	return succeed(t, "curl", append([]string{"--silent", "--show-error"}, arguments...)...)
@@ -200,17 +201,17 @@ func assertSameFile(t *testing.T, want, got string) {
 	require.NoError(t, err)
 	b, err := os.ReadFile(got)
 	require.NoError(t, err)
-	assert.Equal(t, sha256.Sum256(a), sha256.Sum256(b), "%d bytes instead of %d, or other ones", len(b), len(a))
+	assert.Equal(t, sha256.Sum256(a), sha256.Sum256(b), "got %d bytes, want %d; the contents differ", len(b), len(a))
 }
 
-// The statuses with which curl ends (https://curl.se/docs/manpage.html, "exit codes").
+// Exit statuses of curl (https://curl.se/docs/manpage.html, "exit codes").
 const (
 	curlPartialFile = 18
 	curlHTTPError   = 22
 	curlHTTP2Stream = 92
 )
 
-func TestCurlResumesADownloadThatWasCut(t *testing.T) {
+func TestCurlResumesDownload(t *testing.T) {
 	need(t, "curl", "curl")
 	s := newSite(t)
 	id, file := s.put(t, sample.Video, sample.ContentType)
@@ -218,7 +219,7 @@ func TestCurlResumesADownloadThatWasCut(t *testing.T) {
 	secure, certificate := s.listenHTTP2(t)
 	for name, c := range map[string]struct {
 		arguments []string
-		status    int // when the answer breaks off
+		status    int // of curl if the answer breaks off
 	}{
 		"HTTP 1.1": {[]string{page(plain, id)}, curlPartialFile},
 		"HTTP 2":   {[]string{"--http2", "--cacert", certificate, page(secure, id)}, curlHTTP2Stream},
@@ -226,11 +227,11 @@ func TestCurlResumesADownloadThatWasCut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			saved := filepath.Join(t.TempDir(), "saved")
 			arguments := append([]string{"--silent", "--show-error", "--continue-at", "-", "--output", saved}, c.arguments...)
-			// Within the first segment, at a segment's end, and within a later one.
+			// The answers break off in the first segment, at the end of a segment, and in a later segment.
 			for i, cut := range []int64{100, 65_396, 200_001} {
 				before := fileSize(t, saved)
 				s.breakOff(cut)
-				s.asked()
+				s.takeRanges()
 				_, status := run(t, "curl", arguments...)
 				require.Equal(t, c.status, status)
 				assert.Equal(t, before+cut, fileSize(t, saved))
@@ -238,10 +239,10 @@ func TestCurlResumesADownloadThatWasCut(t *testing.T) {
 				if i > 0 {
 					want = fmt.Sprintf("bytes=%d-", before)
 				}
-				assert.Equal(t, []string{want}, s.asked())
+				assert.Equal(t, []string{want}, s.takeRanges())
 			}
 			succeed(t, "curl", arguments...)
-			assert.Equal(t, []string{"bytes=265497-"}, s.asked())
+			assert.Equal(t, []string{"bytes=265497-"}, s.takeRanges())
 			assertSameFile(t, file, saved)
 		})
 	}
@@ -267,32 +268,38 @@ func TestCurlGetsRanges(t *testing.T) {
 	for text, want := range map[string][]byte{
 		"0-0":                           data[:1],
 		"0-99":                          data[:100],
-		"65479-65480":                   data[65479:65481], // across the border of two segments
+		"65479-65480":                   data[65479:65481], // across the boundary of two segments
 		"1000-":                         data[1000:],
 		"-500":                          data[size-500:],
 		fmt.Sprintf("%d-", size-1):      data[size-1:],
 		fmt.Sprintf("100-%d", size+100): data[100:],
 	} {
-		header := filepath.Join(t.TempDir(), "header")
-		got := curl(t, "--fail", "--range", text, "--dump-header", header, url)
-		assert.True(t, bytes.Equal(want, got), text)
-		fields, err := os.ReadFile(header)
-		require.NoError(t, err)
-		assert.Contains(t, string(fields), "HTTP/1.1 206 ", text)
-		assert.Contains(t, string(fields), fmt.Sprintf("/%d\r\n", size), "Content-Range tells the whole size")
+		t.Run(text, func(t *testing.T) {
+			header := filepath.Join(t.TempDir(), "header")
+			got := curl(t, "--fail", "--range", text, "--dump-header", header, url)
+			assert.True(t, bytes.Equal(want, got))
+			fields, err := os.ReadFile(header)
+			require.NoError(t, err)
+			assert.Contains(t, string(fields), "HTTP/1.1 206 ")
+			assert.Contains(t, string(fields), fmt.Sprintf("/%d\r\n", size), "Content-Range contains the whole size")
+		})
 	}
-	several := string(curl(t, "--fail", "--range", "0-9,70000-70009", url))
-	for _, part := range []string{
-		fmt.Sprintf("Content-Range: bytes 0-9/%d\r\n", size), fmt.Sprintf("Content-Range: bytes 70000-70009/%d\r\n", size),
-		"\r\n\r\n" + string(data[:10]) + "\r\n--", "\r\n\r\n" + string(data[70000:70010]) + "\r\n--",
-	} {
-		assert.Contains(t, several, part)
-	}
-	_, status := run(t, "curl", "--silent", "--fail", "--range", fmt.Sprintf("%d-", size), url)
-	assert.Equal(t, curlHTTPError, status, "a range past the end")
+	t.Run("two ranges", func(t *testing.T) {
+		several := string(curl(t, "--fail", "--range", "0-9,70000-70009", url))
+		for _, part := range []string{
+			fmt.Sprintf("Content-Range: bytes 0-9/%d\r\n", size), fmt.Sprintf("Content-Range: bytes 70000-70009/%d\r\n", size),
+			"\r\n\r\n" + string(data[:10]) + "\r\n--", "\r\n\r\n" + string(data[70000:70010]) + "\r\n--",
+		} {
+			assert.Contains(t, several, part)
+		}
+	})
+	t.Run("past the end", func(t *testing.T) {
+		_, status := run(t, "curl", "--silent", "--fail", "--range", fmt.Sprintf("%d-", size), url)
+		assert.Equal(t, curlHTTPError, status)
+	})
 }
 
-func TestCurlSeesWhatARecordingIs(t *testing.T) {
+func TestCurlReceivesDescribingHeaders(t *testing.T) {
 	need(t, "curl", "curl")
 	s := newSite(t)
 	id, file := s.put(t, sample.Video, sample.ContentType)
@@ -304,7 +311,7 @@ func TestCurlSeesWhatARecordingIs(t *testing.T) {
 	} {
 		assert.Contains(t, head, field+"\r\n")
 	}
-	// What curl has already is not sent again: it asks by ETag, and by time.
+	// curl makes conditional requests, by ETag and by time. The server does not send the recording again.
 	folder := t.TempDir()
 	saved, etag := filepath.Join(folder, "saved"), filepath.Join(folder, "etag")
 	curl(t, "--fail", "--remote-time", "--output", saved, "--etag-save", etag, url)
@@ -315,23 +322,37 @@ func TestCurlSeesWhatARecordingIs(t *testing.T) {
 	}
 }
 
-func TestCurlIsToldWhatFails(t *testing.T) {
+func TestCurlFailsWithAnotherPatientsGrant(t *testing.T) {
+	need(t, "curl", "curl")
+	s := newSite(t)
+	id, _ := s.put(t, sample.Video, sample.ContentType)
+	url := s.listen(t).URL + "/bob/" + id.String()
+	for name, arguments := range map[string][]string{
+		"GET":    nil,
+		"range":  {"--range", "0-9"},
+		"resume": {"--continue-at", "100"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			saved := filepath.Join(t.TempDir(), "saved")
+			_, status := run(t, "curl", append([]string{"--silent", "--fail", "--output", saved, url}, arguments...)...)
+			assert.Equal(t, curlHTTPError, status)
+			assert.Zero(t, fileSize(t, saved))
+		})
+	}
+	t.Run("HEAD", func(t *testing.T) {
+		_, status := run(t, "curl", "--silent", "--fail", "--head", url)
+		assert.Equal(t, curlHTTPError, status)
+	})
+	assert.Equal(t, "403", string(curl(t, "--output", os.DevNull, "--write-out", "%{http_code}", url)))
+}
+
+// With damage in the middle, curl receives the beginning and recognises that the rest is missing.
+func TestCurlFailsAtDamage(t *testing.T) {
 	need(t, "curl", "curl")
 	s := newSite(t)
 	id, _ := s.put(t, sample.Video, sample.ContentType)
 	server := s.listen(t)
 	secure, certificate := s.listenHTTP2(t)
-	_, status := run(t, "curl", "--silent", "--fail", "--head", server.URL+"/bob/"+id.String())
-	assert.Equal(t, curlHTTPError, status)
-	for _, arguments := range [][]string{nil, {"--range", "0-9"}, {"--continue-at", "100"}} {
-		saved := filepath.Join(t.TempDir(), "saved")
-		_, status := run(t, "curl", append([]string{"--silent", "--fail", "--output", saved, server.URL + "/bob/" + id.String()}, arguments...)...)
-		assert.Equal(t, curlHTTPError, status, "%v", arguments)
-		assert.Zero(t, fileSize(t, saved), "%v", arguments)
-	}
-	assert.Equal(t, "403", string(curl(t, "--output", os.DevNull, "--write-out", "%{http_code}", server.URL+"/bob/"+id.String())))
-
-	// Damage in the middle: the beginning comes, and then curl knows that it is not all.
 	name := "r1/" + strings.Replace(id.String(), ".", "/", 1) + "/media"
 	object, err := s.store.Get(t.Context(), name, 0, -1)
 	require.NoError(t, err)
@@ -343,39 +364,44 @@ func TestCurlIsToldWhatFails(t *testing.T) {
 	_, err = s.store.Put(t.Context(), name, &media, int64(media.Len()), storage.Condition{})
 	require.NoError(t, err)
 	const authentic = 5*65520 - 40 // bytes of plaintext before the damaged segment
-	for want, arguments := range map[int][]string{
-		curlPartialFile: {page(server, id)},
-		curlHTTP2Stream: {"--http2", "--cacert", certificate, page(secure, id)},
+	for name, c := range map[string]struct {
+		arguments []string
+		status    int
+	}{
+		"HTTP 1.1": {[]string{page(server, id)}, curlPartialFile},
+		"HTTP 2":   {[]string{"--http2", "--cacert", certificate, page(secure, id)}, curlHTTP2Stream},
 	} {
-		saved := filepath.Join(t.TempDir(), "saved")
-		_, status := run(t, "curl", append([]string{"--silent", "--fail", "--output", saved}, arguments...)...)
-		assert.Equal(t, want, status)
-		got, err := os.ReadFile(saved)
-		require.NoError(t, err)
-		assert.LessOrEqual(t, len(got), authentic)
-		assert.True(t, bytes.HasPrefix(sample.Video, got))
+		t.Run(name, func(t *testing.T) {
+			saved := filepath.Join(t.TempDir(), "saved")
+			_, status := run(t, "curl", append([]string{"--silent", "--fail", "--output", saved}, c.arguments...)...)
+			assert.Equal(t, c.status, status)
+			got, err := os.ReadFile(saved)
+			require.NoError(t, err)
+			assert.LessOrEqual(t, len(got), authentic)
+			assert.True(t, bytes.HasPrefix(sample.Video, got))
+		})
 	}
 }
 
-func TestWgetResumesADownloadThatWasCut(t *testing.T) {
+func TestWgetResumesDownload(t *testing.T) {
 	need(t, "wget", "wget")
 	s := newSite(t)
 	id, file := s.put(t, sample.Video, sample.ContentType)
 	url := page(s.listen(t), id)
 	saved := filepath.Join(t.TempDir(), "saved")
 	s.breakOff(100, 65_396)
-	succeed(t, "wget", "--quiet", "--tries", "5", "--waitretry", "0", "--output-document", saved, url) // resumes by itself
-	assert.Equal(t, []string{"", "bytes=100-", "bytes=65496-"}, s.asked())
+	succeed(t, "wget", "--quiet", "--tries", "5", "--waitretry", "0", "--output-document", saved, url) // wget resumes without a new call
+	assert.Equal(t, []string{"", "bytes=100-", "bytes=65496-"}, s.takeRanges())
 	assertSameFile(t, file, saved)
 
 	require.NoError(t, os.Truncate(saved, 300_000))
 	succeed(t, "wget", "--quiet", "--continue", "--output-document", saved, url)
-	assert.Equal(t, []string{"bytes=300000-"}, s.asked())
+	assert.Equal(t, []string{"bytes=300000-"}, s.takeRanges())
 	assertSameFile(t, file, saved)
 }
 
-// recordings are the sample, and the same in a container that has its index at the end, so that a
-// player has to seek before it can show anything.
+// recordings returns the sample by content type: as it is, and in an MP4 container with its index at the
+// end, so that a player must seek before it can show anything.
 func recordings(t *testing.T) map[string][]byte {
 	t.Helper()
 	folder := t.TempDir()
@@ -384,65 +410,69 @@ func recordings(t *testing.T) map[string][]byte {
 	succeed(t, "ffmpeg", "-v", "error", "-i", webm, "-c", "copy", "-strict", "experimental", mp4)
 	data, err := os.ReadFile(mp4)
 	require.NoError(t, err)
-	require.Greater(t, bytes.LastIndex(data, []byte("moov")), len(data)/2, "the index is not at the end")
+	require.Greater(t, bytes.LastIndex(data, []byte("moov")), len(data)/2, "the index must be at the end")
 	return map[string][]byte{sample.ContentType: sample.Video, "video/mp4": data}
 }
 
-func TestFFprobeDescribesARecordingAsItDoesTheFile(t *testing.T) {
+func TestFFprobeDescribesRecordingLikeFile(t *testing.T) {
 	need(t, "ffprobe", "ffmpeg")
 	s := newSite(t)
 	server := s.listen(t)
 	for contentType, data := range recordings(t) {
-		id, file := s.put(t, data, contentType)
-		describe := func(input string) map[string]any {
-			var description struct {
-				Format  map[string]any
-				Streams []map[string]any
-				Packets []map[string]any
+		t.Run(contentType, func(t *testing.T) {
+			id, file := s.put(t, data, contentType)
+			describe := func(input string) map[string]any {
+				var description struct {
+					Format  map[string]any
+					Streams []map[string]any
+					Packets []map[string]any
+				}
+				// Every packet: its time, its offset in the file and a checksum.
+				text := succeed(t, "ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", "-show_packets", "-show_data_hash", "sha256", input)
+				require.NoError(t, json.Unmarshal(text, &description))
+				delete(description.Format, "filename")
+				require.Len(t, description.Streams, 2)
+				duration, err := strconv.ParseFloat(fmt.Sprint(description.Format["duration"]), 64)
+				require.NoError(t, err)
+				assert.InDelta(t, sample.Duration.Seconds(), duration, 1)
+				assert.Greater(t, len(description.Packets), 1000)
+				return map[string]any{"format": description.Format, "streams": description.Streams, "packets": description.Packets}
 			}
-			// Every packet: its time, its place in the file and a checksum.
-			text := succeed(t, "ffprobe", "-v", "error", "-of", "json", "-show_format", "-show_streams", "-show_packets", "-show_data_hash", "sha256", input)
-			require.NoError(t, json.Unmarshal(text, &description))
-			delete(description.Format, "filename")
-			require.Len(t, description.Streams, 2)
-			duration, err := strconv.ParseFloat(fmt.Sprint(description.Format["duration"]), 64)
-			require.NoError(t, err)
-			assert.InDelta(t, sample.Duration.Seconds(), duration, 1)
-			assert.Greater(t, len(description.Packets), 1000)
-			return map[string]any{"format": description.Format, "streams": description.Streams, "packets": description.Packets}
-		}
-		assert.Equal(t, describe(file), describe(page(server, id)), contentType)
+			assert.Equal(t, describe(file), describe(page(server, id)))
+		})
 	}
 }
 
-func TestFFmpegDecodesTheSameFramesWhereverItSeeks(t *testing.T) {
+func TestFFmpegDecodesSameFramesAfterSeek(t *testing.T) {
 	need(t, "ffmpeg", "ffmpeg")
 	s := newSite(t)
 	server := s.listen(t)
 	for contentType, data := range recordings(t) {
 		id, file := s.put(t, data, contentType)
 		for _, seconds := range []string{"0", "0.5", "20", "31.3", "39.5"} {
-			decode := func(input string) string {
-				return string(succeed(t, "ffmpeg", "-v", "error", "-xerror", "-ss", seconds, "-i", input, "-map", "0", "-f", "framemd5", "-"))
-			}
-			what := contentType + " from " + seconds
-			want := decode(file)
-			require.Greater(t, strings.Count(want, "\n"), 10, what)
-			s.asked()
-			assert.Equal(t, want, decode(page(server, id)), what)
-			if seconds == "20" || seconds == "31.3" {
-				assert.Greater(t, furthest(t, s.asked()), int64(len(data)/4), "%s: it did not seek", what)
-			}
+			t.Run(contentType+" from "+seconds, func(t *testing.T) {
+				decode := func(input string) string {
+					return string(succeed(t, "ffmpeg", "-v", "error", "-xerror", "-ss", seconds, "-i", input, "-map", "0", "-f", "framemd5", "-"))
+				}
+				want := decode(file)
+				require.Greater(t, strings.Count(want, "\n"), 10)
+				s.takeRanges()
+				assert.Equal(t, want, decode(page(server, id)))
+				if seconds == "20" || seconds == "31.3" {
+					assert.Greater(t, furthest(t, s.takeRanges()), int64(len(data)/4), "FFmpeg did not seek")
+				}
+			})
 		}
-		// One picture, from the middle.
-		picture := func(input string) []byte {
-			return succeed(t, "ffmpeg", "-v", "error", "-ss", "25", "-i", input, "-frames:v", "1", "-f", "image2pipe", "-c:v", "png", "-")
-		}
-		assert.Equal(t, sha256.Sum256(picture(file)), sha256.Sum256(picture(page(server, id))), contentType)
+		t.Run(contentType+" one picture", func(t *testing.T) {
+			picture := func(input string) []byte {
+				return succeed(t, "ffmpeg", "-v", "error", "-ss", "25", "-i", input, "-frames:v", "1", "-f", "image2pipe", "-c:v", "png", "-")
+			}
+			assert.Equal(t, sha256.Sum256(picture(file)), sha256.Sum256(picture(page(server, id))))
+		})
 	}
 }
 
-// furthest returns the largest offset that was asked for.
+// furthest returns the largest first offset of the Range headers.
 func furthest(t *testing.T, ranges []string) int64 {
 	t.Helper()
 	var largest int64
