@@ -25,21 +25,21 @@ import (
 	"github.com/recvault/recvault/examples/sample"
 )
 
-// patience is how long a test waits for what must happen.
-const patience = 30 * time.Second
+// waitTimeout is how long a test waits for a condition.
+const waitTimeout = 30 * time.Second
 
-// tab is a window of a running Chromium, and what a person does there.
+// tab is a window of a running Chromium. Its methods do what a person does.
 type tab struct {
 	t   *testing.T
 	ctx context.Context
 }
 
-// chromium starts a browser with an empty profile, which is gone when the test ends.
+// chromium starts a browser with an empty profile. The browser is closed when the test ends.
 func chromium(t *testing.T) *tab {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
-		const how = "there is no chromium: install the Debian package of that name, or run make browser"
+		const how = "chromium is missing: install the Debian package chromium, or run make browser"
 		if os.Getenv("RECVAULT_SERVERS") == "require" {
 			t.Fatal(how)
 		}
@@ -49,7 +49,7 @@ func chromium(t *testing.T) *tab {
 		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("mute-audio", true), chromedp.WindowSize(1280, 900))
-	// Not t.Context, which ends before the cleanups do.
+	// t.Context would end before the cleanups.
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	ctx, cancel := chromedp.NewContext(allocator)
 	t.Cleanup(func() {
@@ -64,11 +64,11 @@ func chromium(t *testing.T) *tab {
 	return first
 }
 
-// another opens one more window with the same cookies.
-func (b *tab) another() *tab { return b.open() }
+// sameUser opens another window with the same cookies.
+func (b *tab) sameUser() *tab { return b.open() }
 
-// stranger opens a window with no cookies, as on another person's computer.
-func (b *tab) stranger() *tab { return b.open(chromedp.WithNewBrowserContext()) }
+// otherUser opens a window without cookies, as on another person's computer.
+func (b *tab) otherUser() *tab { return b.open(chromedp.WithNewBrowserContext()) }
 
 func (b *tab) open(options ...chromedp.ContextOption) *tab {
 	b.t.Helper()
@@ -79,7 +79,7 @@ func (b *tab) open(options ...chromedp.ContextOption) *tab {
 	return opened
 }
 
-// do does what a person does. The first time must have no deadline: it starts the browser.
+// do executes actions. It has no deadline, because its first call starts the browser.
 func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	require.NoError(b.t, chromedp.Do(b.ctx, steps...))
@@ -90,13 +90,14 @@ func (b *tab) visit(url string) {
 	b.do(chromedp.Navigate(url))
 }
 
-// follow clicks on something that leads to the page with the given path, and waits until it is there.
+// follow clicks on a link or button that leads to the page with the given path, and waits for the page.
 func (b *tab) follow(selector, path string) {
 	b.t.Helper()
 	b.click(selector)
 	b.arrive(path)
 }
 
+// arrive waits until the page with the given path is loaded.
 func (b *tab) arrive(path string) {
 	b.t.Helper()
 	b.wait(fmt.Sprintf(`location.pathname === %q && document.readyState === "complete"`, path))
@@ -104,16 +105,16 @@ func (b *tab) arrive(path string) {
 
 func (b *tab) click(selector string) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, waitTimeout)
 	defer cancel()
 	require.NoError(b.t, chromedp.Do(ctx, chromedp.Click(chromedp.CSS(selector))), "click on %s", selector)
 }
 
-// wait waits until an expression, or what it promises, is true. Chromedp's own polling compiles the expression in the page,
-// which the portal's content security policy forbids.
+// wait waits until a JavaScript expression, or the value of its promise, is true. Chromedp's own polling would
+// compile the expression in the page, which the portal's content security policy forbids.
 func (b *tab) wait(condition string) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, waitTimeout)
 	defer cancel()
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
@@ -125,31 +126,31 @@ func (b *tab) wait(condition string) {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			b.shot("failed-" + b.t.Name())
+			b.screenshot("failed-" + b.t.Name())
 			text, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`location.href + "\n" + document.querySelector("main").innerText.slice(0, 800)`))
-			require.FailNow(b.t, "waited in vain", "for %s (%v) on:\n%s", condition, err, text)
+			require.FailNow(b.t, "the wait timed out", "for %s (%v) on:\n%s", condition, err, text)
 		}
 	}
 }
 
-// ask evaluates an expression in the page, and waits for it if it is a promise.
-func ask[T any](b *tab, expression string) T {
+// evaluate returns the value of a JavaScript expression in the page. It waits for the value of a promise.
+func evaluate[T any](b *tab, expression string) T {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, waitTimeout)
 	defer cancel()
 	value, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
 	require.NoError(b.t, err, expression)
 	return value
 }
 
-// text returns what can be read in an element.
+// text returns the visible text of an element, or "" if there is none.
 func (b *tab) text(selector string) string {
 	b.t.Helper()
-	return ask[string](b, fmt.Sprintf(`document.querySelector(%q)?.innerText ?? ""`, selector))
+	return evaluate[string](b, fmt.Sprintf(`document.querySelector(%q)?.innerText ?? ""`, selector))
 }
 
-// shot keeps a screenshot of what is in the window, as screenshots/<name>.png.
-func (b *tab) shot(name string) []byte {
+// screenshot writes a screenshot of the window to screenshots/<name>.png and returns it.
+func (b *tab) screenshot(name string) []byte {
 	b.t.Helper()
 	picture, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 	require.NoError(b.t, err)
@@ -159,11 +160,11 @@ func (b *tab) shot(name string) []byte {
 	return picture
 }
 
-// seekAndLook moves the page's player and returns the picture that it then shows. The time should be
-// in the middle of a frame.
-func (b *tab) seekAndLook(to float64) image.Image {
+// frameAt seeks with the page's player and returns the picture at this time, in seconds. The time should be in
+// the middle of a frame.
+func (b *tab) frameAt(to float64) image.Image {
 	b.t.Helper()
-	encoded := ask[string](b, fmt.Sprintf(`(async (to) => {
+	encoded := evaluate[string](b, fmt.Sprintf(`(async (to) => {
 		const player = document.querySelector("video");
 		player.pause();
 		const failed = new Promise((_, fail) => {
@@ -191,10 +192,10 @@ func (b *tab) seekAndLook(to float64) image.Image {
 	return picture
 }
 
-// framesPerSecond is the sample's.
+// framesPerSecond is the frame rate of the sample.
 const framesPerSecond = 12
 
-// original opens a page that plays the sample as it is, from a plain file server.
+// original opens a page that plays the unencrypted sample from a file server.
 func (b *tab) original() *tab {
 	b.t.Helper()
 	dir := b.t.TempDir()
@@ -202,13 +203,13 @@ func (b *tab) original() *tab {
 	require.NoError(b.t, os.WriteFile(filepath.Join(dir, "index.html"), []byte(`<!DOCTYPE html><video src="original.webm"></video>`), 0o644))
 	server := httptest.NewServer(http.FileServer(http.Dir(dir)))
 	b.t.Cleanup(server.Close)
-	opened := b.another()
+	opened := b.sameUser()
 	opened.visit(server.URL)
 	opened.wait(`document.querySelector("video").readyState >= HTMLMediaElement.HAVE_METADATA`)
 	return opened
 }
 
-// difference returns the mean difference of two pictures in a part of them, from 0 (the same) to 255.
+// difference returns the mean difference of two pictures in a part of them, from 0 (equal) to 255.
 func difference(a, b image.Image, part image.Rectangle) float64 {
 	var sum float64
 	for y := part.Min.Y; y < part.Max.Y; y++ {
@@ -223,62 +224,62 @@ func difference(a, b image.Image, part image.Rectangle) float64 {
 	return sum / 257 / 3 / float64(part.Dx()*part.Dy())
 }
 
-// line is a bad connection to a portal: a recording comes to a stop after a while, until the line is
-// mended, which cuts what has stopped. The sample would fit a browser's buffer many times over, and a
-// player that holds all of it asks for nothing more.
-type line struct {
-	url    string
-	mended chan struct{}
+// stallingProxy is a proxy of a portal that stalls each recording after stallsAfter bytes, until repair is
+// called. Then the stalled responses break off, and later ones are complete. Without it, the browser would
+// buffer the whole sample, and its player would send no more requests.
+type stallingProxy struct {
+	url      string
+	repaired chan struct{}
 }
 
-func badLine(t *testing.T, portal string) *line {
+func startStallingProxy(t *testing.T, portal string) *stallingProxy {
 	t.Helper()
 	target, err := url.Parse(portal)
 	require.NoError(t, err)
-	l := &line{mended: make(chan struct{})}
+	p := &stallingProxy{repaired: make(chan struct{})}
 	proxy := httptest.NewServer(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			r.Out.Host = r.In.Host // which the portal compares with the request's origin
+			r.Out.Host = r.In.Host // the portal compares it with the request's origin
 		},
 		FlushInterval: -1,
 		ModifyResponse: func(response *http.Response) error {
 			if strings.HasPrefix(response.Request.URL.Path, "/recordings/") {
-				response.Body = &stoppingBody{response.Body, l, response.Request.Context(), stopsAfter}
+				response.Body = &stallingBody{response.Body, p, response.Request.Context(), stallsAfter}
 			}
 			return nil
 		},
-		ErrorLog: log.New(io.Discard, "", 0), // of players that have gone away
+		ErrorLog: log.New(io.Discard, "", 0), // no errors of closed players
 	})
 	t.Cleanup(proxy.Close)
-	l.url = proxy.URL
-	return l
+	p.url = proxy.URL
+	return p
 }
 
-func (l *line) mend() { close(l.mended) }
+func (p *stallingProxy) repair() { close(p.repaired) }
 
-// stopsAfter is enough to start with, a quarter of the sample.
-const stopsAfter = 192 << 10
+// stallsAfter is a quarter of the sample, enough for playback to start.
+const stallsAfter = 192 << 10
 
-// stoppingBody gives what is left, and then waits.
-type stoppingBody struct {
+// stallingBody is a body that stalls when left bytes have been read.
+type stallingBody struct {
 	io.ReadCloser
-	line *line
-	ctx  context.Context
-	left int
+	proxy *stallingProxy
+	ctx   context.Context
+	left  int
 }
 
-func (b *stoppingBody) Read(p []byte) (int, error) {
+func (b *stallingBody) Read(p []byte) (int, error) {
 	if b.left == 0 {
 		select {
-		case <-b.line.mended:
+		case <-b.proxy.repaired:
 			return 0, io.ErrUnexpectedEOF
 		case <-b.ctx.Done():
 			return 0, b.ctx.Err()
 		}
 	}
 	select {
-	case <-b.line.mended:
+	case <-b.proxy.repaired:
 		return b.ReadCloser.Read(p)
 	default:
 	}

@@ -1,8 +1,8 @@
-// Package browser_test drives Debian's Chromium through examples/portal: recordings are played and sought
-// as a person does it, and the bug of 2020 is re-enacted. What the browser showed is kept in screenshots/.
+// Package browser_test drives Debian's Chromium through examples/portal. It plays recordings and seeks in them
+// as a person does, and re-enacts the bug of 2020. The screenshots are kept in screenshots/.
 //
 //	make browser
-//	go test . -run Leaked -update    # writes examples/portal/screenshot.png anew
+//	go test . -run Leaked -update    # replaces examples/portal/screenshot.png
 package browser_test
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/recvault/recvault/internal/testserver"
 )
 
-// update has the README's screenshot written.
+// update makes the tests write the README's screenshot.
 var update = flag.Bool("update", false, "write examples/portal/screenshot.png")
 
 // binary is the portal's program, built once for all tests.
@@ -76,14 +76,14 @@ func onEachDeployment(t *testing.T, test func(t *testing.T, environment []string
 	})
 }
 
-// startPortal runs the real program and returns its address. At the end it is interrupted, and must have
-// cleaned up.
+// startPortal runs the real program and returns its address. When the test ends, it sends SIGINT to the program
+// and requires that the program removes its files.
 func startPortal(t *testing.T, environment []string, arguments ...string) string {
 	t.Helper()
 	var log lockedBuffer
 	command := exec.Command(binary, append([]string{"-addr", "127.0.0.1:0"}, arguments...)...)
 	temporary := t.TempDir()
-	// Of the test's own environment it gets nothing that names a server.
+	// The portal gets no other environment variable, as one may name a server.
 	command.Env = append([]string{"TMPDIR=" + temporary, "HOME=" + temporary}, environment...)
 	command.Stderr = &log
 	out, err := command.StdoutPipe()
@@ -110,7 +110,7 @@ func startPortal(t *testing.T, environment []string, arguments ...string) string
 	return ""
 }
 
-// lockedBuffer is written by the portal's process and read by the test.
+// lockedBuffer is a buffer that the portal's process writes while the test reads it.
 type lockedBuffer struct {
 	mu     sync.Mutex
 	buffer bytes.Buffer

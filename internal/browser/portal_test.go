@@ -25,41 +25,41 @@ const (
 	ready = `document.querySelector("video")?.readyState >= HTMLMediaElement.HAVE_METADATA`
 )
 
-// timeCode is where the sample's pictures show the time.
+// timeCode is the part of the sample's pictures that shows the time.
 var timeCode = image.Rect(20, 20, 300, 46)
 
-func TestARecordingPlaysAndSeeksLikeTheOriginal(t *testing.T) {
+func TestRecordingPlaysAndSeeksLikeOriginal(t *testing.T) {
 	onEachDeployment(t, func(t *testing.T, environment []string) {
 		portal := startPortal(t, environment)
 		b := chromium(t)
 		b.visit(portal)
-		b.shot(t.Name() + "-1-sign-in")
+		b.screenshot(t.Name() + "-1-sign-in")
 		b.follow(amina, "/consultations")
 		assert.Contains(t, b.text("main"), "Asthma review")
 		assert.Contains(t, b.text("main"), "Inhaler technique")
-		assert.NotContains(t, b.text("main"), "knee surgery", "is another patient's")
-		b.shot(t.Name() + "-2-consultations")
+		assert.NotContains(t, b.text("main"), "knee surgery", "the recording of another patient")
+		b.screenshot(t.Name() + "-2-consultations")
 
 		b.click(`.recordings a`)
 		b.wait(ready)
-		assert.InDelta(t, sample.Duration.Seconds(), ask[float64](b, `player.duration`), 0.1)
-		b.click("#player") // as a person starts it
+		assert.InDelta(t, sample.Duration.Seconds(), evaluate[float64](b, `player.duration`), 0.1)
+		b.click("#player") // starts the player
 		b.wait(`!player.paused && player.currentTime > 1`)
-		b.shot(t.Name() + "-3-playing")
+		b.screenshot(t.Name() + "-3-playing")
 
 		original := b.original()
 		half := 0.5 / framesPerSecond
 		shown := map[float64]image.Image{}
 		for _, second := range []float64{20, 38.5, 5} { // the middle, near the end, and back
 			at := second + half
-			shown[second] = b.seekAndLook(at)
-			want := original.seekAndLook(at)
+			shown[second] = b.frameAt(at)
+			want := original.frameAt(at)
 			assert.Equal(t, want.Bounds(), shown[second].Bounds())
 			assert.Zero(t, difference(want, shown[second], timeCode), "the time code at %v s", second)
 			assert.Zero(t, difference(want, shown[second], want.Bounds()), "the picture at %v s", second)
-			b.shot(fmt.Sprintf("%s-4-at-%vs", t.Name(), second))
+			b.screenshot(fmt.Sprintf("%s-4-at-%vs", t.Name(), second))
 		}
-		assert.Greater(t, difference(shown[20], shown[38.5], timeCode), 5.0, "time codes can be told apart")
+		assert.Greater(t, difference(shown[20], shown[38.5], timeCode), 5.0, "different time codes must differ visibly")
 		assert.Greater(t, difference(shown[20], shown[5], timeCode), 5.0)
 		b.click("#player")
 		b.wait(`!player.paused && player.currentTime > 6`)
@@ -68,11 +68,11 @@ func TestARecordingPlaysAndSeeksLikeTheOriginal(t *testing.T) {
 	})
 }
 
-func TestALeakedRecordingDoesNotPlayAndTheSecurityDeskIsTold(t *testing.T) {
+func TestLeakedRecordingFailsAndAlertsDesk(t *testing.T) {
 	onEachDeployment(t, func(t *testing.T, environment []string) {
 		portal := startPortal(t, environment)
 		b := chromium(t)
-		desk := b.stranger()
+		desk := b.otherUser()
 		desk.visit(portal)
 		desk.follow(security, "/security")
 		assert.Contains(t, desk.text("#events"), "Nothing to report")
@@ -81,69 +81,70 @@ func TestALeakedRecordingDoesNotPlayAndTheSecurityDeskIsTold(t *testing.T) {
 		b.follow(amina, "/consultations")
 		b.click("#bug")
 		b.wait(`document.querySelector("#leak") && document.readyState === "complete"`)
-		assert.Contains(t, b.text("main"), "Asthma review", "their own are still there")
-		assert.Equal(t, 7, ask[int](b, `document.querySelectorAll(".sealed").length`), "the others are the other patients'")
+		assert.Contains(t, b.text("main"), "Asthma review", "the patient's own recordings are still listed")
+		assert.Equal(t, 7, evaluate[int](b, `document.querySelectorAll(".sealed").length`), "the others belong to other patients")
 		assert.Contains(t, b.text("#leak"), "7 of these are not yours")
 		assert.NotContains(t, b.text("main"), "knee surgery", "titles are sealed")
-		// The listing itself asked for what is not this patient's.
+		// The listing itself requested recordings of other patients.
 		desk.wait(`document.querySelectorAll("#events .alert").length === 7`)
-		b.shot(t.Name() + "-1-listing")
+		b.screenshot(t.Name() + "-1-listing")
 
 		const leaked = `document.querySelector(".sealed").dataset.recording`
-		id := ask[string](b, leaked)
+		id := evaluate[string](b, leaked)
 		alert := fmt.Sprintf(`document.querySelector('#events .alert[data-recording=%q]')`, id)
 		before := attempts(desk, alert)
-		// The desk's page notes when it is told of the next attempt. The attempt's own time is the vault's.
-		require.Equal(t, "watching", ask[string](desk, fmt.Sprintf(`(() => {
+		// The desk's page measures the delay until it shows the next attempt, from the attempt's time in the vault.
+		require.Equal(t, "watching", evaluate[string](desk, fmt.Sprintf(`(() => {
 			const watched = new MutationObserver(() => {
 				const alert = %s;
-				if (window.told || !(Number(alert?.querySelector(".attempts").textContent) > %d)) return;
-				window.told = Date.now() - Date.parse(alert.querySelector("time").dateTime);
+				if (window.delay || !(Number(alert?.querySelector(".attempts").textContent) > %d)) return;
+				window.delay = Date.now() - Date.parse(alert.querySelector("time").dateTime);
 			});
 			watched.observe(document.getElementById("events"), {childList: true});
 			return "watching";
 		})()`, alert, before)))
 		b.follow(`.sealed a`, "/consultations/"+id)
 		b.wait(`player.error`)
-		assert.Equal(t, "4", ask[string](b, `String(player.error.code)`), "MEDIA_ERR_SRC_NOT_SUPPORTED")
-		assert.Equal(t, 0, ask[int](b, `player.getVideoPlaybackQuality().totalVideoFrames`))
-		assert.Equal(t, 0, ask[int](b, `player.buffered.length`))
-		assert.Equal(t, "true", ask[string](b, `player.play().then(() => "false", () => "true")`), "it cannot be made to play")
+		assert.Equal(t, "4", evaluate[string](b, `String(player.error.code)`), "MEDIA_ERR_SRC_NOT_SUPPORTED")
+		assert.Equal(t, 0, evaluate[int](b, `player.getVideoPlaybackQuality().totalVideoFrames`))
+		assert.Equal(t, 0, evaluate[int](b, `player.buffered.length`))
+		assert.Equal(t, "true", evaluate[string](b, `player.play().then(() => "false", () => "true")`), "play() must fail")
 		assert.Contains(t, b.text("#outcome"), "The key was refused, not the URL")
 		assert.Contains(t, b.text("#outcome"), "Nothing was decrypted")
 
-		desk.wait(`window.told !== undefined`)
-		// The vault tells at once of what is new, and within a second of what it has just told of. The rest is the browser's.
-		told := ask[float64](desk, `window.told`)
-		t.Logf("from the attempt to the screen of the security desk: %v ms", told)
-		assert.Less(t, told, 1500.0)
+		desk.wait(`window.delay !== undefined`)
+		// The vault reports a new event at once, and a repeated one within a second. The browser adds the rest.
+		delay := evaluate[float64](desk, `window.delay`)
+		t.Logf("from the attempt to the screen of the security desk: %v ms", delay)
+		assert.Less(t, delay, 1500.0)
 		b.wait(fmt.Sprintf(`Number(%s?.querySelector(".attempts").textContent) > %d`, alert, before))
 		line := b.text(fmt.Sprintf(`#events .alert[data-recording=%q]`, id))
 		assert.Contains(t, line, "another patient's recording")
 		assert.Contains(t, line, "P-1042")
-		assert.Contains(t, line, ask[string](b, `document.querySelector("#outcome dd code").textContent`), "whose grant it was")
+		assert.Contains(t, line, evaluate[string](b, `document.querySelector("#outcome dd code").textContent`), "the account of the grant")
 		b.do(chromedp.EmulateViewport(1280, 1120))
-		picture := b.shot(t.Name() + "-2-refused")
-		desk.shot(t.Name() + "-3-security-desk")
+		picture := b.screenshot(t.Name() + "-2-refused")
+		desk.screenshot(t.Name() + "-3-security-desk")
 		if *update {
 			require.NoError(t, os.WriteFile(filepath.Join("..", "..", "examples", "portal", "screenshot.png"), picture, 0o644))
 		}
 
 		b.click("#bug")
 		b.wait(`location.pathname === "/consultations" && document.readyState === "complete" && !document.querySelector(".sealed")`)
-		assert.Equal(t, 3, ask[int](b, `document.querySelectorAll(".recordings li").length`), "mended")
+		assert.Equal(t, 3, evaluate[int](b, `document.querySelectorAll(".recordings li").length`), "with the bug fixed, only the patient's own")
 	})
 }
 
+// attempts returns the number of attempts that an alert shows.
 func attempts(b *tab, alert string) int {
 	b.t.Helper()
-	n, err := strconv.Atoi(ask[string](b, alert+`.querySelector(".attempts").textContent`))
+	n, err := strconv.Atoi(evaluate[string](b, alert+`.querySelector(".attempts").textContent`))
 	require.NoError(b.t, err)
 	return n
 }
 
-// askForAmina has a clinician ask for access to a patient in their care, and start a recording.
-func askForAmina(b *tab, portal string) {
+// requestAmina signs in as a clinician and requests access to Amina, a patient in the clinician's care.
+func requestAmina(b *tab, portal string) {
 	b.t.Helper()
 	b.visit(portal)
 	b.follow(drNovak, "/patients")
@@ -152,76 +153,76 @@ func askForAmina(b *tab, portal string) {
 	assert.Contains(b.t, b.text("h1"), "Amina Rahman")
 }
 
-func TestAnAccessThatWasGivenUpStopsTheNextSeek(t *testing.T) {
+func TestEndedAccessStopsNextSeek(t *testing.T) {
 	const there = 36 + 0.5/framesPerSecond
-	// play starts a recording and returns when it plays, and the browser does not hold all of it.
-	play := func(t *testing.T, line *line) *tab {
+	// play starts a recording and returns while it plays, before the browser has buffered the whole of it.
+	play := func(t *testing.T, proxy *stallingProxy) *tab {
 		b := chromium(t)
-		askForAmina(b, line.url)
+		requestAmina(b, proxy.url)
 		b.click(`.recordings a`)
 		b.wait(ready)
 		b.click("#player")
 		b.wait(`!player.paused && player.currentTime > 0.5`)
-		require.False(t, ask[bool](b, fmt.Sprintf(`Array.from({length: player.buffered.length}, (_, i) => i)
-			.some((i) => player.buffered.start(i) <= %[1]v && %[1]v <= player.buffered.end(i))`, there)), "it must be left to ask for")
+		require.False(t, evaluate[bool](b, fmt.Sprintf(`Array.from({length: player.buffered.length}, (_, i) => i)
+			.some((i) => player.buffered.start(i) <= %[1]v && %[1]v <= player.buffered.end(i))`, there)), "the target of the seek must not be buffered")
 		return b
 	}
 	onEachDeployment(t, func(t *testing.T, environment []string) {
 		portal := startPortal(t, environment)
 
-		// As a control: with the access as it is, the same seek succeeds.
-		line := badLine(t, portal)
-		b := play(t, line)
-		line.mend()
-		b.seekAndLook(there)
+		// The control: with the access still valid, the same seek succeeds.
+		proxy := startStallingProxy(t, portal)
+		b := play(t, proxy)
+		proxy.repair()
+		b.frameAt(there)
 		b.follow(`form[action="/access/end"] button`, "/patients")
 
-		line = badLine(t, portal)
-		b = play(t, line)
-		b.shot(t.Name() + "-1-playing")
-		other := b.another()
-		other.visit(line.url + "/patients")
+		proxy = startStallingProxy(t, portal)
+		b = play(t, proxy)
+		b.screenshot(t.Name() + "-1-playing")
+		other := b.sameUser()
+		other.visit(proxy.url + "/patients")
 		other.follow(`form[action="/access/end"] button`, "/patients")
-		// A key that was unwrapped before is kept for two seconds.
+		// The vault caches an unwrapped key for two seconds.
 		other.wait(fmt.Sprintf(`fetch(%q, {headers: {Range: "bytes=0-0"}}).then((answer) => answer.status === 403)`,
-			ask[string](b, `player.src`)))
-		ask[bool](b, fmt.Sprintf(`(player.currentTime = %v, true)`, there))
-		line.mend()
+			evaluate[string](b, `player.src`)))
+		evaluate[bool](b, fmt.Sprintf(`(player.currentTime = %v, true)`, there))
+		proxy.repair()
 		b.wait(`player.error`)
 		b.wait(`document.querySelector("#outcome h2")?.textContent === "Your access has ended"`)
 		b.wait(`document.querySelector('#events .alert[data-kind="grant-refused"]')`)
-		b.shot(t.Name() + "-2-refused")
+		b.screenshot(t.Name() + "-2-refused")
 	})
 }
 
-func TestAnAccessThatHasExpiredIsSeenToEnd(t *testing.T) {
+func TestExpiredAccessEndsVisibly(t *testing.T) {
 	onEachDeployment(t, func(t *testing.T, environment []string) {
 		portal := startPortal(t, environment, "-access", "8s")
 		b := chromium(t)
-		askForAmina(b, portal)
+		requestAmina(b, portal)
 		b.click(`.recordings a`)
 		b.wait(ready)
 		assert.Regexp(t, `^0:0[1-8]$`, b.text(".left"))
 		b.click("#player")
 		b.wait(`player.currentTime > 0.5`)
-		b.shot(t.Name() + "-1-running-down")
+		b.screenshot(t.Name() + "-1-running-down")
 		b.wait(`!document.getElementById("over").hidden`)
-		assert.False(t, ask[bool](b, `document.querySelector(".access").checkVisibility()`), "nothing is left to end")
-		assert.Equal(t, "false", ask[string](b, `String(player.hasAttribute("src"))`), "the player is closed")
-		b.shot(t.Name() + "-2-over")
+		assert.False(t, evaluate[bool](b, `document.querySelector(".access").checkVisibility()`), "an expired access cannot be ended")
+		assert.Equal(t, "false", evaluate[string](b, `String(player.hasAttribute("src"))`), "the player is closed")
+		b.screenshot(t.Name() + "-2-over")
 
-		// The page ended by its own clock, and a key may be kept a moment longer. What counts is the vault.
+		// The page ends the access by its own clock. The vault may cache a key a moment longer, and then refuses.
 		b.wait(`fetch(location.href).then((answer) => answer.status === 403)`)
 		b.click("#over a")
 		b.wait(`document.querySelector("#outcome h2")?.textContent === "Your access has ended"`)
 		b.wait(`player.error`)
-		assert.Equal(t, 0, ask[int](b, `player.buffered.length`))
+		assert.Equal(t, 0, evaluate[int](b, `player.buffered.length`))
 		b.wait(`document.querySelector('#events .alert[data-kind="grant-refused"]')`)
-		b.shot(t.Name() + "-3-refused")
+		b.screenshot(t.Name() + "-3-refused")
 	})
 }
 
-func TestAClinicianOutsideTheCareBreaksTheGlassWithAReason(t *testing.T) {
+func TestClinicianBreaksGlassWithReason(t *testing.T) {
 	portal := startPortal(t, nil)
 	b := chromium(t)
 	b.visit(portal)
@@ -231,22 +232,22 @@ func TestAClinicianOutsideTheCareBreaksTheGlassWithAReason(t *testing.T) {
 	b.wait(`document.querySelector("#problem")?.textContent.includes("not in your care")`)
 	b.click(`input[value="BTG"]`)
 	b.do(chromedp.SendKeys(chromedp.CSS("#reason"), "Found unconscious, brought in by ambulance"))
-	b.shot(t.Name() + "-1-form")
+	b.screenshot(t.Name() + "-1-form")
 	b.follow(`form[action="/access"] button`, "/consultations")
 	assert.Contains(t, b.text("main"), "Counselling session 5")
 	assert.Contains(t, b.text(".access"), "BTG")
-	b.shot(t.Name() + "-2-consultations")
+	b.screenshot(t.Name() + "-2-consultations")
 
-	desk := b.stranger()
+	desk := b.otherUser()
 	desk.visit(portal)
 	desk.follow(security, "/security")
 	assert.Contains(t, desk.text("table"), "Found unconscious")
 	assert.Contains(t, desk.text("table"), "dr-novak")
-	desk.shot(t.Name() + "-3-register")
+	desk.screenshot(t.Name() + "-3-register")
 }
 
-// Everything can be reached and used with the keys alone.
-func TestThePortalWorksWithTheKeyboard(t *testing.T) {
+// Every control can be reached and used with the keyboard alone.
+func TestPortalWorksWithKeyboard(t *testing.T) {
 	portal := startPortal(t, nil)
 	b := chromium(t)
 	b.visit(portal)
@@ -254,10 +255,10 @@ func TestThePortalWorksWithTheKeyboard(t *testing.T) {
 	b.do(chromedp.KeyEvent(kb.Enter))
 	b.arrive("/consultations")
 	b.do(chromedp.KeyEvent(kb.Tab))
-	assert.Equal(t, "#main", ask[string](b, `document.activeElement.getAttribute("href")`), "the first leads to the content")
+	assert.Equal(t, "#main", evaluate[string](b, `document.activeElement.getAttribute("href")`), "the first link leads to the content")
 	b.tabTo(`.recordings a`)
-	assert.NotEqual(t, "none", ask[string](b, `getComputedStyle(document.activeElement).outlineStyle`), "the focus is seen")
-	b.shot(t.Name() + "-1-focus")
+	assert.NotEqual(t, "none", evaluate[string](b, `getComputedStyle(document.activeElement).outlineStyle`), "the focus is visible")
+	b.screenshot(t.Name() + "-1-focus")
 	b.do(chromedp.KeyEvent(kb.Enter))
 	b.wait(ready)
 	b.tabTo(`#player`)
@@ -268,20 +269,21 @@ func TestThePortalWorksWithTheKeyboard(t *testing.T) {
 	b.wait(`document.querySelector("#leak")`)
 }
 
-// tabTo presses the tab key until something has the focus.
+// tabTo presses the tab key until an element has the focus, at most 100 times.
 func (b *tab) tabTo(selector string) {
 	b.t.Helper()
 	for range 100 {
 		b.do(chromedp.KeyEvent(kb.Tab))
-		if ask[bool](b, fmt.Sprintf(`document.activeElement.matches(%q)`, selector)) {
+		if evaluate[bool](b, fmt.Sprintf(`document.activeElement.matches(%q)`, selector)) {
 			return
 		}
 	}
 	require.FailNow(b.t, "cannot be reached with the tab key", selector)
 }
 
-// poorContrast are the texts of a page whose contrast is below 4.5 to 1, or 3 to 1 if they are large (WCAG
-// 2.2, 1.4.3), and form fields without a label.
+// poorContrast is a JavaScript expression that lists a page's accessibility faults: texts with a contrast below
+// 4.5 to 1, or below 3 to 1 if they are large (WCAG 2.2, 1.4.3), form fields without a label, and a number of h1
+// elements other than one.
 const poorContrast = `(() => {
 	const luminance = ([r, g, b]) => [r, g, b].map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
 		.reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
@@ -312,7 +314,7 @@ const poorContrast = `(() => {
 	return poor;
 })()`
 
-func TestPagesCanBeReadByLightAndDarkAndOnAPhone(t *testing.T) {
+func TestPagesAreReadableInEachSchemeAndWidth(t *testing.T) {
 	for _, scheme := range []string{"light", "dark"} {
 		t.Run(scheme, func(t *testing.T) {
 			portal := startPortal(t, nil)
@@ -321,9 +323,9 @@ func TestPagesCanBeReadByLightAndDarkAndOnAPhone(t *testing.T) {
 				t.Helper()
 				for _, width := range []int64{360, 1280} {
 					b.do(chromedp.EmulateViewport(width, 900))
-					assert.Empty(t, ask[[]string](b, poorContrast), name)
-					assert.LessOrEqual(t, ask[int64](b, `document.documentElement.scrollWidth`), width, "%s scrolls sideways", name)
-					b.shot(fmt.Sprintf("%s-%s-%d", t.Name(), name, width))
+					assert.Empty(t, evaluate[[]string](b, poorContrast), name)
+					assert.LessOrEqual(t, evaluate[int64](b, `document.documentElement.scrollWidth`), width, "%s scrolls sideways", name)
+					b.screenshot(fmt.Sprintf("%s-%s-%d", t.Name(), name, width))
 				}
 			}
 			_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
@@ -341,7 +343,7 @@ func TestPagesCanBeReadByLightAndDarkAndOnAPhone(t *testing.T) {
 			b.wait(`document.querySelector("#outcome h2") && player.error`)
 			look("refused")
 			b.follow(`form[action="/logout"] button`, "/")
-			askForAmina(b, portal)
+			requestAmina(b, portal)
 			look("clinician")
 			b.visit(portal + "/patients")
 			look("asking")
