@@ -1,4 +1,4 @@
-# One target for each thing that people do here. `make help` lists them.
+# One target for each task. `make help` lists them.
 
 GO ?= go
 GOFUMPT = $(GO) run mvdan.cc/gofumpt@v0.12.0
@@ -7,15 +7,22 @@ STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Every module of the repository, the library's own first.
 MODULES = $(sort $(dir $(shell find . -name go.mod)))
 
-# What `go list` prints for packages that have tests.
+# Makes `go list` print only the packages that have tests.
 TESTED = -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}'
+
+# What the tests need besides Go: for each purpose, the commands and the Debian packages that contain them.
+RACE = "the race detector" gcc=gcc,libc6-dev
+BROWSER = "the browser tests" chromium=chromium,fonts-liberation
+PLAYERS = "the player tests" curl=curl wget=wget ffmpeg=ffmpeg
+MODEL = "the model checker" spin=spin gcc=gcc,libc6-dev
 
 .DEFAULT_GOAL := help
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: servers race-tools browser-tools client-tools model ## Run every test of every module on real servers, with the race detector
+test: test-tools servers ## Run every test of every module on real servers, with the race detector
+	docs/model/run
 	@set -e; for module in $(MODULES); do \
 		tested=$$(cd $$module && $(GO) list $(TESTED) ./...); \
 		if [ -n "$$tested" ]; then \
@@ -23,25 +30,25 @@ test: servers race-tools browser-tools client-tools model ## Run every test of e
 			(cd $$module && RECVAULT_SERVERS=require CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...); \
 		fi; \
 	done
-	@echo "== test ./, what the race detector would distort"
+	@echo "== test ./, memory, without the race detector"
 	RECVAULT_SERVERS=require $(GO) test -run Memory ./storage/...
 
 test-core: ## Run the tests that need nothing but Go
 	$(GO) test ./...
 
-browser: servers browser-tools ## Play recordings in a real browser, and re-enact the bug of 2020 there
+browser: browser-tools servers ## Play recordings in a real browser, and re-enact the bug of 2020 there
 	cd internal/browser && RECVAULT_SERVERS=require $(GO) test -count=1 ./...
 
-clients: client-tools ## Play recordings with curl and ffmpeg
+clients: client-tools ## Play recordings with curl, wget and FFmpeg
 	RECVAULT_SERVERS=require $(GO) test -count=1 ./internal/clients
 
 model: model-tools ## Check the model of rotation, and that the check can fail
 	docs/model/run
 
-shards: servers ## Rotate with four processes at once, two of which are killed
+shards: servers ## Rotate with four processes at the same time, and kill two of them
 	RECVAULT_SERVERS=require $(GO) test -count=1 -v -run Shards ./examples/rotation
 
-property: servers ## Interleave puts, rotations and deletions at random, with workers killed, for a minute
+property: servers ## Run puts, rotations and deletions in random order for a minute, and kill workers
 	RECVAULT_SERVERS=require RECVAULT_PROPERTY=1m $(GO) test -count=1 -v -run Property ./vault/rotation
 
 lint: ## Check formatting, vet, staticcheck and go.mod in every module
@@ -56,30 +63,27 @@ lint: ## Check formatting, vet, staticcheck and go.mod in every module
 		fi; \
 	done
 
-bench: servers ## Measure recvault against minio-go, tink-go and the standard library, side by side
+bench: servers ## Compare the speed of recvault, minio-go, tink-go and the standard library
 	RECVAULT_SERVERS=require $(GO) test ./internal/bench -run '^$$' -bench . -benchtime 1x -timeout 60m
 
-servers: ## Build the real Vault and MinIO for the tests, once, into the user's cache
+servers: ## Build the real Vault and MinIO for the tests into the user's cache, if they are missing
 	@$(GO) run ./internal/testserver/build
 
 clean: ## Remove the built servers and cached test results
 	@$(GO) run ./internal/testserver/build -clean
 	$(GO) clean -testcache
 
-race-tools:
-	@.ci/need gcc gcc libc6-dev
+test-tools:
+	@.ci/need $(RACE) $(BROWSER) $(PLAYERS) $(MODEL)
 
 browser-tools:
-	@.ci/need chromium chromium fonts-liberation
-
-model-tools:
-	@.ci/need spin spin
-	@.ci/need gcc gcc libc6-dev
+	@.ci/need $(BROWSER)
 
 client-tools:
-	@.ci/need curl curl
-	@.ci/need wget wget
-	@.ci/need ffmpeg ffmpeg
+	@.ci/need $(PLAYERS)
+
+model-tools:
+	@.ci/need $(MODEL)
 
 .PHONY: help test test-core browser clients model shards property lint bench servers clean \
-	race-tools browser-tools client-tools model-tools
+	test-tools browser-tools client-tools model-tools
