@@ -205,7 +205,10 @@ func (v *Vault) mediaError(ctx context.Context, id ID, err error) error {
 	if !errors.Is(err, storage.ErrNotFound) {
 		return err
 	}
-	if found, err := v.objects.FindEnvelope(ctx, id); err == nil && found == nil {
+	switch found, err := v.objects.FindEnvelope(ctx, id); {
+	case err != nil:
+		return err
+	case found == nil:
 		return ErrNotFound
 	}
 	return fmt.Errorf("%w: its media is missing", ErrDamaged)
