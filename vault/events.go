@@ -10,40 +10,41 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// EventKind says what happened.
+// EventKind is the kind of a security event.
 type EventKind string
 
 // The kinds of security events.
 const (
-	// WrongPatient: a grant for one patient was used on a recording of another, and refused. It is the
-	// mark of an application that mixes patients up, and worth waking somebody.
+	// WrongPatient: a grant for one patient was used on a recording of another patient, and was refused. It
+	// is the mark of an application that mixes patients up, and worth an alarm at night.
 	WrongPatient EventKind = "wrong-patient"
-	// GrantRefused: a grant was refused for another reason. It is malformed, expired, revoked or used
-	// up.
+	// GrantRefused: a grant was refused for another reason: it is malformed, expired, revoked or used up.
 	GrantRefused EventKind = "grant-refused"
 	// Damaged: a recording failed authentication, or part of it is missing.
 	Damaged EventKind = "damaged"
-	// Overflow: so much of one kind happened at once that these attempts were only counted.
+	// Overflow: too many different events of one kind happened within a second, so the attempts beyond
+	// 1,000 different ones were only counted.
 	Overflow EventKind = "overflow"
 )
 
-// Event is something that a security team should know of. It holds no patient identifier, no token
+// Event is a security event: a refused grant or a damaged recording. It contains no patient identifier, no token
 // and no key.
 type Event struct {
 	Kind       EventKind
-	Of         EventKind // of an Overflow: the kind of what was counted
-	Time       time.Time
-	Recording  ID           // what was asked for; its KeyID is the patient's pseudonym
-	GrantKeyID keys.KeyID   // whose recordings the grant is for, as it says itself
-	Subject    string       // who used the grant, as it says itself
-	Purpose    keys.Purpose // why
-	RequestID  string       // the application's own reference
+	Of         EventKind    // of an Overflow: the kind of the events that were counted
+	Time       time.Time    // of the last attempt
+	Recording  ID           // the recording that was asked for; its KeyID is the patient's pseudonym
+	GrantKeyID keys.KeyID   // the pseudonym of the patient that the grant names
+	Subject    string       // who used the grant, as the grant states
+	Purpose    keys.Purpose // why, as the grant states
+	RequestID  string       // the application's own reference, as the grant states
 	Count      int          // how many attempts this event stands for
 }
 
-// WithEventHook has a function called with each security event, at once. It is called on a goroutine of
-// its own, with one event at a time, so a slow one delays later events, and Close, and nothing else. The same
-// event again, within a second, is counted, and told once more with its count when the second is over.
+// WithEventHook sets a function that is called with each security event as soon as it happens. If the same event
+// happens again within a second, it is counted, and the hook is called once more at the end of the second, with
+// the count. The hook runs on its own goroutine and gets one event at a time: a slow hook delays later events and
+// Close, and nothing else.
 func WithEventHook(hook func(Event)) Option {
 	return func(v *Vault) error {
 		v.events.hook = hook
@@ -55,88 +56,118 @@ func WithEventHook(hook func(Event)) Option {
 func WithLogger(logger *slog.Logger) Option {
 	return func(v *Vault) error {
 		if logger == nil {
-			return errors.New("no logger")
+			return errors.New("the logger is nil")
 		}
 		v.events.logger = logger
 		return nil
 	}
 }
 
+// report records a security event if err is a refused grant or damage. It returns err.
+func (v *Vault) report(grant keys.Grant, id ID, err error) error {
+	details := grant.Details()
+	event := Event{
+		Time: v.now(), Recording: id, GrantKeyID: details.KeyID,
+		Subject: details.Subject, Purpose: details.Purpose, RequestID: details.RequestID,
+	}
+	switch {
+	case errors.Is(err, ErrDamaged):
+		event.Kind = Damaged
+	case errors.Is(err, keys.ErrDenied) && details.KeyID != id.KeyID():
+		event.Kind = WrongPatient
+	case errors.Is(err, keys.ErrDenied) || errors.Is(err, keys.ErrInvalidGrant):
+		event.Kind = GrantRefused
+	default:
+		return err
+	}
+	v.events.record(event)
+	return err
+}
+
 const (
-	// eventWindow is how long the same event is only counted.
+	// eventWindow is how long repetitions of an event are counted before their sum is delivered.
 	eventWindow = time.Second
-	// maxEvents is how many different events of one kind are told apart within a window, so that a flood of
-	// one kind hides none of another.
+	// maxEvents is how many different events of one kind are delivered within a window. It bounds the memory
+	// that a flood takes. Each kind has its own bound, so a flood of one kind hides no event of another.
 	maxEvents = 1000
 )
 
-// events tells of security events without making those wait who cause them.
+// events delivers security events to the log and the hook on a goroutine of its own, so that callers never wait.
+// The goroutine starts with an event, and ends after a window without one.
 type events struct {
 	hook   func(Event)
-	logger *slog.Logger // nil stands for slog.Default()
+	logger *slog.Logger  // nil stands for slog.Default()
+	wake   chan struct{} // wakes the goroutine; has room for one
 
 	mu       sync.Mutex
-	queue    []Event           // to be told now
-	repeated map[Event]*Event  // told in this window, by what they have in common, and what to tell at its end
-	told     map[EventKind]int // how many are told apart in this window
-	overflow map[EventKind]*Event
-	running  bool          // there is a goroutine that tells
-	latest   chan struct{} // closed when the last one that was started has ended
-	wake     chan struct{} // has room for one
-	closing  int           // how many wait in close
-
-	telling sync.Mutex // one event is told at a time
+	queue    []Event           // to be delivered now
+	repeats  map[Event]repeats // the events of this window, without Time and Count
+	distinct map[EventKind]int // how many different events of each kind this window has
+	running  bool              // the goroutine takes what is recorded
+	ended    chan struct{}     // closed when the goroutine that started last has delivered everything
+	closing  int               // how many calls of close are waiting
 }
 
-// report queues an event, or counts it.
-func (e *events) report(event Event) {
+// repeats counts the attempts of a window that were not delivered at once.
+type repeats struct {
+	count int
+	last  time.Time
+}
+
+func newEvents() *events {
+	e := &events{
+		wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		repeats: map[Event]repeats{}, distinct: map[EventKind]int{},
+	}
+	close(e.ended) // none has started
+	return e
+}
+
+// record queues an event, or counts it if the window has it already or has too many.
+func (e *events) record(event Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	same := event
-	same.Time = time.Time{}
-	switch again := e.repeated[same]; {
-	case again != nil:
-		again.Time = event.Time
-		again.Count++
-	case e.told[event.Kind] == maxEvents:
-		if e.overflow[event.Kind] == nil {
-			e.overflow[event.Kind] = &Event{Kind: Overflow, Of: event.Kind}
-		}
-		e.overflow[event.Kind].Time = event.Time
-		e.overflow[event.Kind].Count++
+	key := event
+	key.Time = time.Time{}
+	counted, seen := e.repeats[key]
+	switch {
+	case seen:
+		e.repeats[key] = repeats{counted.count + 1, event.Time}
+	case e.distinct[event.Kind] == maxEvents:
+		key = Event{Kind: Overflow, Of: event.Kind}
+		e.repeats[key] = repeats{e.repeats[key].count + 1, event.Time}
 	default:
-		if e.repeated == nil {
-			e.repeated, e.told, e.overflow = map[Event]*Event{}, map[EventKind]int{}, map[EventKind]*Event{}
-		}
-		e.told[event.Kind]++
-		counted := same
-		e.repeated[same] = &counted
+		e.distinct[event.Kind]++
+		e.repeats[key] = repeats{}
 		event.Count = 1
 		e.queue = append(e.queue, event)
 	}
 	if !e.running {
-		e.running, e.latest, e.wake = true, make(chan struct{}), make(chan struct{}, 1)
-		go e.run(e.latest, e.wake)
+		previous := e.ended
+		e.running, e.ended = true, make(chan struct{})
+		go e.run(previous, e.ended)
 	}
-	e.nudge()
+	e.signal()
 }
 
-func (e *events) nudge() {
+func (e *events) signal() {
 	select {
 	case e.wake <- struct{}{}:
 	default:
 	}
 }
 
-// run tells of events as they come, until a window has passed in which none did, or it is closed.
-func (e *events) run(done, wake chan struct{}) {
-	defer close(done)
+// run delivers events as they come, once the previous goroutine has delivered its own. It ends after a window
+// without an event, or when close is waiting.
+func (e *events) run(previous <-chan struct{}, ended chan<- struct{}) {
+	defer close(ended)
+	<-previous
 	window := time.NewTicker(eventWindow)
 	defer window.Stop()
-	for {
+	for last := false; !last; {
 		over := false
 		select {
-		case <-wake:
+		case <-e.wake:
 		case <-window.C:
 			over = true
 		}
@@ -144,40 +175,32 @@ func (e *events) run(done, wake chan struct{}) {
 		now := e.queue
 		e.queue = nil
 		if over || e.closing > 0 {
-			now = append(now, e.summaries()...)
+			now = append(now, e.endWindow()...)
 		}
-		last := e.closing > 0 || over && len(now) == 0
-		if last {
-			e.running = false // what comes from now on is told by another
-		}
+		last = e.closing > 0 || over && len(now) == 0
+		e.running = !last
 		e.mu.Unlock()
-		e.telling.Lock()
 		for _, event := range now {
-			e.tell(event)
-		}
-		e.telling.Unlock()
-		if last {
-			return
+			e.deliver(event)
 		}
 	}
 }
 
-// summaries returns what was counted in the window that ends, and starts another.
-func (e *events) summaries() []Event {
-	var counted []Event
-	for _, event := range e.repeated {
-		if event.Count > 0 {
-			counted = append(counted, *event)
+// endWindow returns what was counted in the window, and starts the next one.
+func (e *events) endWindow() []Event {
+	var sums []Event
+	for event, counted := range e.repeats {
+		if counted.count > 0 {
+			event.Time, event.Count = counted.last, counted.count
+			sums = append(sums, event)
 		}
 	}
-	for _, event := range e.overflow {
-		counted = append(counted, *event)
-	}
-	e.repeated, e.told, e.overflow = nil, nil, nil
-	return counted
+	e.repeats, e.distinct = map[Event]repeats{}, map[EventKind]int{}
+	return sums
 }
 
-func (e *events) tell(event Event) {
+// deliver logs an event and calls the hook with it.
+func (e *events) deliver(event Event) {
 	logger := e.logger
 	if logger == nil {
 		logger = slog.Default()
@@ -197,40 +220,15 @@ func (e *events) tell(event Event) {
 	}
 }
 
-// close waits until what is pending has been told.
+// close waits until everything that was recorded has been delivered.
 func (e *events) close() {
 	e.mu.Lock()
-	latest := e.latest
 	e.closing++
-	if e.running {
-		e.nudge()
-	}
+	ended := e.ended
+	e.signal()
 	e.mu.Unlock()
-	if latest != nil {
-		<-latest
-	}
+	<-ended
 	e.mu.Lock()
 	e.closing--
 	e.mu.Unlock()
-}
-
-// report tells of an error that a security team should know of, and passes it on.
-func (v *Vault) report(grant keys.Grant, id ID, err error) error {
-	details := grant.Details()
-	event := Event{
-		Time: v.now(), Recording: id, GrantKeyID: details.KeyID,
-		Subject: details.Subject, Purpose: details.Purpose, RequestID: details.RequestID,
-	}
-	switch {
-	case errors.Is(err, ErrDamaged):
-		event.Kind = Damaged
-	case errors.Is(err, keys.ErrDenied) && details.KeyID != id.KeyID():
-		event.Kind = WrongPatient
-	case errors.Is(err, keys.ErrDenied) || errors.Is(err, keys.ErrInvalidGrant):
-		event.Kind = GrantRefused
-	default:
-		return err
-	}
-	v.events.report(event)
-	return err
 }

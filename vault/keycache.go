@@ -13,140 +13,136 @@ import (
 )
 
 const (
-	// DefaultKeyCacheTTL is how long an unwrapped recording key is kept.
+	// DefaultKeyCacheTTL is how long an unwrapped recording key is cached by default.
 	DefaultKeyCacheTTL = time.Minute
-	// DefaultKeyCacheSize is how many of them are kept.
+	// DefaultKeyCacheSize is how many unwrapped recording keys are cached by default.
 	DefaultKeyCacheSize = 1024
 )
 
-// WithKeyCache sets how long an unwrapped recording key is kept in memory, so that a player which
-// sends many requests has it unwrapped once, and how many are kept. The time is also how long a revocation
-// may take to be honoured by Open, Stat and ServeRecording; what is open already stays open. A key is kept for the grant that unwrapped it and for no other, no longer than the
-// grant lasts, and is wiped when it goes. The defaults are [DefaultKeyCacheTTL] and
-// [DefaultKeyCacheSize]; a time of 0 keeps none.
+// WithKeyCache sets how long an unwrapped recording key is cached in memory, and how many are. With the cache, a
+// player that sends many requests costs one unwrapping. The defaults are [DefaultKeyCacheTTL] and
+// [DefaultKeyCacheSize]. A ttl of 0 disables the cache.
+//
+// A key is cached for the grant that unwrapped it and for no other, no longer than the grant lasts, and is wiped
+// when it leaves the cache. A revoked grant may open recordings for up to ttl, by Open, Stat and ServeRecording.
+// A Recording that is open stays open in any case.
 func WithKeyCache(ttl time.Duration, size int) Option {
 	return func(v *Vault) error {
 		if ttl < 0 || size <= 0 {
-			return fmt.Errorf("a key cache of %d keys for %v", size, ttl)
+			return fmt.Errorf("a key cache of %d keys for %v: the size must be positive and the time not negative", size, ttl)
 		}
 		v.keyCache = newKeyCache(ttl, size)
 		return nil
 	}
 }
 
-// keyCache keeps unwrapped recording keys, per grant and envelope, and lets callers that ask for the
-// same one at once share one unwrapping.
+// keyCache caches unwrapped recording keys by grant and envelope. Concurrent callers that need the same key share
+// one call to the keyring, which is cancelled when the last of them leaves. (singleflight cannot do that, and
+// gives every caller the same key, which none could wipe.)
 type keyCache struct {
-	ttl time.Duration
+	ttl time.Duration // 0 disables the cache
 
-	mu      sync.Mutex
-	closed  bool // keep no more
-	kept    *simplelru.LRU[keyCacheKey, *keptKey]
-	flights map[keyCacheKey]*flight
+	mu     sync.Mutex
+	closed bool // caches no more keys
+	cached *simplelru.LRU[cacheKey, *cachedKey]
+	calls  map[cacheKey]*call
 }
 
-// keyCacheKey holds no token, only what tells tokens apart. An envelope that was changed asks anew.
-type keyCacheKey struct {
+// cacheKey identifies a grant and an envelope without holding the grant's token. After a change of the envelope
+// the keyring is called again.
+type cacheKey struct {
 	grantAndWrapped [sha256.Size]byte
 	id              ID
 }
 
-type keptKey struct {
+type cachedKey struct {
 	key    *keys.RecordingKey
 	expiry *time.Timer
 }
 
-// flight is an unwrapping under way, for all who wait for it.
-type flight struct {
+// call is a call to the keyring that is under way, and the callers that wait for it.
+type call struct {
 	cancel  context.CancelFunc
+	waiters int
 	done    chan struct{} // closed when key and err are set
 	key     *keys.RecordingKey
 	err     error
-	waiters int
 }
 
 func newKeyCache(ttl time.Duration, size int) *keyCache {
-	kept, err := simplelru.NewLRU(size, func(_ keyCacheKey, k *keptKey) {
-		k.expiry.Stop()
-		k.key.Wipe()
+	cached, err := simplelru.NewLRU(size, func(_ cacheKey, c *cachedKey) {
+		c.expiry.Stop()
+		c.key.Wipe()
 	})
 	if err != nil {
-		panic("vault: internal error: " + err.Error()) // of a size that WithKeyCache refuses
+		panic("vault: internal error: " + err.Error()) // WithKeyCache checks the size
 	}
-	return &keyCache{ttl: ttl, kept: kept, flights: map[keyCacheKey]*flight{}}
+	return &keyCache{ttl: ttl, cached: cached, calls: map[cacheKey]*call{}}
 }
 
-// unwrap returns a copy of the recording key, which the caller must wipe.
+// unwrap returns the recording key of an envelope, from the cache or else from the keyring by way of unwrapKey.
+// The caller must wipe the key, which is a copy.
 func (c *keyCache) unwrap(ctx context.Context, grant keys.Grant, id ID, wrapped keys.WrappedKey,
-	unwrap func(ctx context.Context) (*keys.RecordingKey, error),
+	unwrapKey func(ctx context.Context) (*keys.RecordingKey, error),
 ) (*keys.RecordingKey, error) {
 	if c.ttl == 0 {
-		return unwrap(ctx)
+		return unwrapKey(ctx)
 	}
-	k := keyCacheKey{sha256.Sum256([]byte(grant.Token() + "\x00" + string(wrapped))), id}
+	k := cacheKey{sha256.Sum256([]byte(grant.Token() + "\x00" + string(wrapped))), id}
 	c.mu.Lock()
-	if kept, ok := c.kept.Get(k); ok {
+	if cached, ok := c.cached.Get(k); ok {
 		defer c.mu.Unlock()
-		return copyKey(kept.key), nil
+		return copyKey(cached.key), nil
 	}
-	f := c.flights[k]
-	if f == nil {
-		// It goes on as long as anybody waits, whoever came first.
-		flightCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		f = &flight{cancel: cancel, done: make(chan struct{})}
-		c.flights[k] = f
-		until := time.Now().Add(c.ttl) // from now on a revocation would be noticed
-		if expires := grant.Expires(); !expires.IsZero() && expires.Before(until) {
-			until = expires
-		}
-		go func() {
-			key, err := unwrap(flightCtx)
-			cancel()
-			c.land(k, f, key, err, until)
-		}()
+	pending := c.calls[k]
+	if pending == nil {
+		pending = c.start(ctx, k, grant.Expires(), unwrapKey)
 	}
-	f.waiters++
+	pending.waiters++
 	c.mu.Unlock()
 
 	select {
-	case <-f.done:
+	case <-pending.done:
 	case <-ctx.Done():
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f.waiters--
-	select {
-	case <-f.done:
-		if f.err != nil {
-			return nil, f.err
-		}
-		key := copyKey(f.key)
-		if f.waiters == 0 {
-			f.key.Wipe()
-		}
-		return key, nil
-	default:
-		if f.waiters == 0 {
-			f.cancel()
-			delete(c.flights, k)
-		}
-		return nil, ctx.Err()
-	}
+	return c.leave(ctx, k, pending)
 }
 
-// land hands the outcome of a flight to those who wait, and keeps a key for the time that is left.
-func (c *keyCache) land(k keyCacheKey, f *flight, key *keys.RecordingKey, err error, until time.Time) {
+// start calls the keyring on a goroutine. The call has the context's values but not its end, because other
+// callers may join. The caller holds the lock.
+func (c *keyCache) start(ctx context.Context, k cacheKey, expires time.Time,
+	unwrapKey func(ctx context.Context) (*keys.RecordingKey, error),
+) *call {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	pending := &call{cancel: cancel, done: make(chan struct{})}
+	c.calls[k] = pending
+	until := time.Now().Add(c.ttl) // counted from before the call, because the keyring checks the grant during it
+	if !expires.IsZero() && expires.Before(until) {
+		until = expires
+	}
+	go func() {
+		key, err := unwrapKey(ctx)
+		cancel()
+		c.complete(k, pending, key, err, until)
+	}()
+	return pending
+}
+
+// complete hands the result of a call to the callers that wait, and caches the key until the given time.
+func (c *keyCache) complete(k cacheKey, pending *call, key *keys.RecordingKey, err error, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.flights[k] == f {
-		delete(c.flights, k)
+	if c.calls[k] == pending {
+		delete(c.calls, k)
 	}
-	f.key, f.err = key, err
-	close(f.done)
+	pending.key, pending.err = key, err
+	close(pending.done)
 	if err != nil {
 		return
 	}
-	if f.waiters == 0 {
+	if pending.waiters == 0 {
 		key.Wipe()
 		return
 	}
@@ -154,26 +150,49 @@ func (c *keyCache) land(k keyCacheKey, f *flight, key *keys.RecordingKey, err er
 	if ttl <= 0 || c.closed {
 		return
 	}
-	kept := &keptKey{key: copyKey(key)}
-	kept.expiry = time.AfterFunc(ttl, func() { c.forget(k, kept) })
-	c.kept.Add(k, kept)
+	cached := &cachedKey{key: copyKey(key)}
+	cached.expiry = time.AfterFunc(ttl, func() { c.expire(k, cached) })
+	c.cached.Add(k, cached)
 }
 
-// forget wipes a key whose time is over, unless another has taken its place.
-func (c *keyCache) forget(k keyCacheKey, kept *keptKey) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now, ok := c.kept.Peek(k); ok && now == kept {
-		c.kept.Remove(k)
+// leave takes one waiter off a call and returns the call's result, or the context's error if there is no result
+// yet. The last waiter wipes the call's key, or cancels the call. The caller holds the lock.
+func (c *keyCache) leave(ctx context.Context, k cacheKey, pending *call) (*keys.RecordingKey, error) {
+	pending.waiters--
+	select {
+	case <-pending.done:
+		if pending.err != nil {
+			return nil, pending.err
+		}
+		key := copyKey(pending.key)
+		if pending.waiters == 0 {
+			pending.key.Wipe()
+		}
+		return key, nil
+	default:
+		if pending.waiters == 0 {
+			pending.cancel()
+			delete(c.calls, k)
+		}
+		return nil, ctx.Err()
 	}
 }
 
-// close wipes all keys, and has no more kept.
+// expire wipes a key at the end of its time, unless another key has taken its place.
+func (c *keyCache) expire(k cacheKey, cached *cachedKey) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now, ok := c.cached.Peek(k); ok && now == cached {
+		c.cached.Remove(k)
+	}
+}
+
+// close wipes all cached keys and ends the caching.
 func (c *keyCache) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	c.kept.Purge()
+	c.cached.Purge()
 }
 
 func copyKey(key *keys.RecordingKey) *keys.RecordingKey {

@@ -13,16 +13,16 @@ import (
 	"github.com/recvault/recvault/vault/scope"
 )
 
-// Entry is what a listing shows of a recording: what anybody sees who can list the store.
+// Entry describes a recording in a listing. Anybody who can list the store can see it.
 type Entry struct {
 	ID      ID
-	Size    int64     // of the plaintext, in bytes; -1 if the media is missing or has a size that no media has
+	Size    int64     // of the plaintext, in bytes; -1 if the media is missing or its size is not valid for media
 	Written time.Time // when the envelope was last written, by the store's clock
 }
 
-// List yields a patient's recordings in the order of their IDs, which is no order in time. It reads
-// nothing but the store's listing. Titles and times of recording take a [Vault.Stat] each. It stops
-// after the first error.
+// List yields a patient's recordings in the order of their IDs, which says nothing about their times. It reads
+// only the store's listing. [Vault.Stat] returns a recording's title and times. List stops after the first
+// error.
 //
 // Errors: [keys.ErrInvalidPatient], [keys.ErrDenied], [keys.ErrUnavailable]; those of
 // [storage.Store] for List.
@@ -37,14 +37,15 @@ func (v *Vault) List(ctx context.Context, patient keys.Patient) iter.Seq2[Entry,
 	}
 }
 
-// ListByKeyID is List for the patient with a KeyID, such as that of a grant. It needs no right at the keyring.
-// It returns [keys.ErrInvalidKeyID] for the zero KeyID.
+// ListByKeyID is [Vault.List] for the patient with a KeyID, such as that of a grant. It does not call the keyring.
+// Errors: [keys.ErrInvalidKeyID] for the zero KeyID; those of [storage.Store] for List.
 func (v *Vault) ListByKeyID(ctx context.Context, keyID keys.KeyID) iter.Seq2[Entry, error] {
 	return list(ctx, v.objects, keyID)
 }
 
-// ListByKeyID is [Vault.ListByKeyID] for a process that has no keyring. prefix is that of the vault, or "": see
-// [WithPrefix]. It returns [storage.ErrInvalidName] for another prefix.
+// ListByKeyID is [Vault.ListByKeyID] for a process without a keyring. prefix is the vault's prefix, or "" if it has
+// none: see [WithPrefix]. Errors: those of [Vault.ListByKeyID], and [storage.ErrInvalidName] for a prefix that no
+// vault can have.
 func ListByKeyID(ctx context.Context, store storage.Store, prefix string, keyID keys.KeyID) iter.Seq2[Entry, error] {
 	o, err := objects.New(store, prefix)
 	if err != nil {
@@ -79,46 +80,4 @@ func entry(item objects.Item) Entry {
 		}
 	}
 	return e
-}
-
-// Delete removes a patient's recording from the store. Copies in backups and older versions of its
-// objects are not reached; erasing the patient's key reaches those. Deleting what does not exist is
-// not an error, so an interrupted Delete can be run again.
-//
-// The patient is named beside the ID so that an ID that slipped into the wrong hands, or the wrong
-// list, deletes nothing: a recording of another patient gives [ErrNotFound].
-//
-// While a legal hold stands on the patient, nothing is deleted, whatever the vault's prefix. A hold that is
-// set while Delete runs may come too late.
-//
-// Errors: ErrNotFound, [ErrHeld]; [keys.ErrInvalidPatient], [keys.ErrDenied], [keys.ErrUnavailable];
-// those of [storage.Store] for Stat and Delete.
-func (v *Vault) Delete(ctx context.Context, patient keys.Patient, id ID) error {
-	if err := v.delete(ctx, patient, id); err != nil {
-		return fmt.Errorf("delete recording %s: %w", id, err)
-	}
-	return nil
-}
-
-func (v *Vault) delete(ctx context.Context, patient keys.Patient, id ID) error {
-	keyID, err := v.keyring.KeyID(ctx, patient)
-	if err != nil {
-		return err
-	}
-	if id.KeyID() != keyID {
-		return fmt.Errorf("%w among this patient's", ErrNotFound)
-	}
-	if err := v.veto(ctx, keyID); err != nil {
-		return err
-	}
-	return v.objects.Remove(ctx, id)
-}
-
-// veto returns [ErrHeld] while a hold stands on the patient, and an error too if that cannot be told.
-func (v *Vault) veto(ctx context.Context, keyID keys.KeyID) error {
-	hold, err := v.objects.Held(ctx, keyID)
-	if err == nil && hold != nil {
-		err = ErrHeld
-	}
-	return err
 }

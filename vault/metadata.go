@@ -10,26 +10,26 @@ import (
 	"github.com/recvault/recvault/internal/envelope"
 )
 
-// Metadata describes a recording. All of it is sealed in the envelope: in storage nothing is to be
-// seen but sizes and times of writing. All of it is optional.
+// Metadata describes a recording. Every field is optional. The metadata is encrypted in the envelope: the store
+// shows only the objects' sizes and when they were written.
 type Metadata struct {
 	ContentType string            // a media type (RFC 9110, 8.3.1) such as "video/webm", at most 255 bytes
 	Title       string            // UTF-8, at most 1,024 bytes
-	RecordedAt  time.Time         // when the consultation took place, in years 1 to 9999; kept in UTC
-	Duration    time.Duration     // how long it took, not negative
-	Attributes  map[string]string // the application's own: UTF-8, names not empty; at most 32 KiB in all
+	RecordedAt  time.Time         // when the consultation took place, in the years 1 to 9999; stored in UTC
+	Duration    time.Duration     // of the consultation, not negative
+	Attributes  map[string]string // of the application: UTF-8, names not empty, at most 32 KiB in all
 }
 
-// The bounds of Metadata, in bytes. Within them the metadata fits an envelope, unless JSON must
-// escape most of it, as it must control characters.
+// The bounds of Metadata, in bytes. Metadata within them fits an envelope, unless most of it is characters that
+// JSON escapes, such as control characters.
 const (
 	maxContentType = 255
 	maxTitle       = 1024
 	maxAttributes  = 32 << 10
 )
 
-// Validate returns [ErrInvalidMetadata] unless the metadata is within the bounds that its fields and its size
-// in an envelope have. Put and Create call it.
+// Validate returns [ErrInvalidMetadata] if a field is out of bounds or the metadata does not fit an envelope. Put,
+// Create and SetMetadata do the same check.
 func (m Metadata) Validate() error {
 	_, err := m.sealable()
 	return err
@@ -66,7 +66,7 @@ func (m Metadata) checkFields() error {
 	return nil
 }
 
-// sealable validates the metadata and turns it into what an envelope seals.
+// sealable validates the metadata and returns it as the envelope's metadata.
 func (m Metadata) sealable() (envelope.Metadata, error) {
 	if err := m.checkFields(); err != nil {
 		return envelope.Metadata{}, err
@@ -84,7 +84,7 @@ func (m Metadata) sealable() (envelope.Metadata, error) {
 	return sealable, nil
 }
 
-// Info is what is known of a recording to whoever may open it.
+// Info describes a recording to a caller that may open it.
 type Info struct {
 	ID ID
 	Metadata

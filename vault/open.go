@@ -15,42 +15,30 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// Recording is an open recording. It implements io.ReadSeekCloser, io.ReaderAt and io.WriterTo, so it
-// can be handed to http.ServeContent. It is safe for concurrent use: ReadAt calls run side by side, Read,
-// Seek and WriteTo wait for each other, and Close may come at any time.
-//
-// Every byte was authenticated before it is handed out. Read, Seek and WriteTo share a position, and
-// end with their first error; damage ends ReadAt as well. The context that Open was given governs
-// all of it. What fails after Open is [ErrDamaged], [ErrNotFound] if the recording was deleted meanwhile, an error
-// of package storage, the context's error, [ErrClosed], or, from WriteTo, the writer's own.
-type Recording struct {
-	reader *segment.Reader
-	info   Info
-	report func() // tells of damage, once
-}
-
-// OpenOption changes how one recording is opened.
+// OpenOption configures one [Vault.Open].
 type OpenOption func(*openOptions)
 
-type openOptions struct{ at int64 }
+type openOptions struct{ offset int64 }
 
-// At tells at which offset reading will begin, so that what lies there is fetched and checked first and not
-// the beginning. The position is still 0. A negative offset is 0; at one past the end nothing is fetched.
-func At(offset int64) OpenOption {
-	return func(o *openOptions) { o.at = max(offset, 0) }
+// WithOffset sets the offset at which the caller will read first. Open then fetches and checks the segment at
+// that offset in place of the first segment. The position of the Recording is still 0. A negative offset counts
+// as 0. If the offset is past the end, Open fetches no segment.
+func WithOffset(offset int64) OpenOption {
+	return func(o *openOptions) { o.offset = max(offset, 0) }
 }
 
-// Open opens a recording with a grant. It reads the envelope, has the recording key unwrapped with
-// the grant's own right, and checks the media's size and first segment, or that at [At], before it
-// returns. While the keyring is asked, that segment is fetched. An unwrapped key is kept for a while: see [WithKeyCache].
+// Open opens a recording with a grant. It reads the envelope and unwraps the recording key with the grant's own
+// right. Before it returns, it checks the media's size and one segment: the first, or the one at [WithOffset].
+// It fetches that segment while the keyring unwraps the key. The unwrapped key is cached: see [WithKeyCache].
+// The context governs the Recording until it is closed.
 //
-// A grant for another patient is presented all the same: that it is refused, and on record, is up to
-// the keyring. Refusals and damage are told as security events: see [WithEventHook]. The context governs the Recording until it is closed.
+// Open presents a grant for another patient to the keyring too. The keyring refuses it and puts the attempt on
+// record. Refusals and damage are security events: see [WithEventHook].
 //
 // Errors: [keys.ErrDenied] when the grant is for another patient, and together with
 // [keys.ErrInvalidGrant] when it has ended; [ErrNotFound], [ErrDamaged];
-// [keys.ErrInvalidRecordingID], [keys.ErrNotEnrolled], [keys.ErrErased], [keys.ErrUnavailable];
-// [storage.ErrUnavailable], [storage.ErrDenied], [storage.ErrNoBucket].
+// [keys.ErrInvalidRecordingID], [keys.ErrNotEnrolled], [keys.ErrErased], [keys.ErrRetired],
+// [keys.ErrUnavailable]; [storage.ErrUnavailable], [storage.ErrDenied], [storage.ErrNoBucket].
 func (v *Vault) Open(ctx context.Context, grant keys.Grant, id ID, options ...OpenOption) (*Recording, error) {
 	var o openOptions
 	for _, option := range options {
@@ -60,7 +48,7 @@ func (v *Vault) Open(ctx context.Context, grant keys.Grant, id ID, options ...Op
 	if err != nil {
 		return nil, fmt.Errorf("open recording %s: %w", id, v.report(grant, id, err))
 	}
-	recording.report = sync.OnceFunc(func() { _ = v.report(grant, id, ErrDamaged) })
+	recording.reportDamage = sync.OnceFunc(func() { _ = v.report(grant, id, ErrDamaged) })
 	return recording, nil
 }
 
@@ -69,27 +57,26 @@ func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID, o openOptions
 	if err != nil {
 		return nil, err
 	}
-	// Part of the media is needed in any case, and is harmless without the key: fetch it while the
-	// keyring is asked.
-	fetch, stopFetching := context.WithCancel(ctx)
-	defer stopFetching()
+	// Fetch the segment while the keyring unwraps the key. Ciphertext is harmless if the keyring refuses.
+	fetchCtx, stopFetch := context.WithCancel(ctx)
+	defer stopFetch()
 	fetched := make(chan part, 1)
-	go func() { fetched <- v.fetchPart(fetch, id, o.at) }()
+	go func() { fetched <- v.fetchPart(fetchCtx, id, o.offset) }()
 	metadata, subkeys, err := v.unseal(ctx, grant, sealed)
 	if err != nil {
-		stopFetching()
+		stopFetch()
 		<-fetched
 		return nil, err
 	}
 	defer subkeys.Wipe()
-	begin := <-fetched
-	if begin.err != nil {
-		return nil, v.mediaError(ctx, id, begin.err)
+	first := <-fetched
+	if first.err != nil {
+		return nil, v.mediaError(ctx, id, first.err)
 	}
-	if begin.size != metadata.MediaSize {
-		return nil, fmt.Errorf("%w: its media has %d bytes, not %d", ErrDamaged, begin.size, metadata.MediaSize)
+	if first.mediaSize != metadata.MediaSize {
+		return nil, sizeError(first.mediaSize, metadata.MediaSize)
 	}
-	if begin.start == 0 && !bytes.HasPrefix(begin.ciphertext, metadata.MediaHeader) {
+	if first.start == 0 && !bytes.HasPrefix(first.ciphertext, metadata.MediaHeader) {
 		return nil, fmt.Errorf("%w: its media has another header", ErrDamaged)
 	}
 	info, err := newInfo(id, metadata)
@@ -100,15 +87,15 @@ func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID, o openOptions
 	if err != nil {
 		return nil, readError(err)
 	}
-	reader, err := segment.NewReader(ctx, decrypter, v.mediaSource(id, metadata.MediaSize), begin.start, begin.ciphertext)
+	reader, err := segment.NewReader(ctx, decrypter, v.mediaSource(id, metadata.MediaSize), first.start, first.ciphertext)
 	if err != nil {
 		return nil, readError(err)
 	}
 	return &Recording{reader: reader, info: info}, nil
 }
 
-// Stat describes a recording to whoever may open it. It uses the grant as [Vault.Open] does, and
-// has its errors, but does not look at the media.
+// Stat describes a recording. It uses the grant as [Vault.Open] does and returns the same errors, but does not
+// read the media.
 func (v *Vault) Stat(ctx context.Context, grant keys.Grant, id ID) (Info, error) {
 	info, err := v.stat(ctx, grant, id)
 	if err != nil {
@@ -130,7 +117,7 @@ func (v *Vault) stat(ctx context.Context, grant keys.Grant, id ID) (Info, error)
 	return newInfo(id, metadata)
 }
 
-// envelope fetches the envelope of a recording and checks that it is one, for this recording.
+// envelope reads and parses a recording's envelope.
 func (v *Vault) envelope(ctx context.Context, grant keys.Grant, id ID) (envelope.Envelope, error) {
 	if grant.IsZero() {
 		return envelope.Envelope{}, fmt.Errorf("%w: it is the zero grant", keys.ErrInvalidGrant)
@@ -148,7 +135,8 @@ func (v *Vault) envelope(ctx context.Context, grant keys.Grant, id ID) (envelope
 	return stored.Envelope, err
 }
 
-// unseal has the recording key unwrapped and opens the metadata with it.
+// unseal unwraps the recording key, from the cache or with the grant, and opens the metadata with it. The
+// caller wipes the subkeys.
 func (v *Vault) unseal(ctx context.Context, grant keys.Grant, sealed envelope.Envelope) (envelope.Metadata, *envelope.Keys, error) {
 	binding := sealed.ID.Binding()
 	key, err := v.keyCache.unwrap(ctx, grant, sealed.ID, sealed.Wrapped, func(ctx context.Context) (*keys.RecordingKey, error) {
@@ -170,11 +158,11 @@ func (v *Vault) unseal(ctx context.Context, grant keys.Grant, sealed envelope.En
 	return metadata, subkeys, nil
 }
 
-// part is some of a recording's ciphertext, and the size of all of it.
+// part is one segment of a recording's media.
 type part struct {
-	start      int64
+	start      int64 // where it starts in the media
 	ciphertext []byte
-	size       int64
+	mediaSize  int64 // of all of the media
 	err        error
 }
 
@@ -185,7 +173,7 @@ func (v *Vault) fetchPart(ctx context.Context, id ID, offset int64) part {
 	return part{start, ciphertext, info.Size, err}
 }
 
-// mediaSource reads a recording's media, as long as it has the size that was sealed.
+// mediaSource returns a source that reads a recording's media, and fails if its size is not the sealed one.
 func (v *Vault) mediaSource(id ID, size int64) segment.Source {
 	return func(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
 		object, err := v.objects.GetMedia(ctx, id, offset, length)
@@ -194,13 +182,18 @@ func (v *Vault) mediaSource(id ID, size int64) segment.Source {
 		}
 		if object.Info.Size != size {
 			_ = object.Close()
-			return nil, fmt.Errorf("%w: its media has %d bytes, not %d", ErrDamaged, object.Info.Size, size)
+			return nil, sizeError(object.Info.Size, size)
 		}
 		return object, nil
 	}
 }
 
-// mediaError tells media that is missing from a recording that was deleted meanwhile.
+func sizeError(got, sealed int64) error {
+	return fmt.Errorf("%w: its media has %d bytes, not %d", ErrDamaged, got, sealed)
+}
+
+// mediaError turns [storage.ErrNotFound] for the media into [ErrNotFound] if the recording was deleted, and into
+// [ErrDamaged] if its envelope still exists.
 func (v *Vault) mediaError(ctx context.Context, id ID, err error) error {
 	if !errors.Is(err, storage.ErrNotFound) {
 		return err
@@ -231,67 +224,4 @@ func newInfo(id ID, metadata envelope.Metadata) (Info, error) {
 		Size:      size,
 		CreatedAt: metadata.CreatedAt,
 	}, nil
-}
-
-// checked turns the error of a read into one of this package, and tells of damage.
-func (r *Recording) checked(err error) error {
-	err = readError(err)
-	if errors.Is(err, ErrDamaged) {
-		r.report()
-	}
-	return err
-}
-
-// readError turns the errors of package segment into those of this one.
-func readError(err error) error {
-	var writer *segment.WriterError
-	switch {
-	case err == nil || err == io.EOF:
-		return err
-	case errors.As(err, &writer):
-		return writer.Err
-	case errors.Is(err, segment.ErrDamaged):
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	case errors.Is(err, segment.ErrClosed):
-		return ErrClosed
-	}
-	return fmt.Errorf("read recording: %w", err)
-}
-
-// Info describes the recording.
-func (r *Recording) Info() Info { return r.info }
-
-// Size returns the size of the plaintext in bytes.
-func (r *Recording) Size() int64 { return r.info.Size }
-
-// Read implements io.Reader. Where decrypting is what takes the time, what follows is fetched and
-// decrypted ahead, up to 1 MiB of it.
-func (r *Recording) Read(p []byte) (int, error) {
-	n, err := r.reader.Read(p)
-	return n, r.checked(err)
-}
-
-// ReadAt implements io.ReaderAt. It makes one request for the segments of 64 KiB that it needs, and
-// keeps up to 512 KiB of those that it read last.
-func (r *Recording) ReadAt(p []byte, offset int64) (int, error) {
-	n, err := r.reader.ReadAt(p, offset)
-	return n, r.checked(err)
-}
-
-// Seek implements io.Seeker. It makes no request.
-func (r *Recording) Seek(offset int64, whence int) (int64, error) {
-	position, err := r.reader.Seek(offset, whence)
-	return position, r.checked(err)
-}
-
-// WriteTo implements io.WriterTo: it writes from the current position to the end, in pieces of up to
-// 64 KiB.
-func (r *Recording) WriteTo(w io.Writer) (int64, error) {
-	n, err := r.reader.WriteTo(w)
-	return n, r.checked(err)
-}
-
-// Close ends the recording and stops its network traffic. Closing twice is not an error.
-func (r *Recording) Close() error {
-	return r.reader.Close()
 }

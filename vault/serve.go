@@ -15,44 +15,50 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// retryAfter is how many seconds a client is told to wait while the keyring or the store is unavailable.
-const retryAfter = "5"
+const (
+	// retryAfter is the Retry-After header, in seconds, while the keyring or the store is unavailable.
+	retryAfter = "5"
+	// noStore is the Cache-Control header of every response.
+	noStore = "private, no-store"
+	// maxRanges is how many ranges a request may ask for. Each costs the store a request, and players ask
+	// for one.
+	maxRanges = 64
+)
 
-const notToBeStored = "private, no-store"
-
-// ServeRecording answers a GET or HEAD request with a recording: all of it, or the ranges that the
-// request asks for (RFC 9110, section 14). It is a whole handler: what to serve to whom is in the grant
-// and the ID.
+// ServeRecording answers a GET or HEAD request with a recording: all of it, or the ranges that the request asks
+// for (RFC 9110, section 14). It writes the whole response, also for errors. The grant and the ID decide what is
+// served; the application decides which grant the request may use.
 //
-// Responses have the recording's content type and a strong ETag, and are not to be stored (Cache-Control:
-// private, no-store). What is neither video, audio nor a picture is offered for saving and not shown, so that
-// nothing that was stored can run as a page of the application. A request for more than 64 ranges gets all
-// of it. A recording that proves to be
-// damaged after the first bytes have gone out aborts the connection, so that no client takes it for complete.
+// Responses have the recording's content type and a strong ETag, and must not be stored (Cache-Control: private,
+// no-store). Browsers show video, audio and pictures. They offer anything else for download, so that no stored
+// content runs as a page of the application. A request for more than 64 ranges gets the whole recording. If the
+// recording turns out to be damaged, or reading fails, after the first bytes were sent, ServeRecording panics
+// with [http.ErrAbortHandler]. The server then breaks the connection, and no client takes the response for
+// complete.
 //
-// Errors are told in one line of plain text that holds nothing secret: 403 for a grant that is refused, 404
-// for what does not exist, 405 for another method, 410 for an erased patient, 502 for a damaged
-// recording, 503 with Retry-After for a keyring or store that is unavailable, and else 500.
+// An error response is one line of plain text without secrets. Its status is 403 for a refused grant, 404 for a
+// recording that does not exist, 405 for another method, 410 for an erased patient, 502 for a damaged recording,
+// 503 with Retry-After for an unavailable keyring or store, and 500 for any other error.
 func (v *Vault) ServeRecording(w http.ResponseWriter, r *http.Request, grant keys.Grant, id ID) {
 	header := w.Header()
-	header.Set("Cache-Control", notToBeStored)
+	header.Set("Cache-Control", noStore)
 	header.Set("X-Content-Type-Options", "nosniff")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
-		http.Error(w, "A recording can be read and nothing else.", http.StatusMethodNotAllowed)
+		http.Error(w, "Only GET and HEAD are supported.", http.StatusMethodNotAllowed)
 		return
 	}
-	ranges := plainRanges(r.Header.Get("Range"))
+	ranges := parseRanges(r.Header.Get("Range"))
 	if len(ranges) > maxRanges {
 		r = r.Clone(r.Context())
-		r.Header.Del("Range") // which a server may ignore (RFC 9110, section 14.2)
+		r.Header.Del("Range") // a server may ignore it (RFC 9110, section 14.2)
 		ranges = nil
 	}
 	var start int64
 	if len(ranges) == 1 {
 		start = ranges[0].start
 	}
-	recording, err := v.Open(r.Context(), grant, id, At(start))
+	recording, err := v.Open(r.Context(), grant, id, WithOffset(start))
 	if err != nil {
 		serveError(w, r, err)
 		return
@@ -61,48 +67,45 @@ func (v *Vault) ServeRecording(w http.ResponseWriter, r *http.Request, grant key
 	contentType, disposition := presentation(recording.info.ContentType)
 	header.Set("Content-Type", contentType)
 	header.Set("Content-Disposition", disposition)
-	header.Set("ETag", `"`+id.Rec()+`"`) // what an ID names never changes
-	content := &servedContent{recording: recording, ranges: ranges}
-	http.ServeContent(&notStored{w}, r, "", recording.info.CreatedAt, content)
+	header.Set("ETag", `"`+id.Rec()+`"`) // the content of an ID never changes
+	content := &contentReader{recording: recording, ranges: ranges}
+	http.ServeContent(&noStoreWriter{w}, r, "", recording.info.CreatedAt, content)
 	if content.failed.Load() {
-		// The status and some bytes are out, and only a broken connection tells the client now.
+		// The status has been sent, so only a broken connection can show the client that it failed.
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// maxRanges is how many ranges a request may ask for. Each costs the storage a request of its own, and
-// players ask for one.
-const maxRanges = 64
+// byteRange is a range of the form "start-end", with end included, or "start-". A start of -1 stands for any
+// other text.
+type byteRange struct{ start, end int64 }
 
-// plainRange is what a request asks for with "start-end", both counted, or with "start-". A start of -1 is
-// none of these.
-type plainRange struct{ start, end int64 }
-
-// plainRanges returns the ranges of a request, so that the right part is fetched first and nothing beyond
-// it. What the request means is decided by http.ServeContent.
-func plainRanges(text string) []plainRange {
+// parseRanges returns the ranges of a Range header, as hints of what to fetch first and where to stop.
+// http.ServeContent decides which bytes are served.
+func parseRanges(text string) []byteRange {
 	text, ok := strings.CutPrefix(text, "bytes=")
 	if !ok {
 		return nil
 	}
-	var ranges []plainRange
+	var ranges []byteRange
 	for spec := range strings.SplitSeq(text, ",") {
 		from, to, _ := strings.Cut(strings.TrimSpace(spec), "-")
 		start, startErr := strconv.ParseUint(from, 10, 62)
 		end, endErr := strconv.ParseUint(to, 10, 62)
-		asked := plainRange{int64(start), int64(end)}
+		parsed := byteRange{int64(start), int64(end)}
 		if startErr != nil {
-			asked.start = -1 // the last so many bytes, or nonsense
+			parsed.start = -1 // a suffix such as "-500", or invalid
 		}
 		if endErr != nil || end < start {
-			asked.end = math.MaxInt64 - 1
+			parsed.end = math.MaxInt64 - 1
 		}
-		ranges = append(ranges, asked)
+		ranges = append(ranges, parsed)
 	}
 	return ranges
 }
 
-// presentation returns the content type to serve, and whether a browser should show it.
+// presentation returns the content type to serve, and a Content-Disposition of "inline" if browsers should show
+// it and "attachment" if they should offer it for download.
 func presentation(contentType string) (served, disposition string) {
 	mediaType, _, err := mime.ParseMediaType(contentType)
 	kind, _, _ := strings.Cut(mediaType, "/")
@@ -115,27 +118,26 @@ func presentation(contentType string) (served, disposition string) {
 	return contentType, "attachment"
 }
 
-// notStored has every answer say that it must not be stored: http.ServeContent takes that away from
-// its error answers.
-type notStored struct{ http.ResponseWriter }
+// noStoreWriter sets Cache-Control on every response, because http.ServeContent deletes it from error responses.
+type noStoreWriter struct{ http.ResponseWriter }
 
-func (w *notStored) WriteHeader(status int) {
-	w.Header().Set("Cache-Control", notToBeStored)
+func (w *noStoreWriter) WriteHeader(status int) {
+	w.Header().Set("Cache-Control", noStore)
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// Unwrap serves [http.ResponseController].
-func (w *notStored) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+// Unwrap is for [http.ResponseController].
+func (w *noStoreWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// servedContent notes an error that http.ServeContent does not return. Of several ranges it reads on a
-// goroutine of its own, which may outlive it by a moment.
-type servedContent struct {
+// contentReader is a recording for http.ServeContent, which does not return read errors. It records whether there
+// was one. For several ranges http.ServeContent reads on another goroutine, which can still run when it returns.
+type contentReader struct {
 	recording *Recording
-	ranges    []plainRange
+	ranges    []byteRange
 	failed    atomic.Bool
 }
 
-func (c *servedContent) Read(p []byte) (int, error) {
+func (c *contentReader) Read(p []byte) (int, error) {
 	n, err := c.recording.Read(p)
 	if err != nil && err != io.EOF {
 		c.failed.Store(true)
@@ -143,13 +145,14 @@ func (c *servedContent) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Seek is called before each range is read. Of ranges that start alike the longest counts.
-func (c *servedContent) Seek(offset int64, whence int) (int64, error) {
+// Seek sets the position and the end of what is read ahead. http.ServeContent calls it before it reads each
+// range. If several ranges start at the position, the longest one sets the end.
+func (c *contentReader) Seek(offset int64, whence int) (int64, error) {
 	position, err := c.recording.Seek(offset, whence)
 	end := int64(-1)
-	for _, asked := range c.ranges {
-		if asked.start == position {
-			end = max(end, asked.end)
+	for _, r := range c.ranges {
+		if r.start == position {
+			end = max(end, r.end)
 		}
 	}
 	if end < 0 {
@@ -159,11 +162,12 @@ func (c *servedContent) Seek(offset int64, whence int) (int64, error) {
 	return position, err
 }
 
+// serveError writes the error response for an error of [Vault.Open].
 func serveError(w http.ResponseWriter, r *http.Request, err error) {
 	status, text := http.StatusInternalServerError, "The recording cannot be opened."
 	switch {
 	case errors.Is(r.Context().Err(), context.Canceled):
-		panic(http.ErrAbortHandler) // nobody is there to be told
+		panic(http.ErrAbortHandler) // the client is gone
 	case errors.Is(err, ErrDamaged):
 		status, text = http.StatusBadGateway, "The recording is damaged."
 	case errors.Is(err, keys.ErrErased):

@@ -1,28 +1,41 @@
-// Package vault stores and opens recordings. It is the package that applications start with.
+// Package vault stores recordings encrypted and opens them with a grant. Applications start here.
 //
 // A [Vault] joins a keyring (package keys/transit or keys/local) and a store (package storage/s3 or
-// storage/dir). [Vault.Put] and [Vault.Create] encrypt a recording for one patient; [Vault.Open] opens
-// it with a grant for that patient, and with nothing else; [Vault.ServeRecording] does so over HTTP;
-// [Vault.Stat], [Vault.List] and [Vault.Delete] do what their names say, and [Vault.Rekey] encrypts anew.
-// Package vault/erasure erases patients.
+// storage/dir). [Vault.Put] and [Vault.Create] encrypt a recording for one patient. [Vault.Open] decrypts it,
+// and [Vault.ServeRecording] serves it over HTTP; both need a grant for that patient. [Vault.Stat],
+// [Vault.List] and [Vault.Delete] do what their names say. [Vault.Rekey] encrypts a recording again under a
+// fresh key. Package vault/erasure erases patients.
 //
-// # What a recording is
+// # Data flow
 //
-// Two objects: the media, which is ciphertext, and the envelope, which carries the recording's
-// wrapped key and its metadata, encrypted. The envelope is written last and removed first: a
-// recording exists if and only if its envelope does. Everything that is handed to a caller was
-// authenticated, and is bound to this patient and this recording.
+//	Put   vault     draws an ID and a fresh recording key
+//	      keys      wraps the recording key for the patient
+//	      storage   stores the media: the plaintext, encrypted in segments of 64 KiB as it is read
+//	      envelope  seals the metadata, and holds it beside the wrapped key
+//	      storage   stores the envelope: from now on the recording exists
 //
-// # Who needs which right
+//	Open  storage   returns the envelope, and the media segment by segment
+//	      keys      unwraps the recording key, if the grant is for this patient
+//	      envelope  checks key and ID, and opens the metadata
+//	      segment   authenticates each segment before it returns a byte of it
 //
-// Put and Create need the writer's role at the keyring and may write to the store. Open and Stat use
-// the grant's right at the keyring, so a process that only serves needs no credentials there at all.
-// List by KeyID needs none either. The process that issues grants should be another one.
+// # Recordings
+//
+// A recording is two objects in the store: the media, which is ciphertext, and the envelope, which holds the
+// wrapped key and the encrypted metadata. The envelope is written last and removed first, so a recording
+// exists if and only if its envelope does. Every byte that a caller gets was authenticated and is bound to
+// this patient and this recording.
+//
+// # Rights
+//
+// Put and Create need the writer's role at the keyring and write access to the store. Open, Stat and
+// ServeRecording use the grant's right at the keyring and [Vault.ListByKeyID] uses none, so a process that
+// only serves recordings needs no credentials at the keyring. Issue grants in another process.
 //
 // # Errors
 //
-// Every error can be tested with errors.Is against the sentinels of this package and those of
-// packages keys and storage. No error text holds a key, a token or a patient identifier.
+// Every error can be tested with errors.Is against the sentinels of this package and of packages keys and
+// storage. No error text contains a key, a token or a patient identifier.
 package vault
 
 import (
@@ -35,44 +48,44 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// ID names a recording. It is not a secret: without a grant for its patient it opens nothing.
+// ID names a recording. It is not a secret: it opens nothing without a grant for its patient.
 type ID = keys.RecordingID
 
-// ParseID reads the text of an ID. It returns [keys.ErrInvalidRecordingID] for anything else.
+// ParseID parses the text of an ID. It returns [keys.ErrInvalidRecordingID] if the text is not one.
 func ParseID(text string) (ID, error) { return keys.ParseRecordingID(text) }
 
-// Test for these with errors.Is, beside those of packages keys and storage.
+// The errors of this package. Test for them with errors.Is.
 var (
-	// ErrNotFound: there is no such recording.
+	// ErrNotFound: the recording does not exist.
 	ErrNotFound = errors.New("recording does not exist")
 
-	// ErrDamaged: the recording's envelope or media is not what was written for this ID: altered,
-	// cut, extended, reordered, exchanged or missing. Nothing that failed authentication was handed
-	// out.
+	// ErrDamaged: the recording's envelope or media is not what was written for this ID. It was altered,
+	// cut, extended, reordered or exchanged, or is missing. The caller got no byte that failed
+	// authentication.
 	ErrDamaged = errors.New("recording is damaged")
 
-	// ErrHeld: the patient is on legal hold, so nothing of what there is may be removed.
-	// Package vault/erasure sets and clears holds.
+	// ErrHeld: the patient is on legal hold, so the patient's recordings must not be removed. Package
+	// vault/erasure sets and clears holds.
 	ErrHeld = errors.New("patient is on hold")
 
-	// ErrInvalidMetadata: the metadata is out of bounds. Nothing was written.
+	// ErrInvalidMetadata: a field of [Metadata] is out of bounds. Nothing was written.
 	ErrInvalidMetadata = errors.New("invalid metadata")
 
-	// ErrAborted: the Writer was aborted. Nothing was written.
+	// ErrAborted: [Writer.Abort] was called. Nothing was stored.
 	ErrAborted = errors.New("recording was aborted")
 
-	// ErrClosed: the Recording or Writer was closed.
+	// ErrClosed: the [Recording] or [Writer] was closed.
 	ErrClosed = errors.New("recording is closed")
 )
 
-// Keyring is what a Vault asks of its keyring. Those of packages keys/transit and keys/local
-// have it.
+// Keyring wraps and unwraps recording keys for a vault. The keyrings of packages keys/transit and keys/local
+// implement it. Applications hand one to [New] and need not call it.
 type Keyring interface {
 	keys.Wrapper
 	keys.Unwrapper
 }
 
-// Vault stores recordings. It is safe for concurrent use. Close it when it is no longer needed.
+// Vault stores and opens recordings. It is safe for concurrent use. Close it when it is no longer needed.
 type Vault struct {
 	keyring   Keyring
 	prefix    string
@@ -86,15 +99,15 @@ type Vault struct {
 }
 
 const (
-	// DefaultFreshness is how old a recording's wrapped key may be when its commit begins.
+	// DefaultFreshness is the default of [WithFreshness].
 	DefaultFreshness = 5 * time.Minute
-	// DefaultCommitTimeout is how long a recording's commit may take.
+	// DefaultCommitTimeout is the default of [WithCommitTimeout].
 	DefaultCommitTimeout = 30 * time.Second
-	// MaxCommitTimeout is the longest that may be configured.
+	// MaxCommitTimeout is the longest commit timeout that [WithCommitTimeout] accepts.
 	MaxCommitTimeout = 10 * time.Minute
 )
 
-// New makes a Vault of a keyring and a store. It touches neither.
+// New returns a vault that uses the keyring and the store. It sends no request to either.
 func New(keyring Keyring, store storage.Store, options ...Option) (*Vault, error) {
 	if keyring == nil || store == nil {
 		return nil, errors.New("vault: New needs a keyring and a store")
@@ -103,7 +116,7 @@ func New(keyring Keyring, store storage.Store, options ...Option) (*Vault, error
 		keyring:   keyring,
 		freshness: DefaultFreshness,
 		keyCache:  newKeyCache(DefaultKeyCacheTTL, DefaultKeyCacheSize),
-		events:    new(events),
+		events:    newEvents(),
 		now:       time.Now,
 
 		commitTimeout: DefaultCommitTimeout,
@@ -120,20 +133,19 @@ func New(keyring Keyring, store storage.Store, options ...Option) (*Vault, error
 	return v, nil
 }
 
-// Close wipes the keys that are kept, keeps none from then on, and waits until security events that are
-// pending have been told. What is open stays open. It returns nil, and must not be called by an event
-// hook.
+// Close wipes the cached keys, ends the caching, and waits until pending security events have been delivered.
+// Open recordings stay open. An event hook must not call Close. Close returns nil.
 func (v *Vault) Close() error {
 	v.keyCache.close()
 	v.events.close()
 	return nil
 }
 
-// Option changes what most callers leave alone.
+// Option configures a [Vault]. Most callers need none.
 type Option func(*Vault) error
 
-// WithPrefix puts all objects under a prefix of their names, such as "consultations/". It must end
-// in "/" and otherwise pass [storage.ValidateName], with at most 512 bytes.
+// WithPrefix sets a prefix for the names of all objects, such as "consultations/". It must end in "/", have at
+// most 512 bytes, and pass [storage.ValidateName] without the final "/".
 func WithPrefix(prefix string) Option {
 	return func(v *Vault) error {
 		if prefix == "" {
@@ -144,12 +156,13 @@ func WithPrefix(prefix string) Option {
 	}
 }
 
-// WithFreshness sets how old a recording's wrapped key may be when its commit begins. An upload that takes
-// longer wraps its key again just before, under what is the newest version of the envelope key then. The
-// default is [DefaultFreshness]; it must be positive.
+// WithFreshness sets the freshness window: how old a recording's wrapped key may be when its commit begins. An
+// upload that takes longer wraps its key again just before the commit, under the version of the envelope key
+// that is the newest then. The default is [DefaultFreshness]. The window must be positive.
 //
-// A retirement of old key versions must wait longer than the freshness window and the commit timeout of
-// every writer together: package vault/rotation takes both, and refuses a shorter grace period.
+// Before old key versions are retired, a grace period must pass that is longer than the freshness window and
+// the commit timeout of every writer together. Package vault/rotation takes both as options and refuses a
+// shorter grace period.
 func WithFreshness(d time.Duration) Option {
 	return func(v *Vault) error {
 		if d <= 0 {
@@ -160,10 +173,10 @@ func WithFreshness(d time.Duration) Option {
 	}
 }
 
-// WithCommitTimeout sets how long a recording's commit may take: the writing of its envelope, after which
-// the recording exists. Cancelling a Put does not interrupt it, because its outcome must be known. The default
-// is [DefaultCommitTimeout]; it must be positive and at most [MaxCommitTimeout]. See [WithFreshness] for
-// what else depends on it.
+// WithCommitTimeout sets how long a recording's commit may take. The commit writes the envelope, and the
+// recording exists from then on. Cancelling a Put does not interrupt the commit, because its outcome must be
+// known. The default is [DefaultCommitTimeout]. The timeout must be positive and at most [MaxCommitTimeout].
+// The grace period of a retirement depends on it: see [WithFreshness].
 func WithCommitTimeout(d time.Duration) Option {
 	return func(v *Vault) error {
 		if d <= 0 || d > MaxCommitTimeout {

@@ -1,0 +1,128 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/recvault/recvault/internal/envelope"
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
+)
+
+// cleanupTimeout bounds what an upload does after an error: removing its media, or reading its envelope back.
+const cleanupTimeout = 5 * time.Second
+
+// UncertainError reports that the store did not answer the commit of a recording, so the recording may or may
+// not exist. If it exists, it is whole: Open and Stat find it, and Delete removes it. The store may still carry
+// out the commit later, even after a Delete. If the recording does not exist, a sweep removes its media.
+type UncertainError struct {
+	ID  ID    // of the recording
+	Err error // of the commit
+}
+
+func (e *UncertainError) Error() string {
+	return fmt.Sprintf("recording %s may or may not have been committed: %v", e.ID, e.Err)
+}
+
+func (e *UncertainError) Unwrap() error { return e.Err }
+
+// commit writes the envelope. From then on the recording exists.
+//
+// A retirement of key versions relies on a bound: no envelope appears later after its wrap than the freshness
+// window and the commit timeout together. A machine that was suspended during the commit breaks the bound, and
+// no timer fires in time. So commit checks the wrap's age again after the write, and replaces an envelope that
+// appeared too late by one with a fresh wrap.
+func (u *upload) commit(ctx context.Context) error {
+	// The timeout starts before the check of the wrap's age, so nothing in between extends the bound.
+	deadline := time.Now().Add(u.vault.commitTimeout)
+	if u.age() > u.vault.freshness {
+		wrapCtx, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		err := u.wrap(wrapCtx)
+		if err != nil && wrapCtx.Err() != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w: wrapping took longer than the commit timeout: %w", keys.ErrUnavailable, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// From here on a cancellation has no effect, because the outcome must be known.
+	ctx = context.WithoutCancel(ctx)
+	writeCtx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	if err := u.write(writeCtx, u.vault.objects.Create); err != nil {
+		return err
+	}
+	for u.age() > u.vault.freshness+u.vault.commitTimeout {
+		if err := u.renew(ctx); err != nil {
+			return &UncertainError{u.id, err}
+		}
+	}
+	return nil
+}
+
+// age returns how old the wrap is, by the monotonic clock or the wall clock, whichever gives more. The
+// monotonic clock stands still while a machine is suspended, and the wall clock can be set back.
+func (u *upload) age() time.Duration {
+	now := u.vault.now()
+	return max(now.Sub(u.wrappedAt), now.Round(0).Sub(u.wrappedAt.Round(0)))
+}
+
+// renew replaces the envelope by one with a fresh wrap, unless a rotator has replaced it already.
+func (u *upload) renew(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, u.vault.commitTimeout)
+	defer cancel()
+	stored, err := u.vault.objects.Envelope(ctx, u.id)
+	if err != nil {
+		return err
+	}
+	if err := u.wrap(ctx); err != nil {
+		return err
+	}
+	err = u.write(ctx, func(ctx context.Context, e envelope.Envelope) error {
+		return u.vault.objects.Replace(ctx, stored, e)
+	})
+	if errors.Is(err, storage.ErrChanged) {
+		return nil
+	}
+	return err
+}
+
+// write seals the envelope and puts it. If put returns an error, write finds out whether the envelope was
+// stored.
+func (u *upload) write(ctx context.Context, put func(context.Context, envelope.Envelope) error) error {
+	metadata := u.metadata
+	if metadata.CreatedAt.IsZero() {
+		metadata.CreatedAt = u.vault.now().UTC()
+	}
+	sealed, err := u.subkeys.Seal(u.wrapped, metadata)
+	if err != nil {
+		return err
+	}
+	if err := put(ctx, sealed); err != nil {
+		return u.resolve(ctx, sealed, err)
+	}
+	return nil
+}
+
+// resolve reads the envelope back after a write that returned an error. It returns nil if the envelope was
+// stored, the cause if it was not, and an [UncertainError] if that cannot be known. An error can follow a
+// successful write: the first answer was lost, and the error answers the request that the client repeated.
+func (u *upload) resolve(ctx context.Context, written envelope.Envelope, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	stored, err := u.vault.objects.Envelope(ctx, u.id)
+	unanswered := errors.Is(cause, storage.ErrUnavailable) || errors.Is(cause, context.DeadlineExceeded)
+	switch {
+	case err == nil && stored.Equal(written):
+		return nil
+	case errors.Is(err, storage.ErrNotFound) && !unanswered:
+		return cause
+	}
+	return &UncertainError{u.id, cause}
+}

@@ -1,0 +1,50 @@
+package vault
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/recvault/recvault/keys"
+)
+
+// Delete removes a patient's recording from the store. It does not reach copies in backups or older versions of
+// the objects; erasing the patient's key does. Deleting a recording that does not exist is not an error, so an
+// interrupted Delete can be run again.
+//
+// The patient is an argument beside the ID so that an ID from a wrong list deletes nothing: for a recording of
+// another patient Delete returns [ErrNotFound].
+//
+// While a legal hold stands on the patient, Delete removes nothing, whatever the vault's prefix is. A hold that
+// is set while Delete runs may come too late.
+//
+// Errors: ErrNotFound, [ErrHeld]; [keys.ErrInvalidPatient], [keys.ErrDenied], [keys.ErrUnavailable];
+// those of [storage.Store] for Stat and Delete.
+func (v *Vault) Delete(ctx context.Context, patient keys.Patient, id ID) error {
+	if err := v.delete(ctx, patient, id); err != nil {
+		return fmt.Errorf("delete recording %s: %w", id, err)
+	}
+	return nil
+}
+
+func (v *Vault) delete(ctx context.Context, patient keys.Patient, id ID) error {
+	keyID, err := v.keyring.KeyID(ctx, patient)
+	if err != nil {
+		return err
+	}
+	if id.KeyID() != keyID {
+		return fmt.Errorf("%w for this patient", ErrNotFound)
+	}
+	if err := v.checkHold(ctx, keyID); err != nil {
+		return err
+	}
+	return v.objects.Remove(ctx, id)
+}
+
+// checkHold returns [ErrHeld] if a hold stands on the patient, and the store's error if that cannot be read.
+func (v *Vault) checkHold(ctx context.Context, keyID keys.KeyID) error {
+	hold, err := v.objects.Held(ctx, keyID)
+	if err == nil && hold != nil {
+		err = ErrHeld
+	}
+	return err
+}
