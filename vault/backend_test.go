@@ -8,30 +8,26 @@ import (
 	"testing"
 	"time"
 
-	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/recvault/recvault/internal/testdeployment"
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/keystest"
-	"github.com/recvault/recvault/storage"
-	"github.com/recvault/recvault/storage/s3"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/erasure"
 )
 
-// backend is a deployment. Each part holds the role that it needs and no other, where the keyring has roles.
+// backend is a deployment with one keyring for each role that these tests use. On real servers a keyring has the
+// rights of its role only; the embedded default has no roles.
 type backend struct {
 	*testdeployment.Deployment
-	store storage.Store
-	admin keystest.Keyring // every role
-
+	admin   keystest.Keyring // has every right
 	writer  vault.Keyring
-	server  vault.Keyring // no right but what a grant brings
+	server  vault.Keyring // has no right but a grant's
 	granter keys.Granter
-
-	vault *testserver.VaultServer // nil on the embedded default
-	minio *testserver.MinIOServer // likewise
 }
 
 // onEachBackend runs a test on the embedded default and on real servers.
@@ -52,43 +48,30 @@ func servers(t *testing.T, options ...testserver.Option) *backend {
 
 func backendOf(d *testdeployment.Deployment) *backend {
 	return &backend{
-		Deployment: d, store: d.Store, vault: d.Vault, minio: d.MinIO,
-		admin:   d.Keyring(testdeployment.Admin),
-		writer:  d.Keyring(testdeployment.Writer),
-		server:  d.Keyring(testdeployment.Server),
-		granter: d.Keyring(testdeployment.Granter),
+		d,
+		d.Keyring(testdeployment.Admin),
+		d.Keyring(testdeployment.Writer),
+		d.Keyring(testdeployment.Server),
+		d.Keyring(testdeployment.Granter),
 	}
 }
 
-func s3Store(t *testing.T, endpoint, bucket string, signer *credentials.Credentials) storage.Store {
-	t.Helper()
-	client, err := s3.NewClient(s3.Config{Endpoint: endpoint, Credentials: signer})
-	require.NoError(t, err)
-	store, err := s3.New(client, bucket)
-	require.NoError(t, err)
-	return store
-}
-
-// vaultOf makes the Vault of a process that holds one of the backend's keyrings.
+// vaultOf returns the vault of a process that has this keyring.
 func (b *backend) vaultOf(t *testing.T, keyring vault.Keyring, options ...vault.Option) *vault.Vault {
 	t.Helper()
-	v, err := vault.New(keyring, b.store, options...)
+	v, err := vault.New(keyring, b.Store, options...)
 	require.NoError(t, err)
 	return v
 }
 
-// enrol enrols a patient of the test's own.
+// enrol enrols a new patient.
 func (b *backend) enrol(t *testing.T) keys.Patient {
 	t.Helper()
 	patient, _ := b.Enrol(t)
 	return patient
 }
 
-func (b *backend) grant(t *testing.T, patient keys.Patient) keys.Grant {
-	t.Helper()
-	return b.Grant(t, patient)
-}
-
+// put puts a recording with the metadata of metadata.
 func (b *backend) put(t *testing.T, patient keys.Patient, data []byte) vault.ID {
 	t.Helper()
 	id, err := b.vaultOf(t, b.writer).Put(t.Context(), patient, bytes.NewReader(data), metadata())
@@ -96,6 +79,7 @@ func (b *backend) put(t *testing.T, patient keys.Patient, data []byte) vault.ID 
 	return id
 }
 
+// open opens a recording on a vault of its own, whose key cache is empty, and reads all of it.
 func (b *backend) open(t *testing.T, grant keys.Grant, id vault.ID) ([]byte, error) {
 	t.Helper()
 	recording, err := b.vaultOf(t, b.server).Open(t.Context(), grant, id)
@@ -106,6 +90,7 @@ func (b *backend) open(t *testing.T, grant keys.Grant, id vault.ID) ([]byte, err
 	return io.ReadAll(recording)
 }
 
+// objectName returns the name of a recording's "envelope" or "media".
 func objectName(id vault.ID, part string) string {
 	return "r1/" + strings.Replace(id.String(), ".", "/", 1) + "/" + part
 }
@@ -128,5 +113,28 @@ func random(t testing.TB, size int) []byte {
 	return data
 }
 
-// unsized hides how long a reader is.
+// unsized is a reader that does not report its size.
 type unsized struct{ io.Reader }
+
+// hold puts a patient on hold. The test ends the hold with clearHold.
+func (b *backend) hold(t *testing.T, id keys.KeyID) (clearHold func()) {
+	t.Helper()
+	holds := erasure.NewHolds(b.Store)
+	_, err := holds.Set(t.Context(), id, "legal", "case 7")
+	require.NoError(t, err)
+	return func() {
+		_, err := holds.Clear(t.Context(), id, "legal", "closed")
+		require.NoError(t, err)
+	}
+}
+
+// assertNoLeak closes the idle connections of the deployment's clients and checks that no goroutine is left.
+func (b *backend) assertNoLeak(t *testing.T, ignore goleak.Option) {
+	t.Helper()
+	b.CloseIdle()
+	assert.NoError(t, goleak.Find(ignore))
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

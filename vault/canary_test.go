@@ -26,9 +26,10 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-// canaries are secrets that must turn up nowhere, in no encoding that is likely.
-type canaries map[string]string // what it is, by the secret
+// canaries are secrets, in several encodings, that must appear nowhere. Each maps to its description.
+type canaries map[string]string
 
+// plant adds a secret.
 func (c canaries) plant(what, secret string) {
 	for _, encoded := range []string{
 		secret,
@@ -41,6 +42,7 @@ func (c canaries) plant(what, secret string) {
 	}
 }
 
+// lookFor fails the test if a text contains a secret.
 func (c canaries) lookFor(t *testing.T, where string, text []byte) {
 	t.Helper()
 	for secret, what := range c {
@@ -48,7 +50,7 @@ func (c canaries) lookFor(t *testing.T, where string, text []byte) {
 	}
 }
 
-// lookInNames looks at the paths of all files below a directory.
+// lookInNames fails the test if the path of a file in a directory contains a secret.
 func (c canaries) lookInNames(t *testing.T, where, root string) {
 	t.Helper()
 	var found int
@@ -60,7 +62,7 @@ func (c canaries) lookInNames(t *testing.T, where, root string) {
 	require.Greater(t, found, 1, where)
 }
 
-func TestNoSecretAndNoPatientIsInAnyErrorLogNameOrPath(t *testing.T) {
+func TestNoSecretIsInAnyErrorLogNameOrPath(t *testing.T) {
 	b := servers(t, testserver.Dedicated())
 	planted := canaries{}
 	var log bytes.Buffer
@@ -82,15 +84,15 @@ func TestNoSecretAndNoPatientIsInAnyErrorLogNameOrPath(t *testing.T) {
 	writer, server := b.vaultOf(t, b.writer), b.vaultOf(t, b.server)
 	id, err := writer.Put(t.Context(), alice, bytes.NewReader(data), vault.Metadata{Title: title, Attributes: map[string]string{"x": attribute}})
 	require.NoError(t, err)
-	alicesGrant, bobsGrant := b.grant(t, alice), b.grant(t, bob)
+	alicesGrant, bobsGrant := b.Grant(t, alice), b.Grant(t, bob)
 	for _, grant := range []keys.Grant{alicesGrant, bobsGrant} {
 		planted.plant("a grant's token", grant.Token())
 		planted.plant("a grant", grant.Reveal())
 	}
-	planted.plant("the root token", b.vault.RootToken())
-	planted.plant("MinIO's password", b.minio.SecretKey())
+	planted.plant("the root token", b.Vault.RootToken())
+	planted.plant("MinIO's password", b.MinIO.SecretKey())
 
-	// Every way to fail that there is.
+	// Every way in which a call can fail.
 	var failures []error
 	failed := func(err error) {
 		t.Helper()
@@ -135,21 +137,21 @@ func TestNoSecretAndNoPatientIsInAnyErrorLogNameOrPath(t *testing.T) {
 		failed(err)
 	}
 	attempt()
-	teststore.Write(t, b.store, objectName(id, "media"), []byte("damaged"))
+	teststore.Write(t, b.Store, objectName(id, "media"), []byte("damaged"))
 	_, err = server.Open(t.Context(), alicesGrant, id)
 	failed(err)
 
-	audit, err := os.ReadFile(b.vault.AuditFile())
+	audit, err := os.ReadFile(b.Vault.AuditFile())
 	require.NoError(t, err)
-	require.Contains(t, string(audit), id.KeyID().String(), "the audit file is not what it should be")
+	require.Contains(t, string(audit), id.KeyID().String(), "the audit file does not name the patient's key")
 	planted.lookFor(t, "Vault's audit file", audit)
 
-	b.vault.Seal(t)
+	b.Vault.Seal(t)
 	_, err = server.Open(t.Context(), alicesGrant, id)
 	failed(err)
 	_, err = writer.Put(t.Context(), "canary-stranger-2", strings.NewReader("x"), vault.Metadata{Title: title})
 	failed(err)
-	b.vault.Stop(t)
+	b.Vault.Stop(t)
 	_, err = server.Open(t.Context(), alicesGrant, id)
 	failed(err)
 	_, err = b.granter.Issue(t.Context(), alice, keys.GrantOptions{TTL: time.Minute, Subject: "x", Purpose: "TREAT"})
@@ -162,21 +164,21 @@ func TestNoSecretAndNoPatientIsInAnyErrorLogNameOrPath(t *testing.T) {
 		planted.lookFor(t, "an error", []byte(err.Error()))
 		planted.lookFor(t, "an error, in detail", fmt.Appendf(nil, "%#v %+v", err, err))
 	}
-	for _, name := range teststore.Names(t, b.store, "") {
+	for _, name := range teststore.Names(t, b.Store, "") {
 		planted.lookFor(t, "an object's name", []byte(name))
-		planted.lookFor(t, "an object", teststore.Read(t, b.store, name))
+		planted.lookFor(t, "an object", teststore.Read(t, b.Store, name))
 	}
 	planted.lookFor(t, "the log", log.Bytes())
-	planted.lookInNames(t, "Vault's storage", filepath.Dir(b.vault.AuditFile()))
+	planted.lookInNames(t, "Vault's storage", filepath.Dir(b.Vault.AuditFile()))
 
-	b.minio.Stop(t)
+	b.MinIO.Stop(t)
 	_, err = server.Open(t.Context(), alicesGrant, id)
 	require.ErrorIs(t, err, storage.ErrUnavailable)
 	planted.lookFor(t, "an error", []byte(err.Error()))
 
-	// And what holds secrets prints none.
+	// Values that hold secrets do not print them.
 	for _, v := range []*vault.Vault{writer, server} {
-		planted.lookFor(t, "a printed Vault", fmt.Appendf(nil, "%v %+v %#v", v, v, v))
+		planted.lookFor(t, "a printed vault", fmt.Appendf(nil, "%v %+v %#v", v, v, v))
 	}
 	recording := vault.Info{ID: id}
 	for _, value := range []any{

@@ -26,29 +26,29 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-// soon is how quickly a security event must be told.
+// soon is how quickly a security event must be delivered.
 const soon = 500 * time.Millisecond
 
-// witness is a security team: it gets what a Vault tells, by the hook and in the log.
+// witness receives a vault's security events, by the hook and in the log.
 type witness struct {
-	told chan vault.Event
-	log  *buffer
+	events chan vault.Event
+	log    *buffer
 }
 
 func newWitness() *witness { return &witness{make(chan vault.Event, 100_000), &buffer{}} }
 
 func (w *witness) options() []vault.Option {
 	return []vault.Option{
-		vault.WithEventHook(func(event vault.Event) { w.told <- event }),
+		vault.WithEventHook(func(event vault.Event) { w.events <- event }),
 		vault.WithLogger(slog.New(slog.NewJSONHandler(w.log, nil))),
 	}
 }
 
-// next returns an event, which must come soon.
+// next returns the next event. It fails the test if none comes soon.
 func (w *witness) next(t *testing.T) vault.Event {
 	t.Helper()
 	select {
-	case event := <-w.told:
+	case event := <-w.events:
 		return event
 	case <-time.After(soon):
 		require.FailNow(t, "no event came in time")
@@ -56,12 +56,12 @@ func (w *witness) next(t *testing.T) vault.Event {
 	}
 }
 
-// rest returns what was told but not taken. The Vault was closed, so there will be no more.
+// rest returns the remaining events of a vault that is closed.
 func (w *witness) rest() []vault.Event {
 	var events []vault.Event
 	for {
 		select {
-		case event := <-w.told:
+		case event := <-w.events:
 			events = append(events, event)
 		default:
 			return events
@@ -69,7 +69,7 @@ func (w *witness) rest() []vault.Event {
 	}
 }
 
-// logged returns the lines of the log.
+// logged parses the lines of the log.
 func (w *witness) logged(t *testing.T) []map[string]any {
 	t.Helper()
 	var lines []map[string]any
@@ -108,10 +108,10 @@ func (w *witness) assertLogged(t *testing.T, events []vault.Event) {
 	}
 }
 
-func TestWhatASecurityTeamShouldKnowIsToldAtOnceAndOnce(t *testing.T) {
+func TestRefusalsAndDamageAreReportedOnceAndAtOnce(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice, bob := b.enrol(t), b.enrol(t)
-		grant := b.grant(t, alice)
+		grant := b.Grant(t, alice)
 		data := random(t, 4*segment.Size)
 		issue := func(patient keys.Patient, subject string, options keys.GrantOptions) keys.Grant {
 			t.Helper()
@@ -131,37 +131,41 @@ func TestWhatASecurityTeamShouldKnowIsToldAtOnceAndOnce(t *testing.T) {
 		malformed := keys.NewGrant(issue(alice, "dr-malformed", keys.GrantOptions{TTL: time.Minute}).Details(), "nonsense")
 		forged := keys.NewGrant(grant.Details(), bobs.Token())
 
-		// alter changes a recording's media from a segment on.
-		alter := func(from int) vault.ID {
+		// altered returns a recording with a changed segment.
+		altered := func(segmentNumber int) vault.ID {
 			id := b.put(t, alice, data)
-			media := teststore.Read(t, b.store, objectName(id, "media"))
-			media[from*segment.Size+segment.HeaderSize] ^= 1
-			teststore.Write(t, b.store, objectName(id, "media"), media)
+			media := teststore.Read(t, b.Store, objectName(id, "media"))
+			media[segmentNumber*segment.Size+segment.HeaderSize] ^= 1
+			teststore.Write(t, b.Store, objectName(id, "media"), media)
 			return id
 		}
-		without := func(part string) vault.ID {
+		// replaced returns a recording with another envelope or media.
+		replaced := func(part string) vault.ID {
 			id := b.put(t, alice, data)
-			teststore.Write(t, b.store, objectName(id, part), []byte("x"))
+			teststore.Write(t, b.Store, objectName(id, part), []byte("x"))
 			return id
 		}
 		missing := b.put(t, alice, data)
-		require.NoError(t, b.store.Delete(t.Context(), objectName(missing, "media")))
+		require.NoError(t, b.Store.Delete(t.Context(), objectName(missing, "media")))
 
 		w := newWitness()
 		v := b.vaultOf(t, b.server, w.options()...)
 		defer v.Close()
-		open := func(grant keys.Grant, id vault.ID) {
+		open := func(t *testing.T, grant keys.Grant, id vault.ID) {
 			recording, err := v.Open(t.Context(), grant, id)
 			if !assert.Error(t, err) {
 				require.NoError(t, recording.Close())
 			}
 		}
-		read := func(grant keys.Grant, id vault.ID, again func(*vault.Recording) error) {
-			recording, err := v.Open(t.Context(), grant, id)
-			require.NoError(t, err)
-			defer recording.Close()
-			for range 5 {
-				require.ErrorIs(t, again(recording), vault.ErrDamaged)
+		// readBy opens a recording and reads its damage several times.
+		readBy := func(read func(*vault.Recording) error) func(t *testing.T, grant keys.Grant, id vault.ID) {
+			return func(t *testing.T, grant keys.Grant, id vault.ID) {
+				recording, err := v.Open(t.Context(), grant, id)
+				require.NoError(t, err)
+				defer recording.Close()
+				for range 5 {
+					require.ErrorIs(t, read(recording), vault.ErrDamaged)
+				}
 			}
 		}
 		var all []vault.Event
@@ -170,14 +174,14 @@ func TestWhatASecurityTeamShouldKnowIsToldAtOnceAndOnce(t *testing.T) {
 			kind  vault.EventKind
 			grant keys.Grant
 			id    vault.ID
-			try   func(grant keys.Grant, id vault.ID)
+			try   func(t *testing.T, grant keys.Grant, id vault.ID)
 		}{
 			{"another patient's grant", vault.WrongPatient, bobs, b.put(t, alice, data), open},
-			{"another patient's grant for a description", vault.WrongPatient, bobs, b.put(t, alice, data), func(grant keys.Grant, id vault.ID) {
+			{"another patient's grant for a description", vault.WrongPatient, bobs, b.put(t, alice, data), func(t *testing.T, grant keys.Grant, id vault.ID) {
 				_, err := v.Stat(t.Context(), grant, id)
 				require.ErrorIs(t, err, keys.ErrDenied)
 			}},
-			{"another patient's grant by HTTP", vault.WrongPatient, bobs, b.put(t, alice, data), func(grant keys.Grant, id vault.ID) {
+			{"another patient's grant by HTTP", vault.WrongPatient, bobs, b.put(t, alice, data), func(t *testing.T, grant keys.Grant, id vault.ID) {
 				recorder := httptest.NewRecorder()
 				v.ServeRecording(recorder, httptest.NewRequest(http.MethodGet, "/", nil), grant, id)
 				require.Equal(t, http.StatusForbidden, recorder.Code)
@@ -188,49 +192,45 @@ func TestWhatASecurityTeamShouldKnowIsToldAtOnceAndOnce(t *testing.T) {
 			{"expired", vault.GrantRefused, expired, b.put(t, alice, data), open},
 			{"malformed", vault.GrantRefused, malformed, b.put(t, alice, data), open},
 			{"no grant", vault.GrantRefused, keys.Grant{}, b.put(t, alice, data), open},
-			{"damaged envelope", vault.Damaged, grant, without("envelope"), open},
-			{"cut media", vault.Damaged, grant, without("media"), open},
+			{"damaged envelope", vault.Damaged, grant, replaced("envelope"), open},
+			{"cut media", vault.Damaged, grant, replaced("media"), open},
 			{"missing media", vault.Damaged, grant, missing, open},
-			{"damaged first segment", vault.Damaged, grant, alter(0), open},
-			{"damage found by Read", vault.Damaged, grant, alter(2), func(grant keys.Grant, id vault.ID) {
-				read(grant, id, func(recording *vault.Recording) error {
-					_, err := io.Copy(io.Discard, struct{ io.Reader }{recording})
-					return err
-				})
-			}},
-			{"damage found by WriteTo", vault.Damaged, grant, alter(3), func(grant keys.Grant, id vault.ID) {
-				read(grant, id, func(recording *vault.Recording) error {
-					_, err := recording.WriteTo(io.Discard)
-					return err
-				})
-			}},
-			{"damage found by ReadAt", vault.Damaged, grant, alter(2), func(grant keys.Grant, id vault.ID) {
-				read(grant, id, func(recording *vault.Recording) error {
-					_, err := recording.ReadAt(make([]byte, 100), 2*segment.Size+100)
-					return err
-				})
-			}},
-			{"damage found by HTTP", vault.Damaged, grant, alter(2), func(grant keys.Grant, id vault.ID) {
+			{"damaged first segment", vault.Damaged, grant, altered(0), open},
+			{"damage found by Read", vault.Damaged, grant, altered(2), readBy(func(recording *vault.Recording) error {
+				_, err := io.Copy(io.Discard, struct{ io.Reader }{recording})
+				return err
+			})},
+			{"damage found by WriteTo", vault.Damaged, grant, altered(3), readBy(func(recording *vault.Recording) error {
+				_, err := recording.WriteTo(io.Discard)
+				return err
+			})},
+			{"damage found by ReadAt", vault.Damaged, grant, altered(2), readBy(func(recording *vault.Recording) error {
+				_, err := recording.ReadAt(make([]byte, 100), 2*segment.Size+100)
+				return err
+			})},
+			{"damage found by HTTP", vault.Damaged, grant, altered(2), func(t *testing.T, grant keys.Grant, id vault.ID) {
 				require.PanicsWithError(t, http.ErrAbortHandler.Error(), func() {
 					v.ServeRecording(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil), grant, id)
 				})
 			}},
 		} {
-			before := time.Now()
-			c.try(c.grant, c.id)
-			event := w.next(t)
-			all = append(all, event)
-			assert.WithinRange(t, event.Time, before.Truncate(time.Millisecond), time.Now(), c.name)
-			event.Time = time.Time{}
-			details := c.grant.Details()
-			assert.Equal(t, vault.Event{
-				Kind: c.kind, Recording: c.id, GrantKeyID: details.KeyID,
-				Subject: details.Subject, Purpose: details.Purpose, RequestID: details.RequestID, Count: 1,
-			}, event, c.name)
+			t.Run(c.name, func(t *testing.T) {
+				before := time.Now()
+				c.try(t, c.grant, c.id)
+				event := w.next(t)
+				all = append(all, event)
+				assert.WithinRange(t, event.Time, before.Truncate(time.Millisecond), time.Now())
+				event.Time = time.Time{}
+				details := c.grant.Details()
+				assert.Equal(t, vault.Event{
+					Kind: c.kind, Recording: c.id, GrantKeyID: details.KeyID,
+					Subject: details.Subject, Purpose: details.Purpose, RequestID: details.RequestID, Count: 1,
+				}, event)
+			})
 		}
 		require.NoError(t, v.Close())
 		require.NoError(t, v.Close(), "again")
-		assert.Empty(t, w.rest(), "one event for each")
+		assert.Empty(t, w.rest(), "one event for each attempt")
 		w.assertLogged(t, all)
 
 		planted := secretsOf(grant, bobs, revoked, used, expired)
@@ -242,10 +242,10 @@ func TestWhatASecurityTeamShouldKnowIsToldAtOnceAndOnce(t *testing.T) {
 	})
 }
 
-func TestWhatIsNobodysFaultIsNotTold(t *testing.T) {
+func TestOtherFailuresAreNotSecurityEvents(t *testing.T) {
 	b := servers(t, testserver.Dedicated())
 	alice, carol := b.enrol(t), b.enrol(t)
-	grant, carols := b.grant(t, alice), b.grant(t, carol)
+	grant, carols := b.Grant(t, alice), b.Grant(t, carol)
 	data := random(t, 4*segment.Size)
 	id, erased := b.put(t, alice, data), b.put(t, carol, data)
 	w := newWitness()
@@ -271,10 +271,10 @@ func TestWhatIsNobodysFaultIsNotTold(t *testing.T) {
 	failing(cancelled, grant, id)
 	require.NoError(t, b.admin.Erase(t.Context(), erased.KeyID()))
 	failing(t.Context(), carols, erased)
-	b.vault.Seal(t)
+	b.Vault.Seal(t)
 	failing(t.Context(), grant, id)
-	b.vault.Unseal(t)
-	b.minio.Kill(t)
+	b.Vault.Unseal(t)
+	b.MinIO.Kill(t)
 	failing(t.Context(), grant, id)
 	require.NoError(t, v.Close())
 	assert.Empty(t, w.rest())
@@ -289,20 +289,18 @@ func TestEventsAreLoggedByDefault(t *testing.T) {
 	b := embedded(t)
 	id := b.put(t, b.enrol(t), []byte("a consultation"))
 	v := b.vaultOf(t, b.server)
-	_, err := v.Open(t.Context(), b.grant(t, b.enrol(t)), id)
+	_, err := v.Open(t.Context(), b.Grant(t, b.enrol(t)), id)
 	require.ErrorIs(t, err, keys.ErrDenied)
 	require.NoError(t, v.Close())
 	assert.Equal(t, 1, strings.Count(log.String(), "\n"))
 	assert.Contains(t, log.String(), id.String())
-	_, err = vault.New(b.server, b.store, vault.WithLogger(nil))
-	require.Error(t, err)
 }
 
-func TestASlowHookDelaysNobodyAndMissesNothing(t *testing.T) {
+func TestASlowHookDelaysNoCallerAndMissesNothing(t *testing.T) {
 	b := embedded(t)
 	alice := b.enrol(t)
 	id := b.put(t, alice, []byte("a consultation"))
-	grant, bobs := b.grant(t, alice), b.grant(t, b.enrol(t))
+	grant, bobs := b.Grant(t, alice), b.Grant(t, b.enrol(t))
 	b.CloseIdle()
 	ignore := goleak.IgnoreCurrent()
 	release, entered := make(chan struct{}), make(chan struct{}, 1000)
@@ -342,30 +340,30 @@ func TestAFloodIsCountedAndSummarised(t *testing.T) {
 	const attempts, attackers = 10_000, 8
 	for name, c := range map[string]struct {
 		recordings int
-		slow       bool // the hook, so that all of it happens before the second event is told
+		slow       bool // the hook waits until all attempts have been made
 	}{
-		"one recording":               {1, false},
-		"a leaked listing":            {50, false},
-		"more than can be told apart": {1500, true},
+		"one recording":       {1, false},
+		"a leaked listing":    {50, false},
+		"more than the limit": {1500, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := embedded(t)
 			alice := b.enrol(t)
 			ids := []vault.ID{b.put(t, alice, []byte("a consultation"))}
-			sealed := teststore.Read(t, b.store, objectName(ids[0], "envelope"))
-			for len(ids) < c.recordings { // the grant is refused before anything else matters
+			sealed := teststore.Read(t, b.Store, objectName(ids[0], "envelope"))
+			for len(ids) < c.recordings { // the envelopes need not open, because the grant is refused before
 				id := keys.NewRecordingID(ids[0].KeyID())
-				teststore.Write(t, b.store, objectName(id, "envelope"), bytes.ReplaceAll(sealed, []byte(ids[0].String()), []byte(id.String())))
+				teststore.Write(t, b.Store, objectName(id, "envelope"), bytes.ReplaceAll(sealed, []byte(ids[0].String()), []byte(id.String())))
 				ids = append(ids, id)
 			}
-			bobs := b.grant(t, b.enrol(t))
+			bobs := b.Grant(t, b.enrol(t))
 			w, gate := newWitness(), make(chan struct{})
 			if !c.slow {
 				close(gate)
 			}
 			v := b.vaultOf(t, b.server, append(w.options(), vault.WithEventHook(func(event vault.Event) {
 				<-gate
-				w.told <- event
+				w.events <- event
 			}))...)
 			start := time.Now()
 			var all sync.WaitGroup
@@ -398,8 +396,9 @@ func TestAFloodIsCountedAndSummarised(t *testing.T) {
 				assert.Equal(t, bobs.KeyID(), event.GrantKeyID)
 				counts[event.Recording] += event.Count
 			}
-			assert.Equal(t, attempts, sum, "none is forgotten")
-			// Each recording once at once, and once at the end of each second; and 1,000 of them at most.
+			assert.Equal(t, attempts, sum, "every attempt is counted")
+			// In each window, each of at most 1,000 recordings has one event at once and one at the end, and
+			// there is one Overflow.
 			assert.LessOrEqual(t, len(events), windows*(2*min(c.recordings, 1000)+1))
 			if c.recordings > 1000 {
 				assert.Positive(t, overflow)

@@ -171,7 +171,7 @@ func ExampleVault_ServeRecording() {
 	defer e.remove()
 	id := e.put(alice, "Alice's consultation")
 
-	// The application's session tells which grant; what the request is for may come from anywhere.
+	// The grant comes from the application's session. The ID may come from anywhere.
 	session := e.grant(alice)
 	site := http.NewServeMux()
 	site.HandleFunc("GET /recordings/{id}", func(w http.ResponseWriter, r *http.Request) {
@@ -228,7 +228,7 @@ func ExampleVault_ListByKeyID() {
 	defer e.remove()
 	e.put(alice, "Alice's consultation")
 
-	// The process that serves knows no patients. The grant in its session tells what to list.
+	// The process that serves recordings knows no patient identifiers. It lists with the grant's KeyID.
 	grant := e.grant(alice)
 	for entry, err := range e.vault.ListByKeyID(context.Background(), grant.KeyID()) {
 		if err != nil {

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,21 +16,21 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/testdeployment"
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/keys/local"
 	"github.com/recvault/recvault/storage"
-	"github.com/recvault/recvault/storage/dir"
+	"github.com/recvault/recvault/storage/s3"
 	"github.com/recvault/recvault/vault"
 )
 
-func TestASealedStoppedOrRestartedVaultIsToldAndPasses(t *testing.T) {
+func TestAVaultOutageIsReportedAndPasses(t *testing.T) {
 	b := servers(t, testserver.Dedicated())
 	alice := b.enrol(t)
 	data := random(t, 300_000)
 	id := b.put(t, alice, data)
-	grant := b.grant(t, alice)
+	grant := b.Grant(t, alice)
 	recording, err := b.vaultOf(t, b.server).Open(t.Context(), grant, id)
 	require.NoError(t, err)
 	defer recording.Close()
@@ -45,47 +44,47 @@ func TestASealedStoppedOrRestartedVaultIsToldAndPasses(t *testing.T) {
 		require.ErrorIs(t, err, keys.ErrUnavailable, state)
 		assert.Less(t, time.Since(start), 30*time.Second, "bounded retries")
 	}
-	b.vault.Seal(t)
+	b.Vault.Seal(t)
 	check("sealed")
-	b.vault.Unseal(t)
+	b.Vault.Unseal(t)
 	got, err := b.open(t, grant, id)
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(data, got))
-	b.vault.Kill(t)
+	b.Vault.Kill(t)
 	check("killed")
-	assert.Len(t, teststore.Names(t, b.store, ""), 2, "nothing was written meanwhile")
+	assert.Len(t, teststore.Names(t, b.Store, ""), 2, "nothing was written")
 
-	// What is open stays open: Vault is asked once.
+	// An open recording needs Vault no longer.
 	got, err = io.ReadAll(recording)
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(data, got))
 
-	b.vault.Restart(t)
+	b.Vault.Restart(t)
 	got, err = b.open(t, grant, id)
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(data, got))
 }
 
-func TestStorageThatFailsIsToldAndLosesNothing(t *testing.T) {
+func TestAStorageOutageIsReportedAndLosesNothing(t *testing.T) {
 	b := servers(t, testserver.Dedicated())
 	alice := b.enrol(t)
 	data := random(t, 40<<20)
 	id := b.put(t, alice, data)
-	grant := b.grant(t, alice)
+	grant := b.Grant(t, alice)
 	writer := b.vaultOf(t, b.writer)
 
 	// Killed in the middle of an upload.
 	source := bytes.NewReader(data)
 	_, err := writer.Put(t.Context(), alice, readerFunc(func(p []byte) (int, error) {
 		if source.Len() < len(data)/2 {
-			b.minio.Kill(t)
+			b.MinIO.Kill(t)
 		}
 		return source.Read(p)
 	}), metadata())
 	require.ErrorIs(t, err, storage.ErrUnavailable)
 	_, err = b.open(t, grant, id)
 	require.ErrorIs(t, err, storage.ErrUnavailable)
-	b.minio.Restart(t)
+	b.MinIO.Restart(t)
 
 	// Killed in the middle of a download.
 	recording, err := b.vaultOf(t, b.server).Open(t.Context(), grant, id)
@@ -94,62 +93,74 @@ func TestStorageThatFailsIsToldAndLosesNothing(t *testing.T) {
 	begin := make([]byte, 1<<20)
 	_, err = io.ReadFull(recording, begin)
 	require.NoError(t, err)
-	b.minio.Kill(t)
+	b.MinIO.Kill(t)
 	rest, err := io.ReadAll(recording)
 	require.Error(t, err)
 	require.NotErrorIs(t, err, vault.ErrDamaged)
 	assert.True(t, bytes.HasPrefix(data, append(begin, rest...)))
-	b.minio.Restart(t)
+	b.MinIO.Restart(t)
 
 	got, err := b.open(t, grant, id)
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(data, got))
-	assert.Len(t, teststore.Names(t, b.store, ""), 2)
+	assert.Len(t, teststore.Names(t, b.Store, ""), 2)
 }
 
-func TestWrongBucketsAndCredentialsAreTold(t *testing.T) {
+func TestWrongBucketsAndCredentialsAreReported(t *testing.T) {
 	b := servers(t)
 	alice := b.enrol(t)
 	id := b.put(t, alice, []byte("Alice's consultation"))
-	grant := b.grant(t, alice)
-	right := credentials.NewStaticV4(b.minio.AccessKey(), b.minio.SecretKey(), "")
+	grant := b.Grant(t, alice)
+	right := credentials.NewStaticV4(b.MinIO.AccessKey(), b.MinIO.SecretKey(), "")
 	wrong := credentials.NewStaticV4("nobody", "nothing-at-all", "")
-	endpoint := "http://" + b.minio.Endpoint()
+	endpoint := "http://" + b.MinIO.Endpoint()
 	for name, c := range map[string]struct {
 		store storage.Store
 		want  error
 	}{
 		"missing bucket":  {s3Store(t, endpoint, "no-such-bucket", right), storage.ErrNoBucket},
-		"unreachable":     {s3Store(t, "http://127.0.0.1:1", b.minio.Bucket(), right), storage.ErrUnavailable},
-		"wrong key":       {s3Store(t, endpoint, b.minio.Bucket(), wrong), storage.ErrDenied},
-		"not an S3 store": {s3Store(t, b.vault.Address(), b.minio.Bucket(), right), nil},
+		"unreachable":     {s3Store(t, "http://127.0.0.1:1", b.MinIO.Bucket(), right), storage.ErrUnavailable},
+		"wrong key":       {s3Store(t, endpoint, b.MinIO.Bucket(), wrong), storage.ErrDenied},
+		"not an S3 store": {s3Store(t, b.Vault.Address(), b.MinIO.Bucket(), right), nil},
 	} {
-		v, err := vault.New(b.writer, c.store)
-		require.NoError(t, err)
-		_, putErr := v.Put(t.Context(), alice, strings.NewReader("x"), metadata())
-		_, openErr := v.Open(t.Context(), grant, id)
-		for _, err := range []error{putErr, openErr} {
-			require.Error(t, err, name)
-			if c.want != nil {
-				assert.ErrorIs(t, err, c.want, name)
+		t.Run(name, func(t *testing.T) {
+			v, err := vault.New(b.writer, c.store)
+			require.NoError(t, err)
+			_, putErr := v.Put(t.Context(), alice, strings.NewReader("x"), metadata())
+			_, openErr := v.Open(t.Context(), grant, id)
+			for _, err := range []error{putErr, openErr} {
+				require.Error(t, err)
+				if c.want != nil {
+					assert.ErrorIs(t, err, c.want)
+				}
+				assert.NotErrorIs(t, err, vault.ErrDamaged)
 			}
-			assert.NotErrorIs(t, err, vault.ErrDamaged, name)
-		}
+		})
 	}
-	assert.Len(t, teststore.Names(t, b.store, ""), 2)
+	assert.Len(t, teststore.Names(t, b.Store, ""), 2)
 }
 
-// crashVariable makes the test binary a writer that is to be killed.
+func s3Store(t *testing.T, endpoint, bucket string, signer *credentials.Credentials) storage.Store {
+	t.Helper()
+	client, err := s3.NewClient(s3.Config{Endpoint: endpoint, Credentials: signer})
+	require.NoError(t, err)
+	store, err := s3.New(client, bucket)
+	require.NoError(t, err)
+	return store
+}
+
+// crashVariable names the directory of the deployment on which the test binary runs TestCrashingWriter.
 const crashVariable = "RECVAULT_TEST_CRASH_DIR"
 
-// TestCrashingWriter is run by the next test, in a process of its own.
+// TestCrashingWriter is the process that TestAKilledWriterLeavesOnlyWholeRecordings kills.
 func TestCrashingWriter(t *testing.T) {
 	root := os.Getenv(crashVariable)
 	if root == "" {
-		t.Skip("run by TestAWriterThatIsKilledLeavesWholeRecordingsOnly")
+		t.Skip("run by TestAKilledWriterLeavesOnlyWholeRecordings")
 	}
-	keyring, store := openCrashDir(t, root)
-	v, err := vault.New(keyring, store)
+	d, err := testdeployment.Open(testdeployment.Place{Dir: root})
+	require.NoError(t, err)
+	v, err := vault.New(d.Keyring(testdeployment.Writer), d.Store)
 	require.NoError(t, err)
 	fmt.Println("ready")
 	for {
@@ -159,26 +170,14 @@ func TestCrashingWriter(t *testing.T) {
 	}
 }
 
-func openCrashDir(t *testing.T, root string) (*local.Keyring, *dir.Store) {
-	t.Helper()
-	keyring, err := local.Open(filepath.Join(root, "keys"), local.Options{})
-	require.NoError(t, err)
-	store, err := dir.Open(filepath.Join(root, "objects"))
-	require.NoError(t, err)
-	return keyring, store
-}
-
-func TestAWriterThatIsKilledLeavesWholeRecordingsOnly(t *testing.T) {
-	root := t.TempDir()
-	keyring, store := openCrashDir(t, root)
-	defer keyring.Close()
-	defer store.Close()
-	_, err := keyring.Enrol(t.Context(), "alice")
+func TestAKilledWriterLeavesOnlyWholeRecordings(t *testing.T) {
+	b := embedded(t)
+	_, err := b.admin.Enrol(t.Context(), "alice")
 	require.NoError(t, err)
 	var committed int
 	for range 8 {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestCrashingWriter$")
-		cmd.Env = append(os.Environ(), crashVariable+"="+root)
+		cmd.Env = append(os.Environ(), crashVariable+"="+b.Place.Dir)
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)
 		require.NoError(t, cmd.Start())
@@ -200,7 +199,7 @@ func TestAWriterThatIsKilledLeavesWholeRecordingsOnly(t *testing.T) {
 		require.Equal(t, "ready", <-lines)
 		require.Equal(t, "committed", <-lines)
 		committed++
-		// Any moment will do; the writer is always in the middle of something.
+		// The writer puts one recording after another, so any moment is in the middle of one.
 		deadline := time.After(time.Duration(rand.IntN(30)) * time.Millisecond)
 	wait:
 		for {
@@ -215,10 +214,7 @@ func TestAWriterThatIsKilledLeavesWholeRecordingsOnly(t *testing.T) {
 		close(stop)
 		_ = cmd.Wait()
 	}
-	grant, err := keyring.Issue(t.Context(), "alice", keys.GrantOptions{TTL: time.Minute, Subject: "x", Purpose: keys.Treatment})
-	require.NoError(t, err)
-	v, err := vault.New(keyring, store)
-	require.NoError(t, err)
+	grant, v := b.Grant(t, "alice"), b.vaultOf(t, b.writer)
 	var found int
 	for entry, err := range v.List(t.Context(), "alice") {
 		require.NoError(t, err)

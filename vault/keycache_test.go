@@ -15,7 +15,7 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// cacheFixture asks a keyCache as a Vault does, and sees the keys that it keeps.
+// cacheFixture calls a keyCache as a vault does, counts the unwrappings and can see the cached keys.
 type cacheFixture struct {
 	*keyCache
 	unwraps atomic.Int64
@@ -41,12 +41,12 @@ func (f *cacheFixture) get(t *testing.T, grant keys.Grant, id ID) *keys.Recordin
 	return key
 }
 
-func (f *cacheFixture) keptKeys() []*keys.RecordingKey {
+func (f *cacheFixture) cachedKeys() []*keys.RecordingKey {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var all []*keys.RecordingKey
-	for _, kept := range f.kept.Values() {
-		all = append(all, kept.key)
+	for _, cached := range f.cached.Values() {
+		all = append(all, cached.key)
 	}
 	return all
 }
@@ -57,7 +57,7 @@ func wiped(f *cacheFixture, key *keys.RecordingKey) bool {
 	return bytes.Equal(key.Bytes(), make([]byte, keys.RecordingKeySize))
 }
 
-func TestAKeyIsKeptForItsGrantRecordingAndEnvelopeOnly(t *testing.T) {
+func TestAKeyIsCachedForItsGrantAndEnvelopeOnly(t *testing.T) {
 	f := newCacheFixture(time.Minute, 10)
 	defer f.close()
 	grant, id := someGrant(time.Time{}), someID()
@@ -65,7 +65,7 @@ func TestAKeyIsKeptForItsGrantRecordingAndEnvelopeOnly(t *testing.T) {
 	again := f.get(t, grant, id)
 	assert.Equal(t, first.Bytes(), again.Bytes())
 	assert.EqualValues(t, 1, f.unwraps.Load())
-	// What one caller wipes is its own.
+	// Each caller gets and wipes its own copy.
 	first.Wipe()
 	assert.NotEqual(t, first.Bytes(), f.get(t, grant, id).Bytes())
 
@@ -79,44 +79,44 @@ func TestAKeyIsKeptForItsGrantRecordingAndEnvelopeOnly(t *testing.T) {
 	require.ErrorIs(t, err, keys.ErrIntegrity)
 }
 
-func TestKeysThatGoAreWiped(t *testing.T) {
+func TestKeysThatLeaveTheCacheAreWiped(t *testing.T) {
 	id := someID()
-	t.Run("for want of room", func(t *testing.T) {
+	t.Run("no room", func(t *testing.T) {
 		f := newCacheFixture(time.Minute, 1)
 		defer f.close()
 		f.get(t, someGrant(time.Time{}), id)
-		kept := f.keptKeys()
-		require.Len(t, kept, 1)
+		cached := f.cachedKeys()
+		require.Len(t, cached, 1)
 		f.get(t, someGrant(time.Time{}), someID())
-		assert.True(t, wiped(f, kept[0]))
-		assert.Len(t, f.keptKeys(), 1)
+		assert.True(t, wiped(f, cached[0]))
+		assert.Len(t, f.cachedKeys(), 1)
 	})
-	t.Run("when their time is over, though nobody asks", func(t *testing.T) {
+	t.Run("end of the TTL", func(t *testing.T) {
 		f := newCacheFixture(20*time.Millisecond, 10)
 		f.get(t, someGrant(time.Time{}), id)
-		kept := f.keptKeys()
-		require.Eventually(t, func() bool { return len(f.keptKeys()) == 0 }, 10*time.Second, time.Millisecond)
-		for _, key := range kept {
+		cached := f.cachedKeys()
+		require.Eventually(t, func() bool { return len(f.cachedKeys()) == 0 }, 10*time.Second, time.Millisecond)
+		for _, key := range cached {
 			assert.True(t, wiped(f, key))
 		}
 	})
-	t.Run("when the grant ends", func(t *testing.T) {
+	t.Run("end of the grant", func(t *testing.T) {
 		f := newCacheFixture(time.Hour, 10)
 		f.get(t, someGrant(time.Now().Add(20*time.Millisecond)), id)
-		require.Eventually(t, func() bool { return len(f.keptKeys()) == 0 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return len(f.cachedKeys()) == 0 }, 10*time.Second, time.Millisecond)
 		f.get(t, someGrant(time.Now().Add(-time.Second)), id)
-		assert.Empty(t, f.keptKeys(), "it had ended already")
+		assert.Empty(t, f.cachedKeys(), "the key of a grant that has ended is not cached")
 	})
-	t.Run("when the vault is closed", func(t *testing.T) {
+	t.Run("vault closed", func(t *testing.T) {
 		f := newCacheFixture(time.Minute, 10)
 		f.get(t, someGrant(time.Time{}), id)
-		kept := f.keptKeys()
+		cached := f.cachedKeys()
 		f.close()
-		assert.True(t, wiped(f, kept[0]))
+		assert.True(t, wiped(f, cached[0]))
 	})
 }
 
-func TestWhoAsksAtOnceSharesOneUnwrapping(t *testing.T) {
+func TestConcurrentCallersShareOneUnwrapping(t *testing.T) {
 	f := newCacheFixture(time.Minute, 10)
 	defer f.close()
 	grant, id := someGrant(time.Time{}), someID()
@@ -133,12 +133,12 @@ func TestWhoAsksAtOnceSharesOneUnwrapping(t *testing.T) {
 			return nil, ctx.Err()
 		}
 	}
-	// Whoever came first leaves, and the others are served all the same.
-	first, leave := context.WithCancel(t.Context())
-	left := make(chan error)
+	// The first caller is cancelled, and the others still get the key.
+	first, cancelFirst := context.WithCancel(t.Context())
+	firstErr := make(chan error)
 	go func() {
 		_, err := f.unwrap(first, grant, id, "wrapped", unwrap)
-		left <- err
+		firstErr <- err
 	}()
 	<-entered
 	var wg sync.WaitGroup
@@ -153,20 +153,20 @@ func TestWhoAsksAtOnceSharesOneUnwrapping(t *testing.T) {
 	require.Eventually(t, func() bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		for _, flight := range f.flights {
-			return flight.waiters == 51
+		for _, pending := range f.calls {
+			return pending.waiters == 51
 		}
 		return false
 	}, 10*time.Second, time.Millisecond)
-	leave()
-	require.ErrorIs(t, <-left, context.Canceled)
+	cancelFirst()
+	require.ErrorIs(t, <-firstErr, context.Canceled)
 	close(release)
 	wg.Wait()
 	assert.EqualValues(t, 1, f.unwraps.Load())
-	assert.True(t, wiped(f, secret), "the keyring's own copy stays")
+	assert.True(t, wiped(f, secret), "the last caller wipes the keyring's key")
 }
 
-func TestAnUnwrappingThatNobodyWaitsForIsCancelled(t *testing.T) {
+func TestAnUnwrappingWithoutWaitersIsCancelled(t *testing.T) {
 	f := newCacheFixture(time.Minute, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -178,10 +178,10 @@ func TestAnUnwrappingThatNobodyWaitsForIsCancelled(t *testing.T) {
 	})
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, <-ended, context.Canceled)
-	assert.Empty(t, f.flights)
+	assert.Empty(t, f.calls)
 }
 
-func TestARefusalIsNotKept(t *testing.T) {
+func TestARefusalIsNotCached(t *testing.T) {
 	f := newCacheFixture(time.Minute, 10)
 	defer f.close()
 	grant, id := someGrant(time.Time{}), someID()

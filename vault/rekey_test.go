@@ -24,11 +24,11 @@ func TestRekeyGivesARecordingANewKeyAndANewID(t *testing.T) {
 		alice := b.enrol(t)
 		data := random(t, 300_000)
 		id := b.put(t, alice, data)
-		grant := b.grant(t, alice)
+		grant := b.Grant(t, alice)
 		v := b.vaultOf(t, b.writer)
 		before, err := v.Stat(t.Context(), grant, id)
 		require.NoError(t, err)
-		media, envelope := teststore.Read(t, b.store, objectName(id, "media")), teststore.Read(t, b.store, objectName(id, "envelope"))
+		media, envelope := teststore.Read(t, b.Store, objectName(id, "media")), teststore.Read(t, b.Store, objectName(id, "envelope"))
 
 		renewed, err := v.Rekey(t.Context(), grant, id)
 		require.NoError(t, err)
@@ -43,14 +43,14 @@ func TestRekeyGivesARecordingANewKeyAndANewID(t *testing.T) {
 		assert.Equal(t, before, after, "CreatedAt too")
 		_, err = b.open(t, grant, id)
 		require.ErrorIs(t, err, vault.ErrNotFound)
-		assert.Equal(t, []string{objectName(renewed, "envelope"), objectName(renewed, "media")}, teststore.Names(t, b.store, ""))
+		assert.Equal(t, []string{objectName(renewed, "envelope"), objectName(renewed, "media")}, teststore.Names(t, b.Store, ""))
 
-		// What the old key opens is the old ciphertext, and nothing of the new one.
-		teststore.Write(t, b.store, objectName(id, "envelope"), envelope)
-		teststore.Write(t, b.store, objectName(id, "media"), teststore.Read(t, b.store, objectName(renewed, "media")))
+		// The old key opens the old ciphertext and not the new one.
+		teststore.Write(t, b.Store, objectName(id, "envelope"), envelope)
+		teststore.Write(t, b.Store, objectName(id, "media"), teststore.Read(t, b.Store, objectName(renewed, "media")))
 		_, err = b.open(t, grant, id)
 		require.ErrorIs(t, err, vault.ErrDamaged)
-		teststore.Write(t, b.store, objectName(id, "media"), media)
+		teststore.Write(t, b.Store, objectName(id, "media"), media)
 		got, err = b.open(t, grant, id)
 		require.NoError(t, err)
 		assert.True(t, bytes.Equal(data, got))
@@ -61,9 +61,9 @@ func TestRekeyOfAnEmptyRecording(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		id := b.put(t, alice, nil)
-		renewed, err := b.vaultOf(t, b.writer).Rekey(t.Context(), b.grant(t, alice), id)
+		renewed, err := b.vaultOf(t, b.writer).Rekey(t.Context(), b.Grant(t, alice), id)
 		require.NoError(t, err)
-		got, err := b.open(t, b.grant(t, alice), renewed)
+		got, err := b.open(t, b.Grant(t, alice), renewed)
 		require.NoError(t, err)
 		assert.Empty(t, got)
 	})
@@ -73,22 +73,31 @@ func TestRekeyNeedsThePatientsGrantAndTheWritersRight(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice, bob := b.enrol(t), b.enrol(t)
 		id := b.put(t, alice, []byte("Alice's consultation"))
-		before := teststore.Names(t, b.store, "")
-		refused := func(keyring vault.Keyring, grant keys.Grant, id vault.ID, want error) {
-			t.Helper()
-			renewed, err := b.vaultOf(t, keyring).Rekey(t.Context(), grant, id)
-			require.ErrorIs(t, err, want)
-			assert.True(t, renewed.IsZero())
-			assert.Equal(t, before, teststore.Names(t, b.store, ""))
+		before := teststore.Names(t, b.Store, "")
+		type attempt struct {
+			keyring vault.Keyring
+			grant   keys.Grant
+			id      vault.ID
+			want    error
 		}
-		refused(b.writer, b.grant(t, bob), id, keys.ErrDenied)
-		refused(b.writer, keys.Grant{}, id, keys.ErrInvalidGrant)
-		refused(b.writer, b.grant(t, alice), vault.ID{}, keys.ErrInvalidRecordingID)
-		refused(b.writer, b.grant(t, alice), keys.NewRecordingID(id.KeyID()), vault.ErrNotFound)
-		if b.server != b.writer { // the embedded keyring knows no roles
-			refused(b.server, b.grant(t, alice), id, keys.ErrDenied)
+		attempts := map[string]attempt{
+			"another patient's grant": {b.writer, b.Grant(t, bob), id, keys.ErrDenied},
+			"no grant":                {b.writer, keys.Grant{}, id, keys.ErrInvalidGrant},
+			"no ID":                   {b.writer, b.Grant(t, alice), vault.ID{}, keys.ErrInvalidRecordingID},
+			"unknown ID":              {b.writer, b.Grant(t, alice), keys.NewRecordingID(id.KeyID()), vault.ErrNotFound},
 		}
-		got, err := b.open(t, b.grant(t, alice), id)
+		if b.server != b.writer { // the embedded default has no roles
+			attempts["not the writer's right"] = attempt{b.server, b.Grant(t, alice), id, keys.ErrDenied}
+		}
+		for name, c := range attempts {
+			t.Run(name, func(t *testing.T) {
+				renewed, err := b.vaultOf(t, c.keyring).Rekey(t.Context(), c.grant, c.id)
+				require.ErrorIs(t, err, c.want)
+				assert.True(t, renewed.IsZero())
+				assert.Equal(t, before, teststore.Names(t, b.Store, ""))
+			})
+		}
+		got, err := b.open(t, b.Grant(t, alice), id)
 		require.NoError(t, err)
 		assert.Equal(t, "Alice's consultation", string(got))
 	})
@@ -99,32 +108,32 @@ func TestRekeyRefusesWhileAHoldStands(t *testing.T) {
 		alice := b.enrol(t)
 		id := b.put(t, alice, []byte("Alice's consultation"))
 		clearHold := b.hold(t, id.KeyID())
-		before := teststore.Names(t, b.store, "")
-		renewed, err := b.vaultOf(t, b.writer).Rekey(t.Context(), b.grant(t, alice), id)
+		before := teststore.Names(t, b.Store, "")
+		renewed, err := b.vaultOf(t, b.writer).Rekey(t.Context(), b.Grant(t, alice), id)
 		require.ErrorIs(t, err, vault.ErrHeld)
 		assert.True(t, renewed.IsZero())
-		assert.Equal(t, before, teststore.Names(t, b.store, ""))
+		assert.Equal(t, before, teststore.Names(t, b.Store, ""))
 		clearHold()
 
-		// One that is set before the old recording goes keeps it.
-		store := &hookedStore{Store: b.store, afterPut: func(name string) {
+		// A hold that is set before the old recording is removed keeps it.
+		store := &hookedStore{Store: b.Store, afterPut: func(name string) {
 			if name != objectName(id, "media") && strings.HasSuffix(name, "/media") {
 				b.hold(t, id.KeyID())
 			}
 		}}
 		v, err := vault.New(b.writer, store)
 		require.NoError(t, err)
-		renewed, err = v.Rekey(t.Context(), b.grant(t, alice), id)
+		renewed, err = v.Rekey(t.Context(), b.Grant(t, alice), id)
 		require.ErrorIs(t, err, vault.ErrHeld)
 		for _, id := range []vault.ID{id, renewed} {
-			got, err := b.open(t, b.grant(t, alice), id)
+			got, err := b.open(t, b.Grant(t, alice), id)
 			require.NoError(t, err)
 			assert.Equal(t, "Alice's consultation", string(got))
 		}
 	})
 }
 
-// hookedStore does something after an object was put.
+// hookedStore calls a function after each successful Put.
 type hookedStore struct {
 	storage.Store
 	afterPut func(name string)
@@ -138,58 +147,58 @@ func (s *hookedStore) Put(ctx context.Context, name string, r io.Reader, size in
 	return info, err
 }
 
-func TestRekeyBringsNothingBackThatWasDeletedMeanwhile(t *testing.T) {
+func TestRekeyRestoresNoDeletedRecording(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		id := b.put(t, alice, []byte("Alice's consultation"))
 		deleted := false
-		store := &hookedStore{Store: b.store, afterPut: func(string) {
+		store := &hookedStore{Store: b.Store, afterPut: func(string) {
 			require.NoError(t, b.vaultOf(t, b.writer).Delete(t.Context(), alice, id))
 			deleted = true
 		}}
 		v, err := vault.New(b.writer, store)
 		require.NoError(t, err)
-		renewed, err := v.Rekey(t.Context(), b.grant(t, alice), id)
+		renewed, err := v.Rekey(t.Context(), b.Grant(t, alice), id)
 		require.ErrorIs(t, err, vault.ErrNotFound)
 		assert.True(t, renewed.IsZero())
 		assert.True(t, deleted)
-		assert.Empty(t, teststore.Names(t, b.store, ""))
+		assert.Empty(t, teststore.Names(t, b.Store, ""))
 	})
 }
 
-func TestRekeyKeepsTheOldRecordingUnlessTheNewOneOpens(t *testing.T) {
+func TestRekeyKeepsTheOldOneUnlessTheNewOneOpens(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		id := b.put(t, alice, []byte("Alice's consultation"))
-		store := &hookedStore{Store: b.store, afterPut: func(name string) {
-			if strings.HasSuffix(name, "/media") { // a store that keeps something else than it was given
-				media := teststore.Read(t, b.store, name)
+		store := &hookedStore{Store: b.Store, afterPut: func(name string) {
+			if strings.HasSuffix(name, "/media") { // the store changes what it was given
+				media := teststore.Read(t, b.Store, name)
 				media[len(media)-1] ^= 1
-				teststore.Write(t, b.store, name, media)
+				teststore.Write(t, b.Store, name, media)
 			}
 		}}
 		v, err := vault.New(b.writer, store)
 		require.NoError(t, err)
-		_, err = v.Rekey(t.Context(), b.grant(t, alice), id)
+		_, err = v.Rekey(t.Context(), b.Grant(t, alice), id)
 		require.ErrorIs(t, err, vault.ErrDamaged)
-		got, err := b.open(t, b.grant(t, alice), id)
+		got, err := b.open(t, b.Grant(t, alice), id)
 		require.NoError(t, err)
 		assert.Equal(t, "Alice's consultation", string(got))
 	})
 }
 
-func TestRekeyLeavesADamagedRecordingAsItIs(t *testing.T) {
+func TestRekeyLeavesADamagedRecordingUnchanged(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		id := b.put(t, alice, random(t, 1<<20))
-		media := teststore.Read(t, b.store, objectName(id, "media"))
+		media := teststore.Read(t, b.Store, objectName(id, "media"))
 		media[len(media)/2] ^= 1
-		teststore.Write(t, b.store, objectName(id, "media"), media)
-		before := teststore.Names(t, b.store, "")
-		renewed, err := b.vaultOf(t, b.writer).Rekey(t.Context(), b.grant(t, alice), id)
+		teststore.Write(t, b.Store, objectName(id, "media"), media)
+		before := teststore.Names(t, b.Store, "")
+		renewed, err := b.vaultOf(t, b.writer).Rekey(t.Context(), b.Grant(t, alice), id)
 		require.ErrorIs(t, err, vault.ErrDamaged)
 		assert.True(t, renewed.IsZero())
-		assert.Equal(t, before, teststore.Names(t, b.store, ""), "and what was written of the new one is gone")
+		assert.Equal(t, before, teststore.Names(t, b.Store, ""), "the new recording's media was removed")
 		assert.Empty(t, b.Uploads(t))
 	})
 }
@@ -201,14 +210,14 @@ func TestRekeyTakesBoundedMemory(t *testing.T) {
 		id, err := b.vaultOf(t, b.writer).Put(t.Context(), alice, io.LimitReader(zeros{}, size), metadata())
 		require.NoError(t, err)
 		before, peak := inUse(), uint64(0)
-		store := &weighedStore{Store: b.store, every: 16 << 20, look: func() { peak = max(peak, inUse()) }}
+		store := &meteredStore{Store: b.Store, every: 16 << 20, sample: func() { peak = max(peak, inUse()) }}
 		v, err := vault.New(b.writer, store)
 		require.NoError(t, err)
-		renewed, err := v.Rekey(t.Context(), b.grant(t, alice), id)
+		renewed, err := v.Rekey(t.Context(), b.Grant(t, alice), id)
 		require.NoError(t, err)
 		require.Positive(t, peak)
 		assert.Less(t, int64(peak)-int64(before), int64(limit))
-		info, err := b.vaultOf(t, b.server).Stat(t.Context(), b.grant(t, alice), renewed)
+		info, err := b.vaultOf(t, b.server).Stat(t.Context(), b.Grant(t, alice), renewed)
 		require.NoError(t, err)
 		assert.Equal(t, int64(size), info.Size)
 	})
@@ -229,19 +238,19 @@ func inUse() uint64 {
 	return stats.HeapAlloc
 }
 
-// weighedStore looks every so many bytes while an object is put.
-type weighedStore struct {
+// meteredStore calls a function after every so many bytes of a Put.
+type meteredStore struct {
 	storage.Store
-	every int
-	look  func()
+	every  int
+	sample func()
 }
 
-func (s *weighedStore) Put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (storage.Info, error) {
+func (s *meteredStore) Put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (storage.Info, error) {
 	read := 0
 	return s.Store.Put(ctx, name, readerFunc(func(p []byte) (int, error) {
 		n, err := r.Read(p)
 		if (read+n)/s.every > read/s.every {
-			s.look()
+			s.sample()
 		}
 		read += n
 		return n, err
@@ -253,7 +262,7 @@ func ExampleVault_Rekey() {
 	defer e.remove()
 	ctx := context.Background()
 	grant := e.grant(alice)
-	id := e.put(alice, "Alice's consultation") // whose recording key may have become known
+	id := e.put(alice, "Alice's consultation") // its recording key may have become known
 
 	renewed, err := e.vault.Rekey(ctx, grant, id)
 	fmt.Println(renewed != id, err) // the application stores the new ID
@@ -267,6 +276,7 @@ func ExampleVault_Rekey() {
 	// true
 }
 
+// faultyKeyring is a keyring whose calls can fail.
 type faultyKeyring struct {
 	vault.Keyring
 	fault *teststore.Fault
@@ -282,14 +292,14 @@ func (k faultyKeyring) Unwrap(ctx context.Context, grant keys.Grant, binding key
 	return key, err
 }
 
-func TestRekeyThatIsInterruptedAtAnyCallLosesNothing(t *testing.T) {
+func TestRekeyInterruptedAtAnyCallLosesNothing(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
-		grant := b.grant(t, alice)
+		grant := b.Grant(t, alice)
 		data := random(t, 300_000)
 		teststore.EachFault(t, func(ctx context.Context, f *teststore.Fault) {
 			id := b.put(t, alice, data)
-			v, err := vault.New(faultyKeyring{b.writer, f}, f.Store(b.store), vault.WithKeyCache(0, 1))
+			v, err := vault.New(faultyKeyring{b.writer, f}, f.Store(b.Store), vault.WithKeyCache(0, 1))
 			require.NoError(t, err)
 			renewed, err := v.Rekey(ctx, grant, id)
 			if !f.Hit() {
@@ -306,7 +316,7 @@ func TestRekeyThatIsInterruptedAtAnyCallLosesNothing(t *testing.T) {
 				}
 				got, err := b.open(t, grant, id)
 				if errors.Is(err, vault.ErrNotFound) {
-					require.NotEqual(t, renewed, id, "the new one is not there")
+					require.NotEqual(t, renewed, id, "the new recording does not exist")
 					continue
 				}
 				require.NoError(t, err)
@@ -315,7 +325,7 @@ func TestRekeyThatIsInterruptedAtAnyCallLosesNothing(t *testing.T) {
 			}
 			require.Positive(t, kept, "lost: %v", err)
 			if err == nil {
-				require.Equal(t, 1, kept, "both stand")
+				require.Equal(t, 1, kept, "both recordings exist")
 			}
 		})
 	})

@@ -23,7 +23,7 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-// refusal is what a client may get to see of a recording that is not served.
+// refusal is the response to a request whose recording is not served.
 type refusal struct {
 	status int
 	body   string
@@ -39,9 +39,8 @@ var (
 	broken      = refusal{http.StatusInternalServerError, "The recording cannot be opened.\n", false}
 )
 
-// assertRefused asks in every way that could be answered with something else, and compares with the one answer
-// that there is.
-func assertRefused(t *testing.T, want refusal, handler http.Handler, id vault.ID, planted canaries, what string) {
+// assertRefused sends requests with many headers. Every response must be the same refusal, whatever the header.
+func assertRefused(t *testing.T, want refusal, handler http.Handler, id vault.ID, planted canaries) {
 	t.Helper()
 	for _, header := range []http.Header{
 		{},
@@ -55,7 +54,7 @@ func assertRefused(t *testing.T, want refusal, handler http.Handler, id vault.ID
 			r.Header = header
 			w := httptest.NewRecorder()
 			handler.ServeHTTP(w, r)
-			what := fmt.Sprintf("%s: %s %v", what, method, header)
+			what := fmt.Sprintf("%s %v", method, header)
 			assert.Equal(t, want.status, w.Code, what)
 			assert.Equal(t, want.body, w.Body.String(), what)
 			headers := headerOf("Cache-Control", "private, no-store", "X-Content-Type-Options", "nosniff", "Content-Type", "text/plain; charset=utf-8")
@@ -69,7 +68,7 @@ func assertRefused(t *testing.T, want refusal, handler http.Handler, id vault.ID
 	}
 }
 
-// secretsOf are what no client must get to see.
+// secretsOf returns what no client may see.
 func secretsOf(grants ...keys.Grant) canaries {
 	planted := canaries{}
 	for _, grant := range grants {
@@ -82,20 +81,22 @@ func secretsOf(grants ...keys.Grant) canaries {
 	return planted
 }
 
-func TestEveryRefusalHasItsStatusAndSaysNothingElse(t *testing.T) {
+func TestEveryErrorHasItsStatusAndNoDetails(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice, bob, carol := b.enrol(t), b.enrol(t), b.enrol(t)
 		data := bytes.Repeat([]byte("canary-plaintext "), 10_000)
-		grant, bobs, carols := b.grant(t, alice), b.grant(t, bob), b.grant(t, carol)
+		grant, bobs, carols := b.Grant(t, alice), b.Grant(t, bob), b.Grant(t, carol)
 		planted := secretsOf(grant, bobs, carols)
 		v := b.vaultOf(t, b.server)
 		defer v.Close()
 		id := b.put(t, alice, data)
-		sealed, media := teststore.Read(t, b.store, objectName(id, "envelope")), teststore.Read(t, b.store, objectName(id, "media"))
-		check := func(want refusal, grant keys.Grant, id vault.ID, what string) {
+		sealed, media := teststore.Read(t, b.Store, objectName(id, "envelope")), teststore.Read(t, b.Store, objectName(id, "media"))
+		check := func(name string, want refusal, grant keys.Grant, id vault.ID) {
 			t.Helper()
-			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { v.ServeRecording(w, r, grant, id) })
-			assertRefused(t, want, handler, id, planted, what)
+			t.Run(name, func(t *testing.T) {
+				handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { v.ServeRecording(w, r, grant, id) })
+				assertRefused(t, want, handler, id, planted)
+			})
 		}
 		issue := func(options keys.GrantOptions) keys.Grant {
 			options.Subject, options.Purpose = "dr-lee", keys.Treatment
@@ -104,15 +105,15 @@ func TestEveryRefusalHasItsStatusAndSaysNothingElse(t *testing.T) {
 			return grant
 		}
 
-		// First with nothing kept, and then with the key that the right grant left in the cache.
+		// First with an empty key cache, and then with the key that the right grant left in it.
 		for _, state := range []string{"cold", "warm"} {
-			check(forbidden, bobs, id, state+", another patient's grant")
-			check(forbidden, keys.Grant{}, id, state+", the zero grant")
-			check(forbidden, keys.NewGrant(grant.Details(), "nonsense"), id, state+", a grant with another token")
-			check(forbidden, keys.NewGrant(grant.Details(), bobs.Token()), id, state+", another patient's grant that claims to be hers")
-			check(forbidden, keys.NewGrant(grant.Details(), grant.Token()+"\n"), id, state+", a grant with a line break")
-			check(notFound, grant, keys.NewRecordingID(grant.KeyID()), state+", a recording that never was")
-			check(notFound, grant, vault.ID{}, state+", the zero ID")
+			check(state+", another patient's grant", forbidden, bobs, id)
+			check(state+", the zero grant", forbidden, keys.Grant{}, id)
+			check(state+", a grant with another token", forbidden, keys.NewGrant(grant.Details(), "nonsense"), id)
+			check(state+", another patient's grant that claims to be hers", forbidden, keys.NewGrant(grant.Details(), bobs.Token()), id)
+			check(state+", a grant with a line break", forbidden, keys.NewGrant(grant.Details(), grant.Token()+"\n"), id)
+			check(state+", a recording that never was", notFound, grant, keys.NewRecordingID(grant.KeyID()))
+			check(state+", the zero ID", notFound, grant, vault.ID{})
 			recorder := httptest.NewRecorder()
 			v.ServeRecording(recorder, httptest.NewRequest(http.MethodGet, "/", nil), grant, id)
 			require.Equal(t, http.StatusOK, recorder.Code)
@@ -121,80 +122,82 @@ func TestEveryRefusalHasItsStatusAndSaysNothingElse(t *testing.T) {
 
 		revoked := issue(keys.GrantOptions{TTL: time.Minute})
 		require.NoError(t, b.server.RevokeSelf(t.Context(), revoked))
-		check(forbidden, revoked, id, "a revoked grant")
+		check("a revoked grant", forbidden, revoked, id)
 		used := issue(keys.GrantOptions{TTL: time.Minute, MaxUses: 1})
 		_, err := b.open(t, used, id) // by another process
 		require.NoError(t, err)
-		check(forbidden, used, id, "a grant that is used up")
+		check("a grant that is used up", forbidden, used, id)
 		short := issue(keys.GrantOptions{TTL: time.Second})
 		require.Eventually(t, func() bool {
 			_, err := b.open(t, short, id)
 			return err != nil
 		}, 10*time.Second, 20*time.Millisecond)
-		check(forbidden, short, id, "an expired grant")
+		check("an expired grant", forbidden, short, id)
 
-		// A recording of somebody who has no key: an envelope that was put there.
+		// A patient without a key has no recordings, so the test writes one that has another patient's wrapped key.
 		stranger := keys.Patient("canary-patient-stranger")
-		strangers := b.grant(t, stranger)
+		strangers := b.Grant(t, stranger)
 		unenrolled := keys.NewRecordingID(strangers.KeyID())
-		teststore.Write(t, b.store, objectName(unenrolled, "envelope"), bytes.ReplaceAll(sealed, []byte(id.String()), []byte(unenrolled.String())))
-		teststore.Write(t, b.store, objectName(unenrolled, "media"), media)
-		check(notFound, strangers, unenrolled, "a patient who is not enrolled")
+		teststore.Write(t, b.Store, objectName(unenrolled, "envelope"), bytes.ReplaceAll(sealed, []byte(id.String()), []byte(unenrolled.String())))
+		teststore.Write(t, b.Store, objectName(unenrolled, "media"), media)
+		check("a patient who is not enrolled", notFound, strangers, unenrolled)
 
 		erased := b.put(t, carol, data)
 		require.NoError(t, b.admin.Erase(t.Context(), erased.KeyID()))
-		check(gone, carols, erased, "an erased patient")
+		check("an erased patient", gone, carols, erased)
 
-		for what, change := range map[string]struct{ envelope, media []byte }{
-			"no envelope":      {[]byte("x"), media},
-			"another envelope": {teststore.Read(t, b.store, objectName(b.put(t, alice, data), "envelope")), media},
+		for name, change := range map[string]struct{ envelope, media []byte }{
+			"not an envelope":  {[]byte("x"), media},
+			"another envelope": {teststore.Read(t, b.Store, objectName(b.put(t, alice, data), "envelope")), media},
 			"media cut":        {sealed, media[:len(media)-1]},
 			"media empty":      {sealed, nil},
 		} {
-			teststore.Write(t, b.store, objectName(id, "envelope"), change.envelope)
-			teststore.Write(t, b.store, objectName(id, "media"), change.media)
-			check(damaged, grant, id, what)
+			teststore.Write(t, b.Store, objectName(id, "envelope"), change.envelope)
+			teststore.Write(t, b.Store, objectName(id, "media"), change.media)
+			check(name, damaged, grant, id)
 		}
-		teststore.Write(t, b.store, objectName(id, "envelope"), sealed)
-		require.NoError(t, b.store.Delete(t.Context(), objectName(id, "media")))
-		check(damaged, grant, id, "media missing")
+		teststore.Write(t, b.Store, objectName(id, "envelope"), sealed)
+		require.NoError(t, b.Store.Delete(t.Context(), objectName(id, "media")))
+		check("media missing", damaged, grant, id)
 		require.NoError(t, b.vaultOf(t, b.writer).Delete(t.Context(), alice, id))
-		check(notFound, grant, id, "deleted")
+		check("deleted", notFound, grant, id)
 	})
 }
 
-func TestOtherMethodsAreRefusedBeforeAnythingIsOpened(t *testing.T) {
+func TestOtherMethodsAreRefusedBeforeOpening(t *testing.T) {
 	b := embedded(t)
 	alice := b.enrol(t)
-	watched := &watchedStore{Store: b.store}
+	watched := &watchedStore{Store: b.Store}
 	v, err := vault.New(b.server, watched)
 	require.NoError(t, err)
 	defer v.Close()
 	id := b.put(t, alice, []byte("a consultation"))
 	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodOptions, http.MethodPatch, http.MethodTrace, "PROPFIND"} {
-		w := httptest.NewRecorder()
-		v.ServeRecording(w, httptest.NewRequest(method, "/", nil), b.grant(t, alice), id)
-		assert.Equal(t, http.StatusMethodNotAllowed, w.Code, method)
-		assert.Equal(t, "GET, HEAD", w.Header().Get("Allow"), method)
-		assert.Equal(t, "private, no-store", w.Header().Get("Cache-Control"), method)
-		assert.Equal(t, 1, strings.Count(w.Body.String(), "\n"), method)
+		t.Run(method, func(t *testing.T) {
+			w := httptest.NewRecorder()
+			v.ServeRecording(w, httptest.NewRequest(method, "/", nil), b.Grant(t, alice), id)
+			assert.Equal(t, http.StatusMethodNotAllowed, w.Code)
+			assert.Equal(t, "GET, HEAD", w.Header().Get("Allow"))
+			assert.Equal(t, "private, no-store", w.Header().Get("Cache-Control"))
+			assert.Equal(t, 1, strings.Count(w.Body.String(), "\n"))
+		})
 	}
 	assert.Zero(t, watched.gets.Load())
 }
 
-func TestServersThatFailAreTriedAgainLater(t *testing.T) {
+func TestAnOutageIsAnsweredWithRetryAfter(t *testing.T) {
 	b := servers(t, testserver.Dedicated())
 	alice := b.enrol(t)
 	data := random(t, 300_000)
 	id := b.put(t, alice, data)
-	grant := b.grant(t, alice)
+	grant := b.Grant(t, alice)
 	planted := secretsOf(grant)
-	planted.plant("the root token", b.vault.RootToken())
-	planted.plant("MinIO's user", b.minio.AccessKey())
-	planted.plant("MinIO's password", b.minio.SecretKey())
-	planted.plant("Vault's address", strings.TrimPrefix(b.vault.Address(), "http://"))
-	planted.plant("MinIO's address", b.minio.Endpoint())
-	planted.plant("the bucket", b.minio.Bucket())
+	planted.plant("the root token", b.Vault.RootToken())
+	planted.plant("MinIO's user", b.MinIO.AccessKey())
+	planted.plant("MinIO's password", b.MinIO.SecretKey())
+	planted.plant("Vault's address", strings.TrimPrefix(b.Vault.Address(), "http://"))
+	planted.plant("MinIO's address", b.MinIO.Endpoint())
+	planted.plant("the bucket", b.MinIO.Bucket())
 	v := b.vaultOf(t, b.server, vault.WithKeyCache(0, 1))
 	defer v.Close()
 	handler := site(v, grant)
@@ -205,7 +208,7 @@ func TestServersThatFailAreTriedAgainLater(t *testing.T) {
 		require.Equal(t, http.StatusOK, w.Code)
 		require.True(t, bytes.Equal(data, w.Body.Bytes()))
 	}
-	refusedOnce := func(what string) { // each attempt takes a while
+	refused := func(what string) { // one request only, because each takes seconds
 		t.Helper()
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/"+id.String(), nil))
@@ -216,34 +219,34 @@ func TestServersThatFailAreTriedAgainLater(t *testing.T) {
 		planted.lookFor(t, what, fmt.Appendf(nil, "%v\n%s", w.Header(), w.Body))
 	}
 	served()
-	b.vault.Seal(t)
-	refusedOnce("sealed Vault")
-	b.vault.Unseal(t)
+	b.Vault.Seal(t)
+	refused("sealed Vault")
+	b.Vault.Unseal(t)
 	served()
-	b.vault.Kill(t)
-	refusedOnce("killed Vault")
-	b.vault.Restart(t)
+	b.Vault.Kill(t)
+	refused("killed Vault")
+	b.Vault.Restart(t)
 	served()
-	b.minio.Kill(t)
-	refusedOnce("killed MinIO")
-	b.minio.Restart(t)
+	b.MinIO.Kill(t)
+	refused("killed MinIO")
+	b.MinIO.Restart(t)
 	served()
 }
 
-func TestAStoreThatRefusesIsAnErrorOfTheServer(t *testing.T) {
+func TestAStoreThatRefusesIsAServerError(t *testing.T) {
 	b := embedded(t)
 	alice := b.enrol(t)
 	id := b.put(t, alice, []byte("a consultation"))
-	grant := b.grant(t, alice)
+	grant := b.Grant(t, alice)
 	for _, err := range []error{storage.ErrDenied, storage.ErrNoBucket} {
-		v, newErr := vault.New(b.server, failingStore{b.store, err})
+		v, newErr := vault.New(b.server, failingStore{b.Store, err})
 		require.NoError(t, newErr)
 		defer v.Close()
-		assertRefused(t, broken, site(v, grant), id, secretsOf(grant), err.Error())
+		t.Run(err.Error(), func(t *testing.T) { assertRefused(t, broken, site(v, grant), id, secretsOf(grant)) })
 	}
 }
 
-// failingStore gives an error of the kind that a real store's client gives.
+// failingStore is a store whose Get fails, with an error that names the object as a real client's does.
 type failingStore struct {
 	storage.Store
 	err error
@@ -253,34 +256,35 @@ func (s failingStore) Get(context.Context, string, int64, int64) (*storage.Objec
 	return nil, fmt.Errorf("get canary-object-name: %w", s.err)
 }
 
-// A deadline that the application sets on its requests is not the client going away.
-func TestADeadlineIsTold(t *testing.T) {
+// The end of a deadline that the application sets is answered. Only a client that disconnects gets no answer.
+func TestADeadlineIsAnsweredWithRetryAfter(t *testing.T) {
 	b := embedded(t)
 	alice := b.enrol(t)
 	id := b.put(t, alice, []byte("a consultation"))
-	for what, ttl := range map[string]time.Duration{"no cache": 0, "cache": time.Minute} {
-		v, err := vault.New(&gatedKeyring{Keyring: b.server, gate: make(chan struct{})}, b.store, vault.WithKeyCache(ttl, 1))
-		require.NoError(t, err)
-		defer v.Close()
-		inner := site(v, b.grant(t, alice))
-		server := listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			ctx, cancel := context.WithTimeout(r.Context(), 50*time.Millisecond)
-			defer cancel()
-			inner.ServeHTTP(w, r.WithContext(ctx))
-		}))
-		got, err := ask(t, server.Client(), page(server, id), get())
-		if assert.NoError(t, err, what) {
-			assert.Equal(t, unavailable.status, got.status, what)
-			assert.NotEmpty(t, got.header.Get("Retry-After"), what)
-		}
+	for name, ttl := range map[string]time.Duration{"no cache": 0, "cache": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			v, err := vault.New(&gatedKeyring{Keyring: b.server, gate: make(chan struct{})}, b.Store, vault.WithKeyCache(ttl, 1))
+			require.NoError(t, err)
+			defer v.Close()
+			inner := site(v, b.Grant(t, alice))
+			server := listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				ctx, cancel := context.WithTimeout(r.Context(), 50*time.Millisecond)
+				defer cancel()
+				inner.ServeHTTP(w, r.WithContext(ctx))
+			}))
+			got, err := ask(t, server.Client(), page(server, id), get())
+			require.NoError(t, err)
+			assert.Equal(t, unavailable.status, got.status)
+			assert.NotEmpty(t, got.header.Get("Retry-After"))
+		})
 	}
 }
 
-// gatedKeyring is a keyring that takes its time: an unwrapping waits until the gate is open.
+// gatedKeyring is a keyring whose Unwrap waits until the channel gate is closed.
 type gatedKeyring struct {
 	vault.Keyring
 	gate    chan struct{}
-	entered chan struct{} // if not nil, gets a value from each unwrapping
+	entered chan struct{} // if not nil, receives a value from each Unwrap
 }
 
 func (k *gatedKeyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.RecordingKey, error) {
@@ -295,7 +299,7 @@ func (k *gatedKeyring) Unwrap(ctx context.Context, grant keys.Grant, binding key
 	}
 }
 
-// onEachProtocol serves by HTTP/1.1 in clear, and by HTTP/1.1 and HTTP/2 over TLS.
+// onEachProtocol runs a test over HTTP/1.1 without TLS, and over HTTP/1.1 and HTTP/2 with TLS.
 func onEachProtocol(t *testing.T, handler http.Handler, test func(t *testing.T, server *httptest.Server, client *http.Client)) {
 	t.Helper()
 	for name, c := range map[string]struct {
@@ -325,10 +329,10 @@ func onEachProtocol(t *testing.T, handler http.Handler, test func(t *testing.T, 
 	}
 }
 
-func TestDamageInMidstreamIsNeverTakenForACompleteRecording(t *testing.T) {
+func TestDamageInMidstreamBreaksTheResponse(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
-		grant := b.grant(t, alice)
+		grant := b.Grant(t, alice)
 		v := b.vaultOf(t, b.server)
 		defer v.Close()
 		const segments = 40
@@ -340,9 +344,9 @@ func TestDamageInMidstreamIsNeverTakenForACompleteRecording(t *testing.T) {
 		var victims []victim
 		for _, at := range []int{1, 2, segments / 2, segments - 1} {
 			id := b.put(t, alice, data)
-			media := teststore.Read(t, b.store, objectName(id, "media"))
+			media := teststore.Read(t, b.Store, objectName(id, "media"))
 			media[at*segment.Size+1000] ^= 1
-			teststore.Write(t, b.store, objectName(id, "media"), media)
+			teststore.Write(t, b.Store, objectName(id, "media"), media)
 			victims = append(victims, victim{id, firstSegment + (at-1)*fullSegment})
 		}
 		whole := b.put(t, alice, data)
@@ -369,7 +373,7 @@ func TestDamageInMidstreamIsNeverTakenForACompleteRecording(t *testing.T) {
 					assert.LessOrEqual(t, len(got.body), at-begins, what)
 					assert.True(t, bytes.HasPrefix(data[begins:], got.body), what)
 				}
-				// Where nothing has gone out yet, there is a status to say it with.
+				// If the first byte is damaged, no byte was sent yet, and the status reports the damage.
 				for _, header := range []string{fmt.Sprintf("bytes=%d-", at), fmt.Sprintf("bytes=%d-%d", at+5, at+10)} {
 					got, err := ask(t, client, page(server, victim.id), get("Range", header))
 					if assert.NoError(t, err, header) {
@@ -382,7 +386,7 @@ func TestDamageInMidstreamIsNeverTakenForACompleteRecording(t *testing.T) {
 				// Several ranges, one of them damaged.
 				_, err := ask(t, client, page(server, victim.id), get("Range", fmt.Sprintf("bytes=0-9,%d-%d,20-29", at, at+10)))
 				assert.Error(t, err, "several ranges, damaged from %d", at)
-				// What is not damaged is served.
+				// A range without damage is served.
 				got, err := ask(t, client, page(server, victim.id), get("Range", fmt.Sprintf("bytes=%d-%d", at-100, at-1)))
 				if assert.NoError(t, err) {
 					assert.Equal(t, http.StatusPartialContent, got.status)
@@ -393,7 +397,7 @@ func TestDamageInMidstreamIsNeverTakenForACompleteRecording(t *testing.T) {
 	})
 }
 
-func TestAStoreThatDiesInMidstreamLeavesNoCompleteAnswer(t *testing.T) {
+func TestAStoreFailureInMidstreamBreaksTheResponse(t *testing.T) {
 	b := servers(t, testserver.Dedicated())
 	alice := b.enrol(t)
 	const size = 64 << 20
@@ -401,14 +405,14 @@ func TestAStoreThatDiesInMidstreamLeavesNoCompleteAnswer(t *testing.T) {
 	require.NoError(t, err)
 	v := b.vaultOf(t, b.server)
 	defer v.Close()
-	server := listen(t, site(v, b.grant(t, alice)))
+	server := listen(t, site(v, b.Grant(t, alice)))
 	response, err := server.Client().Get(page(server, id))
 	require.NoError(t, err)
 	defer response.Body.Close()
 	require.Equal(t, http.StatusOK, response.StatusCode)
 	_, err = io.CopyN(io.Discard, response.Body, 1<<20)
 	require.NoError(t, err)
-	b.minio.Kill(t)
+	b.MinIO.Kill(t)
 	n, err := io.Copy(io.Discard, response.Body)
 	assert.Error(t, err)
 	assert.Less(t, n, int64(size-1<<20))

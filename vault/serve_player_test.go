@@ -25,13 +25,13 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-// unwraps counts what Vault's audit log says of each recording's key: how often it was given out, and how often
-// it was refused.
-func (r *backend) unwraps(t *testing.T) (allowed, refused map[string]int) {
+// unwraps counts the requests for each recording's key in Vault's audit log, by binding: those that were allowed
+// and those that were refused.
+func (b *backend) unwraps(t *testing.T) (allowed, refused map[string]int) {
 	t.Helper()
 	allowed, refused = map[string]int{}, map[string]int{}
-	for _, entry := range r.vault.Audit(t) {
-		if entry.Type != "response" || !strings.HasPrefix(entry.Request.Path, r.vault.Mount()+"/decrypt/") {
+	for _, entry := range b.Vault.Audit(t) {
+		if entry.Type != "response" || !strings.HasPrefix(entry.Request.Path, b.Vault.Mount()+"/decrypt/") {
 			continue
 		}
 		binding, err := base64.StdEncoding.DecodeString(fmt.Sprint(entry.Request.Data["context"]))
@@ -45,7 +45,7 @@ func (r *backend) unwraps(t *testing.T) (allowed, refused map[string]int) {
 	return allowed, refused
 }
 
-// view plays a recording as a browser does: requests for ranges, here and there, six at a time.
+// view plays a recording as a browser does: it requests ranges at many offsets, on six connections at a time.
 func view(ctx context.Context, client *http.Client, url string, data []byte, requests int) error {
 	const connections = 6
 	next := make(chan int)
@@ -96,7 +96,7 @@ func viewRange(ctx context.Context, client *http.Client, url string, data []byte
 	return nil
 }
 
-// manyConnections is a client that keeps a connection for each of many viewers.
+// manyConnections returns a client that keeps a connection for each of many viewers.
 func manyConnections(t *testing.T) *http.Client {
 	t.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: 2000}
@@ -119,25 +119,25 @@ func TestAPlayerWithManyRequestsUnwrapsOnce(t *testing.T) {
 	assert.Equal(t, map[string]int{id.Binding().String(): 1}, allowed)
 	assert.Empty(t, refused)
 
-	// Another grant is another matter, and so is each refusal.
-	bobs := listen(t, site(v, b.grant(t, b.enrol(t))))
+	// Another grant needs another unwrapping, and every refused attempt reaches Vault.
+	bobs := listen(t, site(v, b.Grant(t, b.enrol(t))))
 	for range 5 {
 		assert.Equal(t, http.StatusForbidden, fetch(t, page(bobs, id)).status)
 	}
-	other := listen(t, site(v, b.grant(t, alice)))
+	other := listen(t, site(v, b.Grant(t, alice)))
 	require.NoError(t, view(t.Context(), manyConnections(t), page(other, id), data, 50))
 	allowed, refused = b.unwraps(t)
 	assert.Equal(t, map[string]int{id.Binding().String(): 2}, allowed)
-	assert.Equal(t, map[string]int{id.Binding().String(): 5}, refused, "each refused attempt is on record")
+	assert.Equal(t, map[string]int{id.Binding().String(): 5}, refused, "each refused attempt is in the audit log")
 }
 
-func TestManyViewersAreServedWithOneUnwrapPerGrantAndRecording(t *testing.T) {
+func TestManyViewersUnwrapOncePerGrantAndRecording(t *testing.T) {
 	const viewers, requests = 200, 4
 	for name, c := range map[string]struct{ grants, recordings int }{
-		"one recording, one session":    {1, 1},
-		"one recording, many sessions":  {viewers, 1},
-		"many recordings, one session":  {1, viewers},
-		"many recordings, as many ones": {viewers, viewers},
+		"one recording, one session":     {1, 1},
+		"one recording, many sessions":   {viewers, 1},
+		"many recordings, one session":   {1, viewers},
+		"many recordings, many sessions": {viewers, viewers},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := servers(t)
@@ -151,7 +151,7 @@ func TestManyViewersAreServedWithOneUnwrapPerGrantAndRecording(t *testing.T) {
 			}
 			grants := make([]keys.Grant, c.grants)
 			for i := range grants {
-				grants[i] = b.grant(t, alice)
+				grants[i] = b.Grant(t, alice)
 			}
 			sessions := http.NewServeMux()
 			for i, grant := range grants {
@@ -183,32 +183,34 @@ func TestManyViewersAreServedWithOneUnwrapPerGrantAndRecording(t *testing.T) {
 	}
 }
 
-func TestARevocationIsHonouredWithinTheCachesTime(t *testing.T) {
+func TestARevocationIsHonouredWithinTheCacheTTL(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		data := random(t, 100_000)
 		id := b.put(t, alice, data)
 		for _, ttl := range []time.Duration{0, 300 * time.Millisecond, 2 * time.Second} {
-			v := b.vaultOf(t, b.server, vault.WithKeyCache(ttl, 10))
-			defer v.Close()
-			grant := b.grant(t, alice)
-			server := listen(t, site(v, grant))
-			require.Equal(t, http.StatusOK, fetch(t, page(server, id)).status)
-			require.NoError(t, b.server.RevokeSelf(t.Context(), grant))
-			revoked := time.Now()
-			if ttl == 0 {
-				assert.Equal(t, http.StatusForbidden, fetch(t, page(server, id)).status, "without a cache, at once")
-				continue
-			}
-			// A player goes on asking, which must not keep the key alive.
-			require.Eventually(t, func() bool { return fetch(t, page(server, id)).status == http.StatusForbidden },
-				ttl+10*time.Second, 5*time.Millisecond)
-			assert.Less(t, time.Since(revoked), ttl+time.Second)
+			t.Run(ttl.String(), func(t *testing.T) {
+				v := b.vaultOf(t, b.server, vault.WithKeyCache(ttl, 10))
+				defer v.Close()
+				grant := b.Grant(t, alice)
+				server := listen(t, site(v, grant))
+				require.Equal(t, http.StatusOK, fetch(t, page(server, id)).status)
+				require.NoError(t, b.server.RevokeSelf(t.Context(), grant))
+				revoked := time.Now()
+				if ttl == 0 {
+					assert.Equal(t, http.StatusForbidden, fetch(t, page(server, id)).status, "without a cache, at once")
+					return
+				}
+				// The player goes on sending requests, which must not extend the key's time.
+				require.Eventually(t, func() bool { return fetch(t, page(server, id)).status == http.StatusForbidden },
+					ttl+10*time.Second, 5*time.Millisecond)
+				assert.Less(t, time.Since(revoked), ttl+time.Second)
+			})
 		}
 	})
 }
 
-func TestAKeyIsNotKeptLongerThanItsGrantLasts(t *testing.T) {
+func TestACachedKeyEndsWithItsGrant(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		id := b.put(t, alice, []byte("a consultation"))
@@ -223,59 +225,60 @@ func TestAKeyIsNotKeptLongerThanItsGrantLasts(t *testing.T) {
 	})
 }
 
-func TestAKeyThatIsKeptIsForItsGrantAndItsEnvelopeOnly(t *testing.T) {
+func TestACachedKeyOpensNothingElse(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice, bob := b.enrol(t), b.enrol(t)
 		id, sibling := b.put(t, alice, random(t, 1000)), b.put(t, alice, random(t, 1000))
 		v := b.vaultOf(t, b.server)
 		defer v.Close()
-		grant, bobs := b.grant(t, alice), b.grant(t, bob)
+		grant, bobs := b.Grant(t, alice), b.Grant(t, bob)
 		server := listen(t, site(v, grant))
 		require.Equal(t, http.StatusOK, fetch(t, page(server, id)).status)
-		for what, other := range map[string]keys.Grant{
-			"another patient's":                        bobs,
-			"another patient's, with her details":      keys.NewGrant(grant.Details(), bobs.Token()),
-			"nonsense, with her details":               keys.NewGrant(grant.Details(), "hvs.nonsense"),
-			"the zero grant":                           {},
-			"her token cut short":                      keys.NewGrant(grant.Details(), grant.Token()[:len(grant.Token())-1]),
-			"her token and what would follow in a key": keys.NewGrant(grant.Details(), grant.Token()+"\x00"),
+		for name, other := range map[string]keys.Grant{
+			"another patient's grant":                     bobs,
+			"another patient's token, Alice's details":    keys.NewGrant(grant.Details(), bobs.Token()),
+			"no token, Alice's details":                   keys.NewGrant(grant.Details(), "hvs.nonsense"),
+			"the zero grant":                              {},
+			"Alice's token cut short":                     keys.NewGrant(grant.Details(), grant.Token()[:len(grant.Token())-1]),
+			"Alice's token and the cache key's separator": keys.NewGrant(grant.Details(), grant.Token()+"\x00"),
 		} {
-			assert.Equal(t, http.StatusForbidden, fetch(t, page(listen(t, site(v, other)), id)).status, what)
+			t.Run(name, func(t *testing.T) {
+				assert.Equal(t, http.StatusForbidden, fetch(t, page(listen(t, site(v, other)), id)).status)
+			})
 		}
-		renamed := bytes.ReplaceAll(teststore.Read(t, b.store, objectName(sibling, "envelope")), []byte(sibling.String()), []byte(id.String()))
-		teststore.Write(t, b.store, objectName(id, "envelope"), renamed)
+		renamed := bytes.ReplaceAll(teststore.Read(t, b.Store, objectName(sibling, "envelope")), []byte(sibling.String()), []byte(id.String()))
+		teststore.Write(t, b.Store, objectName(id, "envelope"), renamed)
 		assert.Equal(t, http.StatusBadGateway, fetch(t, page(server, id)).status, "another envelope in its place")
 		require.NoError(t, b.vaultOf(t, b.writer).Delete(t.Context(), alice, id))
 		assert.Equal(t, http.StatusNotFound, fetch(t, page(server, id)).status, "deleted")
 	})
 }
 
-func TestAFailureIsNotKept(t *testing.T) {
+func TestAFailureIsNotCached(t *testing.T) {
 	b := servers(t, testserver.Dedicated())
 	alice := b.enrol(t)
 	data := random(t, 1000)
 	id := b.put(t, alice, data)
 	v := b.vaultOf(t, b.server)
 	defer v.Close()
-	server := listen(t, site(v, b.grant(t, alice)))
-	b.vault.Seal(t)
+	server := listen(t, site(v, b.Grant(t, alice)))
+	b.Vault.Seal(t)
 	require.Equal(t, http.StatusServiceUnavailable, fetch(t, page(server, id)).status)
-	b.vault.Unseal(t)
+	b.Vault.Unseal(t)
 	assert.Equal(t, data, fetch(t, page(server, id)).body)
 }
 
-// Of a burst of requests, the first one asks the keyring. When its client goes away, the others still
-// wait for the answer.
-func TestTheFirstOfABurstMayLeaveWithoutTheOthers(t *testing.T) {
+// The first request of a burst calls the keyring. If its client disconnects, the others still get the result.
+func TestTheFirstOfABurstMayBeCancelledAlone(t *testing.T) {
 	b := embedded(t)
 	alice := b.enrol(t)
 	data := random(t, 1000)
 	id := b.put(t, alice, data)
-	grant := b.grant(t, alice)
+	grant := b.Grant(t, alice)
 	b.CloseIdle()
 	ignore := goleak.IgnoreCurrent()
 	keyring := &gatedKeyring{Keyring: b.server, gate: make(chan struct{}), entered: make(chan struct{}, 100)}
-	watched := &watchedStore{Store: b.store}
+	watched := &watchedStore{Store: b.Store}
 	v, err := vault.New(keyring, watched)
 	require.NoError(t, err)
 	open := func(ctx context.Context) <-chan error {
@@ -289,16 +292,16 @@ func TestTheFirstOfABurstMayLeaveWithoutTheOthers(t *testing.T) {
 		}()
 		return done
 	}
-	ctx, leave := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
 	first := open(ctx)
 	<-keyring.entered
 	var others []<-chan error
 	for range 20 {
 		others = append(others, open(t.Context()))
 	}
-	// Each has its envelope, and a part of the media, when it asks for the key.
+	// Each request has read its envelope and a segment of the media when it waits for the key.
 	require.Eventually(t, func() bool { return watched.gets.Load() >= 2*21 && watched.open.Load() == 0 }, 10*time.Second, time.Millisecond)
-	leave()
+	cancel()
 	require.ErrorIs(t, <-first, context.Canceled)
 	close(keyring.gate)
 	for _, other := range others {
@@ -309,7 +312,7 @@ func TestTheFirstOfABurstMayLeaveWithoutTheOthers(t *testing.T) {
 	b.assertNoLeak(t, ignore)
 }
 
-// watchedStore counts what is read from a store.
+// watchedStore counts the calls of Get, the objects that are open, and the bytes that were read.
 type watchedStore struct {
 	storage.Store
 	gets, open, read atomic.Int64
@@ -342,7 +345,7 @@ func (b *watchedBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-func TestAClientThatGoesAwayStopsTheStoragesTraffic(t *testing.T) {
+func TestAClientThatDisconnectsStopsTheDownload(t *testing.T) {
 	const size = 128 << 20
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
@@ -350,10 +353,10 @@ func TestAClientThatGoesAwayStopsTheStoragesTraffic(t *testing.T) {
 		require.NoError(t, err)
 		b.CloseIdle()
 		ignore := goleak.IgnoreCurrent()
-		watched := &watchedStore{Store: b.store}
+		watched := &watchedStore{Store: b.Store}
 		v, err := vault.New(b.server, watched)
 		require.NoError(t, err)
-		grant := b.grant(t, alice)
+		grant := b.Grant(t, alice)
 		var serving atomic.Int64
 		inner := site(v, grant)
 		server := listen(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -361,28 +364,30 @@ func TestAClientThatGoesAwayStopsTheStoragesTraffic(t *testing.T) {
 			defer serving.Add(-1)
 			inner.ServeHTTP(w, r)
 		}))
-		for what, header := range map[string]string{
+		for name, header := range map[string]string{
 			"all of it":      "bytes=0-",
 			"from the end":   fmt.Sprintf("bytes=-%d", size-1000),
 			"several ranges": fmt.Sprintf("bytes=0-%d,%d-%d", size/2, size/2+100, size-100),
 		} {
-			for range 10 {
-				watched.read.Store(0)
-				ctx, leave := context.WithCancel(t.Context())
-				r, err := http.NewRequestWithContext(ctx, http.MethodGet, page(server, id), nil)
-				require.NoError(t, err)
-				r.Header.Set("Range", header)
-				response, err := server.Client().Do(r)
-				require.NoError(t, err, what)
-				require.Equal(t, http.StatusPartialContent, response.StatusCode, what)
-				_, err = io.CopyN(io.Discard, response.Body, 1<<20)
-				require.NoError(t, err, what)
-				require.Positive(t, serving.Load(), "there is more to come")
-				leave()
-				require.NoError(t, response.Body.Close())
-				require.Eventually(t, func() bool { return serving.Load() == 0 && watched.open.Load() == 0 }, 10*time.Second, time.Millisecond, what)
-				assert.Less(t, watched.read.Load(), int64(size/2), what)
-			}
+			t.Run(name, func(t *testing.T) {
+				for range 10 {
+					watched.read.Store(0)
+					ctx, disconnect := context.WithCancel(t.Context())
+					r, err := http.NewRequestWithContext(ctx, http.MethodGet, page(server, id), nil)
+					require.NoError(t, err)
+					r.Header.Set("Range", header)
+					response, err := server.Client().Do(r)
+					require.NoError(t, err)
+					require.Equal(t, http.StatusPartialContent, response.StatusCode)
+					_, err = io.CopyN(io.Discard, response.Body, 1<<20)
+					require.NoError(t, err)
+					require.Positive(t, serving.Load(), "there is more to come")
+					disconnect()
+					require.NoError(t, response.Body.Close())
+					require.Eventually(t, func() bool { return serving.Load() == 0 && watched.open.Load() == 0 }, 10*time.Second, time.Millisecond)
+					assert.Less(t, watched.read.Load(), int64(size/2))
+				}
+			})
 		}
 		server.Close()
 		require.NoError(t, v.Close())
@@ -390,21 +395,21 @@ func TestAClientThatGoesAwayStopsTheStoragesTraffic(t *testing.T) {
 	})
 }
 
-// The request's context need not end with the handler: what was opened is closed all the same.
-func TestWhatWasOpenedForARequestIsClosedWithIt(t *testing.T) {
+// The request's context may outlive the handler, so the handler itself must close what it opened.
+func TestEveryRequestClosesWhatItOpened(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		id := b.put(t, alice, random(t, 8<<20))
 		ignore := goleak.IgnoreCurrent()
-		watched := &watchedStore{Store: b.store}
+		watched := &watchedStore{Store: b.Store}
 		v, err := vault.New(b.server, watched)
 		require.NoError(t, err)
-		handler := site(v, b.grant(t, alice))
+		handler := site(v, b.Grant(t, alice))
 		for _, header := range []http.Header{{}, headerOf("Range", "bytes=100-"), headerOf("Range", "bytes=0-5000000,1-100"), headerOf("Range", "bytes=99999999-"), headerOf("If-None-Match", "*")} {
 			for _, method := range []string{http.MethodGet, http.MethodHead} {
 				r := httptest.NewRequest(method, "/"+id.String(), nil)
 				r.Header = header
-				handler.ServeHTTP(&deafWriter{header: http.Header{}, left: 1 << 20}, r)
+				handler.ServeHTTP(&brokenWriter{header: http.Header{}, left: 1 << 20}, r)
 				require.Eventually(t, func() bool { return watched.open.Load() == 0 }, 10*time.Second, time.Millisecond, "%s %v", method, header)
 			}
 		}
@@ -413,17 +418,17 @@ func TestWhatWasOpenedForARequestIsClosedWithIt(t *testing.T) {
 	})
 }
 
-// deafWriter is a response that stops taking bytes.
-type deafWriter struct {
+// brokenWriter is a response whose Write fails after some bytes.
+type brokenWriter struct {
 	header http.Header
 	left   int
 }
 
-func (w *deafWriter) Header() http.Header { return w.header }
+func (w *brokenWriter) Header() http.Header { return w.header }
 
-func (w *deafWriter) WriteHeader(int) {}
+func (w *brokenWriter) WriteHeader(int) {}
 
-func (w *deafWriter) Write(p []byte) (int, error) {
+func (w *brokenWriter) Write(p []byte) (int, error) {
 	if len(p) > w.left {
 		return 0, io.ErrClosedPipe
 	}

@@ -22,8 +22,7 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-// site is an application's handler: which recording is asked for stands in the path, and the session
-// has the grant.
+// site is an application's handler: the path names the recording, and the session has the grant.
 func site(v *vault.Vault, grant keys.Grant) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, err := vault.ParseID(strings.TrimPrefix(r.URL.Path, "/"))
@@ -35,10 +34,10 @@ func site(v *vault.Vault, grant keys.Grant) http.Handler {
 	})
 }
 
-// page is where a site has a recording.
+// page returns the URL of a recording on a site.
 func page(server *httptest.Server, id vault.ID) string { return server.URL + "/" + id.String() }
 
-// listen serves over HTTP/1.1. Go's server must find nothing to complain about.
+// listen serves over HTTP/1.1, and fails the test if net/http logs an error.
 func listen(t *testing.T, handler http.Handler) *httptest.Server {
 	t.Helper()
 	server := httptest.NewUnstartedServer(handler)
@@ -47,16 +46,17 @@ func listen(t *testing.T, handler http.Handler) *httptest.Server {
 	return server
 }
 
+// watchLog fails the test if net/http has logged an error when the test ends.
 func watchLog(t *testing.T, server *httptest.Server) {
-	complaints := &buffer{}
-	server.Config.ErrorLog = log.New(complaints, "", 0)
+	logged := &buffer{}
+	server.Config.ErrorLog = log.New(logged, "", 0)
 	t.Cleanup(func() {
 		server.Close()
-		assert.Empty(t, complaints.String(), "net/http's log")
+		assert.Empty(t, logged.String(), "net/http's log")
 	})
 }
 
-// buffer is a bytes.Buffer for several goroutines.
+// buffer is a bytes.Buffer that is safe for concurrent use.
 type buffer struct {
 	mu   sync.Mutex
 	data bytes.Buffer
@@ -74,7 +74,7 @@ func (b *buffer) String() string {
 	return b.data.String()
 }
 
-// request is what a client asks for, besides the address.
+// request is a request without its URL.
 type request struct {
 	method string
 	header http.Header
@@ -82,7 +82,7 @@ type request struct {
 
 func get(fields ...string) request { return request{http.MethodGet, headerOf(fields...)} }
 
-// headerOf makes a header of names and values in turn.
+// headerOf returns a header of alternating names and values.
 func headerOf(fields ...string) http.Header {
 	header := http.Header{}
 	for i := 0; i < len(fields); i += 2 {
@@ -91,14 +91,14 @@ func headerOf(fields ...string) http.Header {
 	return header
 }
 
-// answer is what a client gets to see of a response.
+// answer is a response as the client sees it.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// ask sends a request, and returns an error if the answer did not come whole.
+// ask sends a request. It returns an error if the answer is incomplete.
 func ask(t *testing.T, client *http.Client, url string, q request) (answer, error) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), q.method, url, nil)
@@ -114,7 +114,7 @@ func ask(t *testing.T, client *http.Client, url string, q request) (answer, erro
 	return answer{response.StatusCode, response.Header, body}, err
 }
 
-// fetch is ask for an answer that must come whole.
+// fetch sends a GET request, and fails the test if the answer is incomplete.
 func fetch(t *testing.T, url string, fields ...string) answer {
 	t.Helper()
 	a, err := ask(t, http.DefaultClient, url, get(fields...))
@@ -122,8 +122,8 @@ func fetch(t *testing.T, url string, fields ...string) answer {
 	return a
 }
 
-// comparable returns the answer without what differs from one time to the next: the date, and the
-// boundary between the parts of several ranges, which is drawn at random.
+// comparable returns the answer without what differs between equal requests: the date, and the random boundary
+// between the parts of several ranges.
 func (a answer) comparable() answer {
 	a.header = a.header.Clone()
 	a.header.Del("Date")
@@ -135,8 +135,8 @@ func (a answer) comparable() answer {
 	return a
 }
 
-// assertServedLikeAFile compares the answer with that of http.ServeFile, and checks what a recording's has in
-// addition.
+// assertServedLikeAFile compares a recording's answer with that of http.ServeFile, and checks the headers that only
+// a recording's answer has.
 func assertServedLikeAFile(t *testing.T, file, recording answer, what string) {
 	t.Helper()
 	file, recording = file.comparable(), recording.comparable()
@@ -149,24 +149,24 @@ func assertServedLikeAFile(t *testing.T, file, recording answer, what string) {
 	}
 	assert.Equal(t, file.status, recording.status, what)
 	assert.Equal(t, file.header, recording.header, what)
-	assert.True(t, bytes.Equal(file.body, recording.body), "%s: %d bytes instead of %d, or other ones", what, len(recording.body), len(file.body))
+	assert.True(t, bytes.Equal(file.body, recording.body), "%s: %d bytes instead of %d, or different bytes", what, len(recording.body), len(file.body))
 }
 
-// rangeHeaders are values of Range, good and bad, for a representation of this size.
+// rangeHeaders returns valid and invalid values of the Range header for content of this size.
 func rangeHeaders(size int64) []string {
 	headers := []string{
 		// One range.
 		"bytes=0-0", "bytes=0-", "bytes=0-99", "bytes=1-1", "bytes=7-70000", "bytes=0-9223372036854775807",
 		"bytes=9223372036854775807-", "bytes=4611686018427387903-", "bytes=4611686018427387903-4611686018427387904",
 		"bytes=000-009",
-		// The end of it.
+		// A suffix.
 		"bytes=-1", "bytes=-100", "bytes=-0", "bytes=-9223372036854775807",
 		// Several.
 		"bytes=0-0,-1", "bytes=0-9,20-29", "bytes=0-9,5-14", "bytes=3-3,3-3", "bytes=100-109,0-9", "bytes=0-9,10-19",
 		"bytes=0-,0-", "bytes=0-0,9223372036854775807-", "bytes=9223372036854775806-,9223372036854775807-",
 		"bytes=0-0,,1-1", "bytes= 0-9 , 20-29 ", "bytes=0-9,", "bytes=,0-9", "bytes=-1,-1,-1", "bytes=0-0,-0",
 		"bytes=" + strings.Repeat("0-0,", 30) + "0-0",
-		// None of these is one.
+		// Not a range.
 		"bytes=5-2", "bytes=a-b", "bytes=0-b", "bytes=", "bytes", "bytes=-", "bytes=--1", "bytes=+1-2", "bytes=1-+2",
 		"bytes=0x0-0x9", "bytes=1", "Bytes=0-9", "items=0-9", "bytes=0-9;", "bytes=,", "bytes=0-9,a", "bytes =0-9",
 		" bytes=0-9", "bytes=1-2-3", "bytes=0-9223372036854775808", "bytes=-9223372036854775808", "bytes=1e3-", "bytes=٠-٩",
@@ -184,8 +184,7 @@ func rangeHeaders(size int64) []string {
 	return headers
 }
 
-// conditions are headers that ask for something only if the representation is, or is not, the one that
-// the client has.
+// conditions returns conditional request headers (RFC 9110, section 13): matching, not matching and invalid.
 func conditions(etag string, modified time.Time) []http.Header {
 	equal, older, newer := modified.Format(http.TimeFormat), modified.Add(-time.Hour).Format(http.TimeFormat), modified.Add(time.Hour).Format(http.TimeFormat)
 	const other, some = `"another"`, "bytes=1-5"
@@ -217,7 +216,7 @@ func conditions(etag string, modified time.Time) []http.Header {
 	)
 }
 
-// plainFile serves data as http.ServeFile does, from a file that was modified when the recording was.
+// plainFile serves data by http.ServeFile, from a file with the recording's modification time.
 func plainFile(t testing.TB, data []byte, etag string, modified time.Time) http.Handler {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "consultation")
@@ -225,12 +224,12 @@ func plainFile(t testing.TB, data []byte, etag string, modified time.Time) http.
 	require.NoError(t, os.Chtimes(path, modified, modified))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", metadata().ContentType)
-		w.Header().Set("ETag", etag) // which ServeFile does not make itself
+		w.Header().Set("ETag", etag) // ServeFile sets none
 		http.ServeFile(w, r, path)
 	})
 }
 
-// validators returns what a recording's representation is told by.
+// validators returns the ETag and the Last-Modified of a response.
 func validators(t testing.TB, header http.Header) (etag string, modified time.Time) {
 	t.Helper()
 	etag = header.Get("ETag")
@@ -240,43 +239,45 @@ func validators(t testing.TB, header http.Header) (etag string, modified time.Ti
 	return etag, modified
 }
 
-func TestARecordingIsServedAsAPlainFileIs(t *testing.T) {
+func TestARecordingIsServedLikeAPlainFile(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		v := b.vaultOf(t, b.server)
 		t.Cleanup(func() { assert.NoError(t, v.Close()) })
-		recordings := listen(t, site(v, b.grant(t, alice)))
+		recordings := listen(t, site(v, b.Grant(t, alice)))
 		data := random(t, firstSegment+fullSegment+500)
 		for _, size := range []int{0, 1, 100, firstSegment - 1, firstSegment, firstSegment + 1, firstSegment + fullSegment, len(data)} {
-			id := b.put(t, alice, data[:size])
-			first := fetch(t, page(recordings, id))
-			etag, modified := validators(t, first.header)
-			files := listen(t, plainFile(t, data[:size], etag, modified))
-			requests := []http.Header{{}, headerOf("Range", "bytes=0-9", "Range", "bytes=20-29")}
-			for _, value := range rangeHeaders(int64(size)) {
-				requests = append(requests, headerOf("Range", value))
-			}
-			requests = append(requests, conditions(etag, modified)...)
-			require.Greater(t, len(requests), 60)
-			for _, header := range requests {
-				for _, method := range []string{http.MethodGet, http.MethodHead} {
-					file, err := ask(t, http.DefaultClient, files.URL, request{method, header})
-					require.NoError(t, err)
-					recording, err := ask(t, http.DefaultClient, page(recordings, id), request{method, header})
-					what := fmt.Sprintf("%d bytes: %s %v", size, method, header)
-					if assert.NoError(t, err, what) {
-						assertServedLikeAFile(t, file, recording, what)
+			t.Run(fmt.Sprintf("%d bytes", size), func(t *testing.T) {
+				id := b.put(t, alice, data[:size])
+				first := fetch(t, page(recordings, id))
+				etag, modified := validators(t, first.header)
+				files := listen(t, plainFile(t, data[:size], etag, modified))
+				requests := []http.Header{{}, headerOf("Range", "bytes=0-9", "Range", "bytes=20-29")}
+				for _, value := range rangeHeaders(int64(size)) {
+					requests = append(requests, headerOf("Range", value))
+				}
+				requests = append(requests, conditions(etag, modified)...)
+				require.Greater(t, len(requests), 60)
+				for _, header := range requests {
+					for _, method := range []string{http.MethodGet, http.MethodHead} {
+						file, err := ask(t, http.DefaultClient, files.URL, request{method, header})
+						require.NoError(t, err)
+						recording, err := ask(t, http.DefaultClient, page(recordings, id), request{method, header})
+						what := fmt.Sprintf("%s %v", method, header)
+						if assert.NoError(t, err, what) {
+							assertServedLikeAFile(t, file, recording, what)
+						}
 					}
 				}
-			}
+			})
 			if t.Failed() {
-				return // the other sizes would say the same, at length
+				return // the other sizes would report the same
 			}
 		}
 	})
 }
 
-func FuzzARangeIsServedAsFromAPlainFile(f *testing.F) {
+func FuzzRangesAreServedLikeAPlainFile(f *testing.F) {
 	e := newExample()
 	f.Cleanup(e.remove)
 	f.Cleanup(func() { _ = e.vault.Close() })
@@ -313,30 +314,30 @@ func FuzzARangeIsServedAsFromAPlainFile(f *testing.F) {
 	})
 }
 
-func TestAnETagIsARecordingsOwnAndStays(t *testing.T) {
+func TestAnETagIsUniqueAndStable(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		data := []byte("the same bytes twice")
 		id, other := b.put(t, alice, data), b.put(t, alice, data)
 		tagOf := func(id vault.ID, grant keys.Grant) string {
-			v := b.vaultOf(t, b.server) // another process, as it were
+			v := b.vaultOf(t, b.server) // stands for another process
 			defer v.Close()
 			server := listen(t, site(v, grant))
 			etag, _ := validators(t, fetch(t, page(server, id)).header)
 			return etag
 		}
-		etag := tagOf(id, b.grant(t, alice))
-		assert.Equal(t, etag, tagOf(id, b.grant(t, alice)), "or a download could not be resumed at another server")
-		assert.NotEqual(t, etag, tagOf(other, b.grant(t, alice)))
+		etag := tagOf(id, b.Grant(t, alice))
+		assert.Equal(t, etag, tagOf(id, b.Grant(t, alice)), "a download can be resumed at another server")
+		assert.NotEqual(t, etag, tagOf(other, b.Grant(t, alice)))
 	})
 }
 
-func TestNoAnswerMayBeStored(t *testing.T) {
+func TestNoResponseMayBeStored(t *testing.T) {
 	b := embedded(t)
 	alice := b.enrol(t)
 	v := b.vaultOf(t, b.server)
 	defer v.Close()
-	server := listen(t, site(v, b.grant(t, alice)))
+	server := listen(t, site(v, b.Grant(t, alice)))
 	id := b.put(t, alice, []byte("a consultation"))
 	for status, header := range map[int]http.Header{
 		http.StatusOK:                           {},
@@ -345,19 +346,21 @@ func TestNoAnswerMayBeStored(t *testing.T) {
 		http.StatusPreconditionFailed:           headerOf("If-Match", `"another"`),
 		http.StatusRequestedRangeNotSatisfiable: headerOf("Range", "bytes=99-"),
 	} {
-		got, err := ask(t, server.Client(), page(server, id), request{http.MethodGet, header})
-		require.NoError(t, err)
-		assert.Equal(t, status, got.status)
-		assert.Equal(t, "private, no-store", got.header.Get("Cache-Control"), "%d", status)
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			got, err := ask(t, server.Client(), page(server, id), request{http.MethodGet, header})
+			require.NoError(t, err)
+			assert.Equal(t, status, got.status)
+			assert.Equal(t, "private, no-store", got.header.Get("Cache-Control"))
+		})
 	}
 }
 
-func TestARecordingWithoutAContentTypeIsNeverGuessedAt(t *testing.T) {
+func TestAMissingContentTypeIsNeverGuessed(t *testing.T) {
 	b := embedded(t)
 	alice := b.enrol(t)
 	v := b.vaultOf(t, b.server)
 	defer v.Close()
-	server := listen(t, site(v, b.grant(t, alice)))
+	server := listen(t, site(v, b.Grant(t, alice)))
 	id, err := v.Put(t.Context(), alice, strings.NewReader("<html><script>alert(1)</script></html>"), vault.Metadata{})
 	require.NoError(t, err)
 	got := fetch(t, page(server, id))

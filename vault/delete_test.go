@@ -1,0 +1,79 @@
+package vault_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/internal/objects"
+	"github.com/recvault/recvault/internal/teststore"
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault"
+)
+
+func TestDeleteRemovesAPatientsOwnRecordingOnly(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice, bob := b.enrol(t), b.enrol(t)
+		id, other := b.put(t, alice, []byte("one")), b.put(t, alice, []byte("two"))
+		v := b.vaultOf(t, b.writer)
+		require.ErrorIs(t, v.Delete(t.Context(), bob, id), vault.ErrNotFound)
+		require.ErrorIs(t, v.Delete(t.Context(), bob, vault.ID{}), vault.ErrNotFound)
+		require.ErrorIs(t, v.Delete(t.Context(), "", id), keys.ErrInvalidPatient)
+		_, err := b.open(t, b.Grant(t, alice), id)
+		require.NoError(t, err)
+		require.NoError(t, v.Delete(t.Context(), alice, id))
+		require.NoError(t, v.Delete(t.Context(), alice, id), "again")
+		_, err = b.open(t, b.Grant(t, alice), id)
+		require.ErrorIs(t, err, vault.ErrNotFound)
+		got, err := b.open(t, b.Grant(t, alice), other)
+		require.NoError(t, err)
+		assert.Equal(t, "two", string(got))
+		assert.Len(t, teststore.Names(t, b.Store, ""), 2)
+	})
+}
+
+func TestDeleteRefusesWhileAHoldStands(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice, bob := b.enrol(t), b.enrol(t)
+		alices, bobs := b.put(t, alice, []byte("Alice's")), b.put(t, bob, []byte("Bob's"))
+		clearHold := b.hold(t, alices.KeyID())
+		v := b.vaultOf(t, b.writer)
+		require.ErrorIs(t, v.Delete(t.Context(), alice, alices), vault.ErrHeld)
+		got, err := b.open(t, b.Grant(t, alice), alices)
+		require.NoError(t, err)
+		assert.Equal(t, "Alice's", string(got))
+		require.ErrorIs(t, v.Delete(t.Context(), bob, alices), vault.ErrNotFound, "another patient does not learn of the hold")
+		require.NoError(t, v.Delete(t.Context(), bob, bobs), "a hold is for one patient")
+
+		clearHold()
+		require.NoError(t, v.Delete(t.Context(), alice, alices))
+		assert.Equal(t, []string{objects.HoldName(alices.KeyID())}, teststore.Names(t, b.Store, ""), "only the cleared hold is left")
+	})
+}
+
+// While a recording is deleted, a reader gets all of it or ErrNotFound, and never ErrDamaged.
+func TestOpenDuringDeleteNeverReportsDamage(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice := b.enrol(t)
+		grant := b.Grant(t, alice)
+		for range 10 {
+			id := b.put(t, alice, make([]byte, 100_000))
+			var deleted atomic.Bool
+			done := make(chan error)
+			go func() {
+				err := b.vaultOf(t, b.writer).Delete(context.Background(), alice, id)
+				deleted.Store(true)
+				done <- err
+			}()
+			for !deleted.Load() {
+				if _, err := b.open(t, grant, id); err != nil {
+					assert.ErrorIs(t, err, vault.ErrNotFound)
+				}
+			}
+			require.NoError(t, <-done)
+		}
+	})
+}
