@@ -30,8 +30,7 @@ func (r *Recording) Info() Info { return r.info }
 // Size returns the size of the plaintext in bytes.
 func (r *Recording) Size() int64 { return r.info.Size }
 
-// Read implements io.Reader. Where decryption is slower than the store, Read fetches and decrypts up to 1 MiB
-// ahead.
+// Read implements io.Reader. Sequential reads share one request and use 64 KiB.
 func (r *Recording) Read(p []byte) (int, error) {
 	n, err := r.reader.Read(p)
 	return n, r.checked(err)

@@ -21,7 +21,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/internal/teststore"
@@ -66,7 +65,7 @@ func TestKilledShardsLoseNothingAndRepeatNothing(t *testing.T) {
 	for i, p := range processes {
 		report := p.wait(t)
 		all := d.recordings(t, recorded, i)
-		assert.True(t, report.Complete(), "%s: %v", p.scope, report.Left)
+		assert.True(t, report.Complete(), "%s: %v", p.scope, report.Findings.Listed)
 		assert.Equal(t, all, report.Envelopes.Rewrapped+report.Envelopes.Current, p.scope)
 		// Writes that were in flight when the process was killed may have arrived later.
 		assert.LessOrEqual(t, report.Envelopes.Rewrapped, all-done[i], p.scope)
@@ -278,16 +277,13 @@ func (d *deployment) written(t *testing.T) map[vault.ID]int {
 // assertWrittenOnce checks that every envelope is at the newest version, and that one write moved it there.
 func (d *deployment) assertWrittenOnce(t *testing.T, recorded map[vault.ID][]byte) {
 	t.Helper()
+	o, err := objects.New(d.store, "")
+	require.NoError(t, err)
 	written := d.written(t)
 	assert.Len(t, written, len(recorded))
 	for id := range recorded {
 		assert.Equal(t, 2, written[id], "%s: by Put and by one shard", id)
-		object, err := d.store.Get(t.Context(), objects.Layout{}.Envelope(id), 0, -1)
-		require.NoError(t, err)
-		text, err := io.ReadAll(object)
-		require.NoError(t, err)
-		require.NoError(t, object.Close())
-		stored, err := envelope.Parse(text)
+		stored, err := o.Envelope(t.Context(), id)
 		require.NoError(t, err)
 		version, err := stored.Wrapped.Version()
 		require.NoError(t, err)
