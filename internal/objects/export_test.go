@@ -1,0 +1,3 @@
+package objects
+
+var ErrDropped = errDropped
