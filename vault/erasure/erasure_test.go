@@ -2,8 +2,8 @@ package erasure_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/testdeployment"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
@@ -19,21 +20,21 @@ import (
 	"github.com/recvault/recvault/vault/erasure"
 )
 
-func TestAnErasedPatientIsGoneAndTheReceiptSaysHow(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice, aliceID := b.enrol(t)
-		bob, bobID := b.enrol(t)
-		bobs := b.put(t, bob)
-		ids := []keys.RecordingID{b.put(t, alice), b.put(t, alice)}
-		require.NoError(t, b.admin.Rotate(t.Context(), aliceID))
-		ids = append(ids, b.put(t, alice))
+func TestAnErasedPatientIsGoneAsTheReceiptSays(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		alice, aliceID := d.Enrol(t)
+		bob, bobID := d.Enrol(t)
+		bobs := d.put(t, bob)
+		ids := []keys.RecordingID{d.put(t, alice), d.put(t, alice)}
+		require.NoError(t, d.admin.Rotate(t.Context(), aliceID))
+		ids = append(ids, d.put(t, alice))
 		slices.SortFunc(ids, func(a, b keys.RecordingID) int { return strings.Compare(a.String(), b.String()) })
-		orphan := objectName(keys.NewRecordingID(aliceID), "media")
-		teststore.Write(t, b.store, orphan, []byte("media without an envelope"))
-		teststore.Write(t, b.store, "r1/"+aliceID.String()+"/stray", []byte("of no recording"))
-		teststore.Write(t, b.store, "r1/"+aliceID.String()+"-not-hers", []byte("of no patient"))
-		copied := teststore.Read(t, b.store, objectName(ids[0], "envelope"))
-		e := b.erasure(t)
+		teststore.Write(t, d.Store, d.objects.MediaName(keys.NewRecordingID(aliceID)), []byte("media without an envelope"))
+		teststore.Write(t, d.Store, d.objects.Patient(aliceID)+"stray", []byte("of no recording"))
+		besides := d.objects.Root() + aliceID.String() + "-not-hers"
+		teststore.Write(t, d.Store, besides, []byte("of no patient"))
+		copied := teststore.Read(t, d.Store, d.objects.EnvelopeName(ids[0]))
+		e := d.erasure(t)
 
 		began := time.Now().Add(-time.Minute) // clocks differ
 		plan, err := e.PlanPatient(t.Context(), aliceID)
@@ -41,19 +42,19 @@ func TestAnErasedPatientIsGoneAndTheReceiptSaysHow(t *testing.T) {
 		assert.Equal(t, aliceID, plan.KeyID)
 		assert.Equal(t, 3, plan.Recordings)
 		assert.Equal(t, 8, plan.Objects)
-		assert.Equal(t, b.bytes(t, aliceID), plan.Bytes)
+		assert.Equal(t, d.bytes(t, aliceID), plan.Bytes)
 		assert.Equal(t, 2, plan.KeyVersions.Latest)
 		assert.Equal(t, 1, plan.KeyVersions.MinAvailable)
 		assert.False(t, plan.Begun)
 		assert.Nil(t, plan.Hold)
 		assert.True(t, began.Before(plan.Oldest) && !plan.Newest.Before(plan.Oldest), "%v, %v", plan.Oldest, plan.Newest)
 
-		receipt, err := e.ConfirmPatient(t.Context(), aliceID, plan.Digest)
+		receipt, err := e.ConfirmPatient(t.Context(), aliceID, approve(plan.Digest))
 		require.NoError(t, err)
-		assert.Empty(t, b.objects(t, aliceID))
-		assert.Len(t, b.objects(t, bobID), 2)
-		require.NoError(t, b.open(t, bob, bobs))
-		assert.Equal(t, "of no patient", string(teststore.Read(t, b.store, "r1/"+aliceID.String()+"-not-hers")))
+		assert.Empty(t, d.Objects(t, "", aliceID))
+		assert.Len(t, d.Objects(t, "", bobID), 2)
+		require.NoError(t, d.open(t, bob, bobs))
+		assert.Equal(t, "of no patient", string(teststore.Read(t, d.Store, besides)))
 
 		assert.Equal(t, aliceID, receipt.KeyID)
 		assert.True(t, receipt.Recording.IsZero())
@@ -71,65 +72,66 @@ func TestAnErasedPatientIsGoneAndTheReceiptSaysHow(t *testing.T) {
 		}, receipt.Proof)
 		assert.Len(t, receipt.MayRemain, 3)
 
-		// An envelope out of a backup opens no more, and nothing can be added.
-		teststore.Write(t, b.store, objectName(ids[0], "envelope"), copied)
-		require.ErrorIs(t, b.open(t, alice, ids[0]), keys.ErrErased)
-		_, err = b.vault(t).Put(t.Context(), alice, strings.NewReader(content), vault.Metadata{})
+		// An envelope from a backup no longer opens, and nothing can be recorded.
+		teststore.Write(t, d.Store, d.objects.EnvelopeName(ids[0]), copied)
+		require.ErrorIs(t, d.open(t, alice, ids[0]), keys.ErrErased)
+		_, err = d.vault.Put(t.Context(), alice, strings.NewReader(content), vault.Metadata{})
 		require.ErrorIs(t, err, keys.ErrErased)
 
-		_, err = b.admin.Enrol(t.Context(), alice)
+		// With a new key there are new recordings, and the old ones stay closed.
+		_, err = d.admin.Enrol(t.Context(), alice)
 		require.NoError(t, err)
-		require.NoError(t, b.open(t, alice, b.put(t, alice)))
-		require.ErrorIs(t, b.open(t, alice, ids[0]), keys.ErrIntegrity)
+		require.NoError(t, d.open(t, alice, d.put(t, alice)))
+		require.ErrorIs(t, d.open(t, alice, ids[0]), keys.ErrIntegrity)
 	})
 }
 
-// bytes counts those of a patient's objects.
-func (b *backend) bytes(t *testing.T, id keys.KeyID) (total int64) {
+// bytes returns the size of a patient's objects.
+func (d *deployment) bytes(t *testing.T, id keys.KeyID) (total int64) {
 	t.Helper()
-	for object, err := range b.store.List(context.Background(), "r1/"+id.String()+"/") {
+	for object, err := range d.Store.List(t.Context(), d.objects.Patient(id)) {
 		require.NoError(t, err)
 		total += object.Size
 	}
 	return total
 }
 
-func TestAPatientWithoutRecordingsIsErasedToo(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		_, id := b.enrol(t)
-		e := b.erasure(t)
+func TestAPatientWithoutRecordingsIsErased(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		_, id := d.Enrol(t)
+		e := d.erasure(t)
 		plan, err := e.PlanPatient(t.Context(), id)
 		require.NoError(t, err)
 		assert.True(t, plan.Oldest.IsZero())
-		receipt, err := e.ConfirmPatient(t.Context(), id, plan.Digest)
+		receipt, err := e.ConfirmPatient(t.Context(), id, approve(plan.Digest))
 		require.NoError(t, err)
 		assert.Equal(t, []erasure.Evidence{{Attempt: "versions", Before: "succeeded", After: keys.ErrErased.Error()}}, receipt.Proof)
-		_, err = b.admin.Versions(t.Context(), id)
+		_, err = d.admin.Versions(t.Context(), id)
 		require.ErrorIs(t, err, keys.ErrErased)
 	})
 }
 
 func TestAGrantAddsToTheProof(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice, id := b.enrol(t)
-		bob, _ := b.enrol(t)
-		recording := b.put(t, alice)
-		plan, err := b.erasure(t).PlanPatient(t.Context(), id)
+	onEach(t, func(t *testing.T, d *deployment) {
+		alice, id := d.Enrol(t)
+		bob, _ := d.Enrol(t)
+		recording := d.put(t, alice)
+		plan, err := d.erasure(t).PlanPatient(t.Context(), id)
 		require.NoError(t, err)
 
-		// One that never worked proves nothing, so nothing is erased with it.
-		e := newErasure(t, b.eraser, b.store, erasure.Options{Operator: operator, Grant: b.grant(t, bob)})
-		_, err = e.ConfirmPatient(t.Context(), id, plan.Digest)
+		// A grant that does not work before proves nothing by failing afterwards. So nothing is erased with it.
+		e := newErasure(t, d.eraser, d.Store, erasure.Options{Grant: d.Grant(t, bob)})
+		_, err = e.ConfirmPatient(t.Context(), id, approve(plan.Digest))
 		require.ErrorIs(t, err, keys.ErrDenied)
 		require.NotErrorIs(t, err, erasure.ErrIncomplete)
-		require.NoError(t, b.open(t, alice, recording))
+		require.NoError(t, d.open(t, alice, recording))
 
-		grant, err := b.admin.Issue(t.Context(), alice, keys.GrantOptions{
+		grant, err := d.admin.Issue(t.Context(), alice, keys.GrantOptions{
 			TTL: time.Minute, Subject: operator, Purpose: keys.HealthOperations, MaxUses: 3,
 		})
 		require.NoError(t, err)
-		e = newErasure(t, b.eraser, b.store, erasure.Options{Operator: operator, Grant: grant})
-		receipt, err := e.ConfirmPatient(t.Context(), id, plan.Digest)
+		e = newErasure(t, d.eraser, d.Store, erasure.Options{Grant: grant})
+		receipt, err := e.ConfirmPatient(t.Context(), id, approve(plan.Digest))
 		require.NoError(t, err)
 		require.Len(t, receipt.Proof, 3)
 		assert.Equal(t, erasure.Evidence{
@@ -138,88 +140,92 @@ func TestAGrantAddsToTheProof(t *testing.T) {
 	})
 }
 
-func TestNothingIsErasedUnlessThePlanStillHolds(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		for name, change := range map[string]func(patient keys.Patient, id keys.RecordingID){
-			"a recording put": func(patient keys.Patient, _ keys.RecordingID) { b.put(t, patient) },
-			"a recording deleted": func(patient keys.Patient, id keys.RecordingID) {
-				require.NoError(t, b.vault(t).Delete(t.Context(), patient, id))
+func TestNothingIsErasedAfterThePlanChanged(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		for name, change := range map[string]func(t *testing.T, patient keys.Patient, id keys.RecordingID){
+			"a recording put": func(t *testing.T, patient keys.Patient, _ keys.RecordingID) { d.put(t, patient) },
+			"a recording deleted": func(t *testing.T, patient keys.Patient, id keys.RecordingID) {
+				require.NoError(t, d.vault.Delete(t.Context(), patient, id))
 			},
-			"the key rotated": func(_ keys.Patient, id keys.RecordingID) { require.NoError(t, b.admin.Rotate(t.Context(), id.KeyID())) },
-			"an envelope replaced": func(_ keys.Patient, id keys.RecordingID) {
-				text := teststore.Read(t, b.store, objectName(id, "envelope"))
+			"the key rotated": func(t *testing.T, _ keys.Patient, id keys.RecordingID) {
+				require.NoError(t, d.admin.Rotate(t.Context(), id.KeyID()))
+			},
+			"an envelope replaced": func(t *testing.T, _ keys.Patient, id keys.RecordingID) {
+				text := teststore.Read(t, d.Store, d.objects.EnvelopeName(id))
 				text[len(text)-1] ^= 1 // of the same size
-				teststore.Write(t, b.store, objectName(id, "envelope"), text)
+				teststore.Write(t, d.Store, d.objects.EnvelopeName(id), text)
 			},
-			"media added": func(_ keys.Patient, id keys.RecordingID) {
-				teststore.Write(t, b.store, objectName(keys.NewRecordingID(id.KeyID()), "media"), []byte("more"))
+			"media added": func(t *testing.T, _ keys.Patient, id keys.RecordingID) {
+				teststore.Write(t, d.Store, d.objects.MediaName(keys.NewRecordingID(id.KeyID())), []byte("more"))
 			},
-			"the patient erased and enrolled anew": func(patient keys.Patient, id keys.RecordingID) {
-				// Vault tells times to the second.
-				before, err := b.admin.Versions(t.Context(), id.KeyID())
+			"the patient enrolled again": func(t *testing.T, patient keys.Patient, id keys.RecordingID) {
+				// Vault gives times to the second.
+				before, err := d.admin.Versions(t.Context(), id.KeyID())
 				require.NoError(t, err)
 				require.Eventually(t, func() bool { return time.Since(before.Rotated) > 2*time.Second }, 5*time.Second, 50*time.Millisecond)
-				require.NoError(t, b.admin.Erase(t.Context(), id.KeyID()))
-				_, err = b.admin.Enrol(t.Context(), patient)
+				require.NoError(t, d.admin.Erase(t.Context(), id.KeyID()))
+				_, err = d.admin.Enrol(t.Context(), patient)
 				require.NoError(t, err)
 			},
 		} {
-			patient, id := b.enrol(t)
-			kept := b.put(t, patient)
-			changed := b.put(t, patient)
-			e := b.erasure(t)
-			plan, err := e.PlanPatient(t.Context(), id)
-			require.NoError(t, err)
-			change(patient, changed)
-			before := b.objects(t, id)
-			_, err = e.ConfirmPatient(t.Context(), id, plan.Digest)
-			require.ErrorIs(t, err, erasure.ErrPlanChanged, name)
-			require.NotErrorIs(t, err, erasure.ErrIncomplete, name)
-			assert.Equal(t, before, b.objects(t, id), name)
-			_, err = b.admin.Versions(t.Context(), id)
-			require.NoError(t, err, name)
-			if !strings.Contains(name, "anew") {
-				require.NoError(t, b.open(t, patient, kept), name)
-			}
+			t.Run(name, func(t *testing.T) {
+				patient, id := d.Enrol(t)
+				kept, changed := d.put(t, patient), d.put(t, patient)
+				e := d.erasure(t)
+				plan, err := e.PlanPatient(t.Context(), id)
+				require.NoError(t, err)
+				change(t, patient, changed)
+				before := d.Objects(t, "", id)
+				_, err = e.ConfirmPatient(t.Context(), id, approve(plan.Digest))
+				require.ErrorIs(t, err, erasure.ErrPlanChanged)
+				require.NotErrorIs(t, err, erasure.ErrIncomplete)
+				assert.Equal(t, before, d.Objects(t, "", id))
+				_, err = d.admin.Versions(t.Context(), id)
+				require.NoError(t, err)
+				if name != "the patient enrolled again" {
+					require.NoError(t, d.open(t, patient, kept))
+				}
+			})
 		}
-
-		patient, id := b.enrol(t)
-		kept := b.put(t, patient)
-		for _, digest := range []string{"", "0", strings.Repeat("0", 64)} {
-			_, err := b.erasure(t).ConfirmPatient(t.Context(), id, digest)
-			require.ErrorIs(t, err, erasure.ErrPlanChanged)
-			_, err = b.erasure(t).ConfirmRecording(t.Context(), kept, digest)
-			require.ErrorIs(t, err, erasure.ErrPlanChanged)
+		for name, digest := range map[string]string{"no digest": "", "a short digest": "0", "another digest": strings.Repeat("0", 64)} {
+			t.Run(name, func(t *testing.T) {
+				patient, id := d.Enrol(t)
+				kept := d.put(t, patient)
+				_, err := d.erasure(t).ConfirmPatient(t.Context(), id, approve(digest))
+				require.ErrorIs(t, err, erasure.ErrPlanChanged)
+				_, err = d.erasure(t).ConfirmRecording(t.Context(), kept, approve(digest))
+				require.ErrorIs(t, err, erasure.ErrPlanChanged)
+				require.NoError(t, d.open(t, patient, kept))
+			})
 		}
-		require.NoError(t, b.open(t, patient, kept))
 	})
 }
 
 func TestARoleThatMayNotEraseErasesNothing(t *testing.T) {
-	b := servers(t)
-	patient, id := b.enrol(t)
-	recording := b.put(t, patient)
-	e := newErasure(t, b.rotator, b.store, erasure.Options{Operator: operator})
+	d := servers(t)
+	patient, id := d.Enrol(t)
+	recording := d.put(t, patient)
+	e := newErasure(t, d.Keyring(testdeployment.Rotator), d.Store, erasure.Options{})
 	plan, err := e.PlanPatient(t.Context(), id)
 	require.NoError(t, err)
-	_, err = e.ConfirmPatient(t.Context(), id, plan.Digest)
+	_, err = e.ConfirmPatient(t.Context(), id, approve(plan.Digest))
 	require.ErrorIs(t, err, keys.ErrDenied)
 	require.NotErrorIs(t, err, erasure.ErrIncomplete)
-	require.NoError(t, b.open(t, patient, recording))
-	_, err = b.erasure(t).ConfirmPatient(t.Context(), id, plan.Digest)
+	require.NoError(t, d.open(t, patient, recording))
+	_, err = d.erasure(t).ConfirmPatient(t.Context(), id, approve(plan.Digest))
 	require.NoError(t, err)
 }
 
-func TestPlansOfTheSameAreTheSame(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		patient, id := b.enrol(t)
-		recording := b.put(t, patient)
-		first, err := b.erasure(t).PlanPatient(t.Context(), id)
+func TestPlansOfUnchangedObjectsAreEqual(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		patient, id := d.Enrol(t)
+		recording := d.put(t, patient)
+		first, err := d.erasure(t).PlanPatient(t.Context(), id)
 		require.NoError(t, err)
-		second, err := b.erasure(t).PlanPatient(t.Context(), id)
+		second, err := d.erasure(t).PlanPatient(t.Context(), id)
 		require.NoError(t, err)
 		assert.Equal(t, first, second)
-		alone, err := b.erasure(t).PlanRecording(t.Context(), recording)
+		alone, err := d.erasure(t).PlanRecording(t.Context(), recording)
 		require.NoError(t, err)
 		assert.NotEqual(t, first.Digest, alone.Digest, "a plan for a recording erases no patient")
 
@@ -232,61 +238,61 @@ func TestPlansOfTheSameAreTheSame(t *testing.T) {
 	})
 }
 
-// With another keyring's address every patient looks as if never enrolled.
-func TestObjectsOfAPatientWhomTheKeyringDoesNotKnowAreLeftAlone(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
+// TestAPatientWhoWasNeverEnrolledIsNotErased: to the wrong keyring, every patient looks like one.
+func TestAPatientWhoWasNeverEnrolledIsNotErased(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
 		id := keys.NewKeyID([]byte("a patient who was never enrolled"))
-		name := objectName(keys.NewRecordingID(id), "envelope")
-		teststore.Write(t, b.store, name, []byte("precious"))
-		_, err := b.erasure(t).PlanPatient(t.Context(), id)
+		name := d.objects.EnvelopeName(keys.NewRecordingID(id))
+		teststore.Write(t, d.Store, name, []byte("precious"))
+		_, err := d.erasure(t).PlanPatient(t.Context(), id)
 		require.ErrorIs(t, err, keys.ErrNotEnrolled)
-		_, err = b.erasure(t).ConfirmPatient(t.Context(), id, "")
+		_, err = d.erasure(t).ConfirmPatient(t.Context(), id, approve(""))
 		require.ErrorIs(t, err, keys.ErrNotEnrolled)
-		assert.Equal(t, []string{name}, b.objects(t, id))
+		assert.Equal(t, []string{name}, d.Objects(t, "", id))
 	})
 }
 
-func TestWhatAnUploadCommitsAfterAnErasureIsRemovedByTheNext(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		patient, id := b.enrol(t)
-		w, err := b.vault(t).Create(t.Context(), patient, vault.Metadata{})
+func TestASecondErasureRemovesWhatAnUploadCommits(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		patient, id := d.Enrol(t)
+		w, err := d.vault.Create(t.Context(), patient, vault.Metadata{})
 		require.NoError(t, err)
 		_, err = w.Write([]byte(content))
 		require.NoError(t, err)
 
-		e := b.erasure(t)
+		e := d.erasure(t)
 		plan, err := e.PlanPatient(t.Context(), id)
 		require.NoError(t, err)
-		_, err = e.ConfirmPatient(t.Context(), id, plan.Digest)
+		_, err = e.ConfirmPatient(t.Context(), id, approve(plan.Digest))
 		require.NoError(t, err)
-		require.NoError(t, w.Close(), "its key was wrapped before")
-		require.ErrorIs(t, b.open(t, patient, w.ID()), keys.ErrErased)
+		require.NoError(t, w.Close(), "its key was wrapped before the erasure")
+		require.ErrorIs(t, d.open(t, patient, w.ID()), keys.ErrErased)
 
 		plan, err = e.PlanPatient(t.Context(), id)
 		require.NoError(t, err)
 		assert.True(t, plan.Begun)
 		assert.Equal(t, 1, plan.Recordings)
 		assert.Zero(t, plan.KeyVersions)
-		receipt, err := e.ConfirmPatient(t.Context(), id, "")
+		receipt, err := e.ConfirmPatient(t.Context(), id, approve(""))
 		require.NoError(t, err)
-		assert.Empty(t, b.objects(t, id))
+		assert.Empty(t, d.Objects(t, "", id))
 		assert.True(t, receipt.Resumed)
 		assert.Empty(t, receipt.PlanDigest)
 		assert.Equal(t, []keys.RecordingID{w.ID()}, receipt.Recordings)
 		assert.Equal(t, []erasure.Evidence{
 			{Attempt: "versions", After: keys.ErrErased.Error()},
 			{Attempt: "rewrap", Recording: w.ID(), After: keys.ErrErased.Error()},
-		}, receipt.Proof, "nothing is claimed of what was before")
+		}, receipt.Proof, "nothing is claimed about the time before")
 	})
 }
 
-func TestAnErasedRecordingIsGoneAndTheReceiptSaysWhatIsNot(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		patient, id := b.enrol(t)
-		kept, erased := b.put(t, patient), b.put(t, patient)
-		copied := teststore.Read(t, b.store, objectName(erased, "envelope"))
-		media := teststore.Read(t, b.store, objectName(erased, "media"))
-		e := b.erasure(t)
+func TestAnErasedRecordingIsGoneAsTheReceiptSays(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		patient, id := d.Enrol(t)
+		kept, erased := d.put(t, patient), d.put(t, patient)
+		copied := teststore.Read(t, d.Store, d.objects.EnvelopeName(erased))
+		media := teststore.Read(t, d.Store, d.objects.MediaName(erased))
+		e := d.erasure(t)
 		plan, err := e.PlanRecording(t.Context(), erased)
 		require.NoError(t, err)
 		assert.Equal(t, erased, plan.Recording)
@@ -294,11 +300,11 @@ func TestAnErasedRecordingIsGoneAndTheReceiptSaysWhatIsNot(t *testing.T) {
 		assert.Equal(t, 2, plan.Objects)
 		assert.Zero(t, plan.KeyVersions, "the key stays")
 
-		receipt, err := e.ConfirmRecording(t.Context(), erased, plan.Digest)
+		receipt, err := e.ConfirmRecording(t.Context(), erased, approve(plan.Digest))
 		require.NoError(t, err)
-		require.ErrorIs(t, b.open(t, patient, erased), vault.ErrNotFound)
-		require.NoError(t, b.open(t, patient, kept))
-		assert.Equal(t, []string{objectName(kept, "envelope"), objectName(kept, "media")}, b.objects(t, id))
+		require.ErrorIs(t, d.open(t, patient, erased), vault.ErrNotFound)
+		require.NoError(t, d.open(t, patient, kept))
+		assert.Equal(t, []string{d.objects.EnvelopeName(kept), d.objects.MediaName(kept)}, d.Objects(t, "", id))
 		assert.Equal(t, id, receipt.KeyID)
 		assert.Equal(t, erased, receipt.Recording)
 		assert.Equal(t, []keys.RecordingID{erased}, receipt.Recordings)
@@ -309,8 +315,8 @@ func TestAnErasedRecordingIsGoneAndTheReceiptSaysWhatIsNot(t *testing.T) {
 			{Attempt: "stat", Recording: erased, Before: "succeeded", After: storage.ErrNotFound.Error()},
 		}, receipt.Proof)
 
-		// Run again it finds nothing, and says so.
-		receipt, err = e.ConfirmRecording(t.Context(), erased, plan.Digest)
+		// A second run finds nothing, and the receipt says so.
+		receipt, err = e.ConfirmRecording(t.Context(), erased, approve(plan.Digest))
 		require.NoError(t, err)
 		assert.True(t, receipt.Resumed)
 		assert.Empty(t, receipt.Recordings)
@@ -318,22 +324,22 @@ func TestAnErasedRecordingIsGoneAndTheReceiptSaysWhatIsNot(t *testing.T) {
 		_, err = e.PlanRecording(t.Context(), erased)
 		require.ErrorIs(t, err, vault.ErrNotFound)
 
-		// What the receipt warns of: a copy out of a backup does open.
+		// The receipt warns that a copy from a backup can be opened. It can.
 		assert.Contains(t, receipt.MayRemain[0], "can still be opened")
-		teststore.Write(t, b.store, objectName(erased, "envelope"), copied)
-		teststore.Write(t, b.store, objectName(erased, "media"), media)
-		require.NoError(t, b.open(t, patient, erased))
+		teststore.Write(t, d.Store, d.objects.EnvelopeName(erased), copied)
+		teststore.Write(t, d.Store, d.objects.MediaName(erased), media)
+		require.NoError(t, d.open(t, patient, erased))
 	})
 }
 
-func TestAReceiptThatWasChangedShows(t *testing.T) {
-	b := embedded(t)
-	patient, id := b.enrol(t)
-	b.put(t, patient)
-	e := newErasure(t, b.eraser, b.store, erasure.Options{Operator: "Ms. <O'Brien> & Söhne"})
+func TestAChangedReceiptIsDetected(t *testing.T) {
+	d := embedded(t)
+	patient, id := d.Enrol(t)
+	d.put(t, patient)
+	e := d.erasure(t)
 	plan, err := e.PlanPatient(t.Context(), id)
 	require.NoError(t, err)
-	receipt, err := e.ConfirmPatient(t.Context(), id, plan.Digest)
+	receipt, err := e.ConfirmPatient(t.Context(), id, erasure.Approval{Digest: plan.Digest, Operator: "Ms. <O'Brien> & Söhne"})
 	require.NoError(t, err)
 	text, err := json.Marshal(receipt)
 	require.NoError(t, err)
@@ -353,20 +359,17 @@ func TestAReceiptThatWasChangedShows(t *testing.T) {
 	var fields map[string]any
 	require.NoError(t, json.Unmarshal(text, &fields))
 	for name := range fields {
-		changed := map[string]any{}
-		for other, value := range fields {
-			changed[other] = value
-		}
-		delete(changed, name)
-		altered, err := json.Marshal(changed)
-		require.NoError(t, err)
-		if name == "resumed" { // false is what a missing one means
-			changed[name] = true
-			altered, err = json.Marshal(changed)
+		t.Run("without "+name, func(t *testing.T) {
+			changed := maps.Clone(fields)
+			delete(changed, name)
+			if name == "resumed" { // a missing one means false
+				changed[name] = true
+			}
+			altered, err := json.Marshal(changed)
 			require.NoError(t, err)
-		}
-		_, err = erasure.ParseReceipt(altered)
-		require.ErrorIs(t, err, erasure.ErrDamagedReceipt, name)
+			_, err = erasure.ParseReceipt(altered)
+			require.ErrorIs(t, err, erasure.ErrDamagedReceipt)
+		})
 	}
 	for name, altered := range map[string]string{
 		"empty":         "",
@@ -382,72 +385,112 @@ func TestAReceiptThatWasChangedShows(t *testing.T) {
 		"another name":  strings.Replace(string(text), "Brien", "Brian", 1),
 		"fewer":         strings.Replace(string(text), `"objects_deleted":2`, `"objects_deleted":1`, 1),
 	} {
-		require.NotEqual(t, string(text), altered, name)
-		_, err = erasure.ParseReceipt([]byte(altered))
-		require.ErrorIs(t, err, erasure.ErrDamagedReceipt, name)
+		t.Run(name, func(t *testing.T) {
+			require.NotEqual(t, string(text), altered)
+			_, err := erasure.ParseReceipt([]byte(altered))
+			require.ErrorIs(t, err, erasure.ErrDamagedReceipt)
+		})
 	}
 }
 
 func TestZeroIDsAreRefused(t *testing.T) {
-	e := embedded(t).erasure(t)
-	_, err := e.PlanPatient(t.Context(), keys.KeyID{})
-	require.ErrorIs(t, err, keys.ErrInvalidKeyID)
-	_, err = e.ConfirmPatient(t.Context(), keys.KeyID{}, "")
-	require.ErrorIs(t, err, keys.ErrInvalidKeyID)
-	_, err = e.PlanRecording(t.Context(), keys.RecordingID{})
-	require.ErrorIs(t, err, keys.ErrInvalidRecordingID)
-	_, err = e.ConfirmRecording(t.Context(), keys.RecordingID{}, "")
-	require.ErrorIs(t, err, keys.ErrInvalidRecordingID)
-	_, err = e.SetHold(t.Context(), keys.KeyID{}, "case 7")
-	require.ErrorIs(t, err, keys.ErrInvalidKeyID)
-	_, err = e.ClearHold(t.Context(), keys.KeyID{}, "case 7")
-	require.ErrorIs(t, err, keys.ErrInvalidKeyID)
-	_, err = e.Hold(t.Context(), keys.KeyID{})
-	require.ErrorIs(t, err, keys.ErrInvalidKeyID)
+	d := embedded(t)
+	e := d.erasure(t)
+	for name, call := range map[string]func() error{
+		"PlanPatient": func() error { _, err := e.PlanPatient(t.Context(), keys.KeyID{}); return err },
+		"ConfirmPatient": func() error {
+			_, err := e.ConfirmPatient(t.Context(), keys.KeyID{}, approve(""))
+			return err
+		},
+		"Holds.Set":   func() error { _, err := d.holds.Set(t.Context(), keys.KeyID{}, operator, "case 7"); return err },
+		"Holds.Clear": func() error { _, err := d.holds.Clear(t.Context(), keys.KeyID{}, operator, "case 7"); return err },
+		"Holds.Get":   func() error { _, err := d.holds.Get(t.Context(), keys.KeyID{}); return err },
+	} {
+		t.Run(name, func(t *testing.T) { require.ErrorIs(t, call(), keys.ErrInvalidKeyID) })
+	}
+	for name, call := range map[string]func() error{
+		"PlanRecording": func() error { _, err := e.PlanRecording(t.Context(), keys.RecordingID{}); return err },
+		"ConfirmRecording": func() error {
+			_, err := e.ConfirmRecording(t.Context(), keys.RecordingID{}, approve(""))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) { require.ErrorIs(t, call(), keys.ErrInvalidRecordingID) })
+	}
+}
+
+// invalidOperators are names that no operator can have.
+var invalidOperators = map[string]string{
+	"no operator":          "",
+	"a blank operator":     " ",
+	"a line break":         "records\noffice",
+	"not UTF-8":            "\xff",
+	"an overlong operator": strings.Repeat("o", erasure.MaxOperatorLen+1),
+}
+
+func TestNothingIsErasedWithoutAnOperator(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		patient, id := d.Enrol(t)
+		recording := d.put(t, patient)
+		e := d.erasure(t)
+		whole, err := e.PlanPatient(t.Context(), id)
+		require.NoError(t, err)
+		alone, err := e.PlanRecording(t.Context(), recording)
+		require.NoError(t, err)
+		for name, invalid := range invalidOperators {
+			t.Run(name, func(t *testing.T) {
+				receipt, err := e.ConfirmPatient(t.Context(), id, erasure.Approval{Digest: whole.Digest, Operator: invalid})
+				require.ErrorIs(t, err, erasure.ErrInvalidOperator)
+				assert.Zero(t, receipt)
+				receipt, err = e.ConfirmRecording(t.Context(), recording, erasure.Approval{Digest: alone.Digest, Operator: invalid})
+				require.ErrorIs(t, err, erasure.ErrInvalidOperator)
+				assert.Zero(t, receipt)
+				require.NoError(t, d.open(t, patient, recording))
+			})
+		}
+		require.NoError(t, d.admin.Erase(t.Context(), id))
+		_, err = e.ConfirmPatient(t.Context(), id, erasure.Approval{})
+		require.ErrorIs(t, err, erasure.ErrInvalidOperator, "an erasure that is finished needs an operator too")
+		assert.Len(t, d.Objects(t, "", id), 2)
+		longest := strings.Repeat("o", erasure.MaxOperatorLen)
+		receipt, err := e.ConfirmPatient(t.Context(), id, erasure.Approval{Operator: longest})
+		require.NoError(t, err)
+		assert.Equal(t, longest, receipt.Operator)
+	})
 }
 
 func TestOptionsHaveBounds(t *testing.T) {
-	b := embedded(t)
-	for name, options := range map[string]erasure.Options{
-		"no operator":          {},
-		"a blank operator":     {Operator: " "},
-		"a line break":         {Operator: "records\noffice"},
-		"not UTF-8":            {Operator: "\xff"},
-		"an overlong operator": {Operator: strings.Repeat("o", erasure.MaxOperatorLen+1)},
-		"a negative timeout":   {Operator: operator, DeleteTimeout: -1},
-	} {
-		_, err := erasure.New(b.eraser, b.store, options)
-		require.ErrorIs(t, err, erasure.ErrInvalidOptions, name)
-	}
-	_, err := erasure.New(b.eraser, b.store, erasure.Options{Operator: operator, Prefix: "no-slash"})
-	require.ErrorIs(t, err, storage.ErrInvalidName)
-	patient, _ := b.enrol(t)
-	_, err = erasure.New(noUnwrapper{b.eraser}, b.store, erasure.Options{Operator: operator, Grant: b.grant(t, patient)})
+	d := embedded(t)
+	_, err := erasure.New(d.eraser, d.Store, erasure.Options{DeleteTimeout: -1})
 	require.ErrorIs(t, err, erasure.ErrInvalidOptions)
-	_, err = erasure.New(nil, b.store, erasure.Options{Operator: operator})
+	_, err = erasure.New(d.eraser, d.Store, erasure.Options{Prefix: "no-slash"})
+	require.ErrorIs(t, err, storage.ErrInvalidName)
+	patient, _ := d.Enrol(t)
+	_, err = erasure.New(noUnwrapper{d.eraser}, d.Store, erasure.Options{Grant: d.Grant(t, patient)})
+	require.ErrorIs(t, err, erasure.ErrInvalidOptions)
+	_, err = erasure.New(nil, d.Store, erasure.Options{})
 	require.Error(t, err)
-	_, err = erasure.New(b.eraser, nil, erasure.Options{Operator: operator})
+	_, err = erasure.New(d.eraser, nil, erasure.Options{})
 	require.Error(t, err)
-	newErasure(t, b.eraser, b.store, erasure.Options{Operator: strings.Repeat("o", erasure.MaxOperatorLen)})
 }
 
-// noUnwrapper hides all but what an Erasure must have.
+// noUnwrapper hides every method that an Erasure does not need.
 type noUnwrapper struct{ erasure.Keyring }
 
 func TestAPrefixKeepsVaultsApart(t *testing.T) {
-	b := embedded(t)
-	patient, id := b.enrol(t)
-	outside := b.put(t, patient)
-	v, err := vault.New(b.writer, b.store, vault.WithPrefix("clinic/"))
+	d := embedded(t)
+	patient, id := d.Enrol(t)
+	outside := d.put(t, patient)
+	v, err := vault.New(d.Keyring(testdeployment.Writer), d.Store, vault.WithPrefix("clinic/"))
 	require.NoError(t, err)
 	_, err = v.Put(t.Context(), patient, strings.NewReader(content), vault.Metadata{})
 	require.NoError(t, err)
-	e := newErasure(t, b.eraser, b.store, erasure.Options{Operator: operator, Prefix: "clinic/"})
+	e := newErasure(t, d.eraser, d.Store, erasure.Options{Prefix: "clinic/"})
 	plan, err := e.PlanPatient(t.Context(), id)
 	require.NoError(t, err)
 	assert.Equal(t, 1, plan.Recordings)
-	_, err = e.ConfirmPatient(t.Context(), id, plan.Digest)
+	_, err = e.ConfirmPatient(t.Context(), id, approve(plan.Digest))
 	require.NoError(t, err)
-	assert.Equal(t, []string{objectName(outside, "envelope"), objectName(outside, "media")}, b.objects(t, id))
-	require.ErrorIs(t, b.open(t, patient, outside), keys.ErrErased, "the key is the same")
+	assert.Equal(t, []string{d.objects.EnvelopeName(outside), d.objects.MediaName(outside)}, d.Objects(t, "", id))
+	require.ErrorIs(t, d.open(t, patient, outside), keys.ErrErased, "both prefixes have the same key")
 }

@@ -55,26 +55,29 @@ func run(ctx context.Context) error {
 		return err
 	}
 
-	e, err := erasure.New(keyring, store, erasure.Options{Operator: "records-office"})
+	e, err := erasure.New(keyring, store, erasure.Options{})
 	if err != nil {
 		return err
 	}
-	plan, err := e.PlanPatient(ctx, alice) // for somebody to look at
+	plan, err := e.PlanPatient(ctx, alice) // for a person to check
 	if err != nil {
 		return err
 	}
 	fmt.Printf("will go: %d recording, %d objects, key versions up to %d\n", plan.Recordings, plan.Objects, plan.KeyVersions.Latest)
 
-	if _, err := e.SetHold(ctx, alice, "case 2026-0417"); err != nil {
+	approval := erasure.Approval{Digest: plan.Digest, Operator: "records-office"}
+
+	holds := erasure.NewHolds(store)
+	if _, err := holds.Set(ctx, alice, "legal", "case 2026-0417"); err != nil {
 		return err
 	}
-	_, err = e.ConfirmPatient(ctx, alice, plan.Digest)
+	_, err = e.ConfirmPatient(ctx, alice, approval)
 	fmt.Printf("while a hold stands: %v: %t\n", vault.ErrHeld, errors.Is(err, vault.ErrHeld))
-	if _, err := e.ClearHold(ctx, alice, "case 2026-0417 is closed"); err != nil { // keep the record that it returns
+	if _, err := holds.Clear(ctx, alice, "legal", "case 2026-0417 is closed"); err != nil { // keep the record that it returns
 		return err
 	}
 
-	receipt, err := e.ConfirmPatient(ctx, alice, plan.Digest)
+	receipt, err := e.ConfirmPatient(ctx, alice, approval)
 	if err != nil {
 		return err // run it again
 	}

@@ -178,6 +178,8 @@ func (h *Holds) read(ctx context.Context, keyID keys.KeyID) (hold Hold, etag str
 		return Hold{}, "", ErrNotHeld
 	case err != nil:
 		return Hold{}, "", err
+	case info.ETag == "":
+		return Hold{}, "", fmt.Errorf("%w: it gives no ETag", storage.ErrUnavailable)
 	case info.Size == 0:
 		return Hold{}, info.ETag, ErrNotHeld
 	}

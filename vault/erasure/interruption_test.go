@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,20 +17,18 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/vault/api"
-	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/testdeployment"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/keys/transit"
 	"github.com/recvault/recvault/storage"
-	"github.com/recvault/recvault/storage/s3"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/erasure"
 )
 
+// faultyKeyring is a keyring that one call to may fail.
 type faultyKeyring struct {
 	erasure.Keyring
 	fault *teststore.Fault
@@ -49,16 +48,16 @@ func (k faultyKeyring) Rewrap(ctx context.Context, id keys.KeyID, items []keys.R
 	return r, err
 }
 
-func TestAnErasureThatWasInterruptedAtAnyCallIsFinishedByTheNext(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
+func TestTheNextErasureFinishesAnInterruptedOne(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
 		teststore.EachFault(t, func(ctx context.Context, f *teststore.Fault) {
-			patient, id := b.enrol(t)
-			recording := b.put(t, patient)
-			b.put(t, patient)
-			plan, err := b.erasure(t).PlanPatient(t.Context(), id)
+			patient, id := d.Enrol(t)
+			recording := d.put(t, patient)
+			d.put(t, patient)
+			plan, err := d.erasure(t).PlanPatient(t.Context(), id)
 			require.NoError(t, err)
-			e := newErasure(t, faultyKeyring{b.eraser, f}, f.Store(b.store), erasure.Options{Operator: operator})
-			receipt, err := e.ConfirmPatient(ctx, id, plan.Digest)
+			e := newErasure(t, faultyKeyring{d.eraser, f}, f.Store(d.Store), erasure.Options{})
+			receipt, err := e.ConfirmPatient(ctx, id, approve(plan.Digest))
 			if !f.Hit() {
 				require.NoError(t, err)
 			}
@@ -69,17 +68,17 @@ func TestAnErasureThatWasInterruptedAtAnyCallIsFinishedByTheNext(t *testing.T) {
 					assert.ErrorIs(t, err, context.Canceled)
 				}
 				assert.Zero(t, receipt)
-				_, versionsErr := b.admin.Versions(t.Context(), id)
+				_, versionsErr := d.admin.Versions(t.Context(), id)
 				if !errors.Is(err, erasure.ErrIncomplete) {
 					require.NoError(t, versionsErr)
-					require.NoError(t, b.open(t, patient, recording), "an erasure that has not begun has touched nothing")
+					require.NoError(t, d.open(t, patient, recording), "an erasure that did not begin changed nothing")
 				}
-				receipt, err = b.erasure(t).ConfirmPatient(t.Context(), id, plan.Digest)
+				receipt, err = d.erasure(t).ConfirmPatient(t.Context(), id, approve(plan.Digest))
 				require.NoError(t, err)
 				assert.Equal(t, versionsErr != nil, receipt.Resumed)
 			}
-			assert.Empty(t, b.objects(t, id))
-			_, err = b.admin.Versions(t.Context(), id)
+			assert.Empty(t, d.Objects(t, "", id))
+			_, err = d.admin.Versions(t.Context(), id)
 			require.ErrorIs(t, err, keys.ErrErased)
 			assert.NotEmpty(t, receipt.Proof)
 			assert.NotEmpty(t, receipt.Digest)
@@ -87,53 +86,48 @@ func TestAnErasureThatWasInterruptedAtAnyCallIsFinishedByTheNext(t *testing.T) {
 	})
 }
 
-func TestTheErasureOfARecordingThatWasInterruptedAtAnyCallIsFinishedByTheNext(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		patient, _ := b.enrol(t)
-		kept := b.put(t, patient)
+func TestTheNextErasureFinishesThatOfARecording(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		patient, _ := d.Enrol(t)
+		kept := d.put(t, patient)
 		teststore.EachFault(t, func(ctx context.Context, f *teststore.Fault) {
-			recording := b.put(t, patient)
-			plan, err := b.erasure(t).PlanRecording(t.Context(), recording)
+			recording := d.put(t, patient)
+			plan, err := d.erasure(t).PlanRecording(t.Context(), recording)
 			require.NoError(t, err)
-			e := newErasure(t, faultyKeyring{b.eraser, f}, f.Store(b.store), erasure.Options{Operator: operator})
-			receipt, err := e.ConfirmRecording(ctx, recording, plan.Digest)
+			e := newErasure(t, faultyKeyring{d.eraser, f}, f.Store(d.Store), erasure.Options{})
+			receipt, err := e.ConfirmRecording(ctx, recording, approve(plan.Digest))
 			if !f.Hit() {
 				require.NoError(t, err)
 			}
 			if err != nil {
 				if !errors.Is(err, erasure.ErrIncomplete) {
-					require.NoError(t, b.open(t, patient, recording))
+					require.NoError(t, d.open(t, patient, recording))
 				}
-				receipt, err = b.erasure(t).ConfirmRecording(t.Context(), recording, plan.Digest)
+				receipt, err = d.erasure(t).ConfirmRecording(t.Context(), recording, approve(plan.Digest))
 				require.NoError(t, err)
 			}
-			_, err = b.store.Stat(t.Context(), objectName(recording, "envelope"))
+			_, err = d.Store.Stat(t.Context(), d.objects.EnvelopeName(recording))
 			require.ErrorIs(t, err, storage.ErrNotFound)
-			_, err = b.store.Stat(t.Context(), objectName(recording, "media"))
+			_, err = d.Store.Stat(t.Context(), d.objects.MediaName(recording))
 			require.ErrorIs(t, err, storage.ErrNotFound)
 			assert.NotEmpty(t, receipt.Digest)
 		})
-		require.NoError(t, b.open(t, patient, kept))
+		require.NoError(t, d.open(t, patient, kept))
 	})
 }
 
-// The environment of a test binary that runs again as another process of the deployment's.
-const (
-	childEnv  = "ERASURE_TEST_CHILD"
-	rootEnv   = "ERASURE_TEST_ROOT"
-	vaultEnv  = "ERASURE_TEST_VAULT"
-	tokenEnv  = "ERASURE_TEST_TOKEN"
-	mountEnv  = "ERASURE_TEST_MOUNT"
-	prefixEnv = "ERASURE_TEST_PREFIX"
-	minioEnv  = "ERASURE_TEST_MINIO"
-	bucketEnv = "ERASURE_TEST_BUCKET"
-	accessEnv = "ERASURE_TEST_ACCESS_KEY"
-	secretEnv = "ERASURE_TEST_SECRET_KEY"
-	keyIDEnv  = "ERASURE_TEST_KEY_ID"
-	digestEnv = "ERASURE_TEST_DIGEST"
-)
+// childEnv is the environment variable with the childTask, as JSON, of a test binary that runs again as another
+// process of the deployment.
+const childEnv = "ERASURE_TEST_CHILD"
 
-// runChild erases a patient and says when it begins and ends.
+// childTask is the erasure that a child process does.
+type childTask struct {
+	Place  testdeployment.Place
+	KeyID  keys.KeyID
+	Digest string
+}
+
+// runChild erases a patient. It prints a line when it begins and when it ends.
 func runChild() int {
 	if err := eraseAsChild(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -143,115 +137,90 @@ func runChild() int {
 }
 
 func eraseAsChild() error {
-	keyring, store, err := openAsChild()
+	var task childTask
+	if err := json.Unmarshal([]byte(os.Getenv(childEnv)), &task); err != nil {
+		return err
+	}
+	d, err := testdeployment.Open(task.Place)
 	if err != nil {
 		return err
 	}
-	e, err := erasure.New(keyring, store, erasure.Options{Operator: operator})
-	if err != nil {
-		return err
-	}
-	id, err := keys.ParseKeyID(os.Getenv(keyIDEnv))
+	e, err := erasure.New(d.Keyring(testdeployment.Eraser), d.Store, erasure.Options{})
 	if err != nil {
 		return err
 	}
 	fmt.Println("begin")
-	if _, err = e.ConfirmPatient(context.Background(), id, os.Getenv(digestEnv)); err == nil {
+	if _, err = e.ConfirmPatient(context.Background(), task.KeyID, approve(task.Digest)); err == nil {
 		fmt.Println("end")
 	}
 	return err
 }
 
-func openAsChild() (erasure.Keyring, storage.Store, error) {
-	if os.Getenv(childEnv) == "embedded" {
-		keyring, store, err := openEmbedded(os.Getenv(rootEnv))
-		return keyring, store, err
-	}
-	config := api.DefaultConfig()
-	config.Address = os.Getenv(vaultEnv)
-	vaultClient, err := api.NewClient(config)
-	if err != nil {
-		return nil, nil, err
-	}
-	vaultClient.SetToken(os.Getenv(tokenEnv))
-	keyring, err := transit.New(vaultClient, transit.Options{Mount: os.Getenv(mountEnv), Prefix: os.Getenv(prefixEnv)})
-	if err != nil {
-		return nil, nil, err
-	}
-	client, err := s3.NewClient(s3.Config{
-		Endpoint:    "http://" + os.Getenv(minioEnv),
-		Credentials: credentials.NewStaticV4(os.Getenv(accessEnv), os.Getenv(secretEnv), ""),
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	store, err := s3.New(client, os.Getenv(bucketEnv))
-	return keyring, store, err
-}
-
-func TestAnErasureThatWasKilledIsFinishedByTheNext(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		_, id, plan := b.planned(t)
-		took := b.killEraser(t, id, plan.Digest, time.Hour)
-		assert.Empty(t, b.objects(t, id))
+func TestTheNextErasureFinishesAKilledOne(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		_, id, plan := d.planned(t)
+		took := d.killEraser(t, id, plan.Digest, time.Hour)
+		assert.Empty(t, d.Objects(t, "", id))
 
 		const leastRounds, mostRounds = 10, 100
 		halves := 0
 		for round := 0; round < leastRounds || halves == 0 && round < mostRounds; round++ {
-			patient, id, plan := b.planned(t)
-			b.killEraser(t, id, plan.Digest, rand.N(took))
+			patient, id, plan := d.planned(t)
+			d.killEraser(t, id, plan.Digest, rand.N(took))
 
-			_, versionsErr := b.admin.Versions(t.Context(), id)
-			left := b.objects(t, id)
+			_, versionsErr := d.admin.Versions(t.Context(), id)
+			left := d.Objects(t, "", id)
 			if versionsErr == nil {
-				require.Len(t, left, plan.Objects, "nothing goes before the key")
-				_, err := b.vault(t).Put(t.Context(), patient, strings.NewReader(content), vault.Metadata{})
+				require.Len(t, left, plan.Objects, "nothing is deleted before the key is destroyed")
+				d.put(t, patient)
+				var err error
+				plan, err = d.erasure(t).PlanPatient(t.Context(), id)
 				require.NoError(t, err)
-				plan, err = b.erasure(t).PlanPatient(t.Context(), id)
-				require.NoError(t, err)
-				left = b.objects(t, id)
+				left = d.Objects(t, "", id)
 			} else {
 				require.ErrorIs(t, versionsErr, keys.ErrErased)
 				if len(left) > 0 {
 					halves++
 				}
 			}
-			receipt, err := b.erasure(t).ConfirmPatient(t.Context(), id, plan.Digest)
+			receipt, err := d.erasure(t).ConfirmPatient(t.Context(), id, approve(plan.Digest))
 			require.NoError(t, err)
 			assert.Equal(t, versionsErr != nil, receipt.Resumed)
 			assert.Equal(t, len(left), receipt.ObjectsDeleted)
-			assert.Empty(t, b.objects(t, id))
+			assert.Empty(t, d.Objects(t, "", id))
 		}
-		assert.Positive(t, halves, "nobody was killed between the destruction of the key and the end")
+		assert.Positive(t, halves, "no eraser was killed between the destruction of the key and the end")
 	})
 }
 
-// planned is a patient with some recordings, who is to be erased.
-func (b *backend) planned(t *testing.T) (keys.Patient, keys.KeyID, erasure.Plan) {
+// planned returns a patient with 8 recordings and the plan to erase them.
+func (d *deployment) planned(t *testing.T) (keys.Patient, keys.KeyID, erasure.Plan) {
 	t.Helper()
-	patient, id := b.enrol(t)
+	patient, id := d.Enrol(t)
 	for range 8 {
-		b.put(t, patient)
+		d.put(t, patient)
 	}
-	plan, err := b.erasure(t).PlanPatient(t.Context(), id)
+	plan, err := d.erasure(t).PlanPatient(t.Context(), id)
 	require.NoError(t, err)
 	return patient, id, plan
 }
 
-// killEraser erases a patient in a process that is killed so long after it began, if it has not ended by
-// then, and returns how long it worked.
-func (b *backend) killEraser(t *testing.T, id keys.KeyID, digest string, after time.Duration) time.Duration {
+// killEraser erases a patient in a process that it kills after this time, unless it ended before. It returns how
+// long the process worked.
+func (d *deployment) killEraser(t *testing.T, id keys.KeyID, digest string, after time.Duration) time.Duration {
 	t.Helper()
 	program, err := os.Executable()
 	require.NoError(t, err)
+	task, err := json.Marshal(childTask{d.Place, id, digest})
+	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), program)
-	cmd.Env = append(append(os.Environ(), b.child...), keyIDEnv+"="+id.String(), digestEnv+"="+digest)
+	cmd.Env = append(os.Environ(), childEnv+"="+string(task))
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	lines := bufio.NewScanner(stdout)
-	require.True(t, lines.Scan(), "the eraser does not begin")
+	require.True(t, lines.Scan(), "the eraser did not begin")
 	began := time.Now()
 	timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
 	ended := lines.Scan()
@@ -259,12 +228,12 @@ func (b *backend) killEraser(t *testing.T, id keys.KeyID, digest string, after t
 	if timer.Stop() {
 		require.True(t, ended, "the eraser has failed")
 	}
-	_ = cmd.Process.Kill() // the race detector makes it linger
+	_ = cmd.Process.Kill() // under the race detector it exits late
 	_ = cmd.Wait()
 	return took
 }
 
-// hookedKeyring does something before a call.
+// hookedKeyring is a keyring that runs a hook before a call.
 type hookedKeyring struct {
 	erasure.Keyring
 	rewrap   func()
@@ -287,7 +256,7 @@ func (k *hookedKeyring) Versions(ctx context.Context, id keys.KeyID) (keys.Versi
 	return k.Keyring.Versions(ctx, id)
 }
 
-// hookedStore does something else than a call.
+// hookedStore is a store that runs a hook before or in place of a call.
 type hookedStore struct {
 	storage.Store
 	put    func(func() (storage.Info, error)) (storage.Info, error)
@@ -319,44 +288,45 @@ func (s *hookedStore) Delete(ctx context.Context, name string) error {
 	return s.Store.Delete(ctx, name)
 }
 
-// TestWhatIsRecordedAfterAPatientIsEnrolledAnewIsNotErased enrols an erased patient anew, and records, while the
-// erasure still runs.
-func TestWhatIsRecordedAfterAPatientIsEnrolledAnewIsNotErased(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
+// TestRecordingsUnderANewKeyAreNotErased enrols an erased patient again, and records, while the erasure still runs.
+func TestRecordingsUnderANewKeyAreNotErased(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
 		for name, hook := range map[string]func(do func()) (*hookedKeyring, *hookedStore){
 			"before the objects are listed": func(do func()) (*hookedKeyring, *hookedStore) {
-				return &hookedKeyring{Keyring: b.eraser}, &hookedStore{Store: b.store, list: on(3, do)}
+				return &hookedKeyring{Keyring: d.eraser}, &hookedStore{Store: d.Store, list: on(3, do)}
 			},
 			"after they were listed": func(do func()) (*hookedKeyring, *hookedStore) {
-				return &hookedKeyring{Keyring: b.eraser, versions: on(3, do)}, &hookedStore{Store: b.store}
+				return &hookedKeyring{Keyring: d.eraser, versions: on(3, do)}, &hookedStore{Store: d.Store}
 			},
 			"before they are listed again": func(do func()) (*hookedKeyring, *hookedStore) {
-				return &hookedKeyring{Keyring: b.eraser}, &hookedStore{Store: b.store, list: on(4, do)}
+				return &hookedKeyring{Keyring: d.eraser}, &hookedStore{Store: d.Store, list: on(4, do)}
 			},
 		} {
-			patient, id := b.enrol(t)
-			b.put(t, patient)
-			plan, err := b.erasure(t).PlanPatient(t.Context(), id)
-			require.NoError(t, err)
-			var recorded vault.ID
-			keyring, store := hook(func() {
-				_, err := b.admin.Enrol(t.Context(), patient)
+			t.Run(name, func(t *testing.T) {
+				patient, id := d.Enrol(t)
+				d.put(t, patient)
+				plan, err := d.erasure(t).PlanPatient(t.Context(), id)
 				require.NoError(t, err)
-				recorded = b.put(t, patient)
+				var recorded vault.ID
+				keyring, store := hook(func() {
+					_, err := d.admin.Enrol(t.Context(), patient)
+					require.NoError(t, err)
+					recorded = d.put(t, patient)
+				})
+				_, err = newErasure(t, keyring, store, erasure.Options{}).ConfirmPatient(t.Context(), id, approve(plan.Digest))
+				require.False(t, recorded.IsZero())
+				require.ErrorIs(t, err, erasure.ErrIncomplete)
+				require.ErrorIs(t, err, erasure.ErrPlanChanged)
+				require.NoError(t, d.open(t, patient, recorded))
+				_, err = d.erasure(t).ConfirmPatient(t.Context(), id, approve(plan.Digest))
+				require.ErrorIs(t, err, erasure.ErrPlanChanged)
+				require.NoError(t, d.open(t, patient, recorded))
 			})
-			e := newErasure(t, keyring, store, erasure.Options{Operator: operator})
-			_, err = e.ConfirmPatient(t.Context(), id, plan.Digest)
-			require.False(t, recorded.IsZero(), name)
-			require.ErrorIs(t, err, erasure.ErrIncomplete, name)
-			require.ErrorIs(t, err, erasure.ErrPlanChanged, name)
-			require.NoError(t, b.open(t, patient, recorded), name)
-			_, err = b.erasure(t).ConfirmPatient(t.Context(), id, plan.Digest)
-			require.ErrorIs(t, err, erasure.ErrPlanChanged, name)
-			require.NoError(t, b.open(t, patient, recorded), name)
 		}
 	})
 }
 
+// on returns a hook that acts on one call, counted from 1.
 func on(want int, do func()) func(int) {
 	return func(call int) {
 		if call == want {
@@ -365,140 +335,141 @@ func on(want int, do func()) func(int) {
 	}
 }
 
-func TestWhatIsWrittenWhileObjectsAreDeletedIsDeletedToo(t *testing.T) {
-	b := embedded(t)
-	patient, id := b.enrol(t)
-	b.put(t, patient)
-	late := objectName(keys.NewRecordingID(id), "envelope")
-	text := teststore.Read(t, b.store, b.objects(t, id)[0])
-	plan, err := b.erasure(t).PlanPatient(t.Context(), id)
+func TestObjectsWrittenDuringAnErasureAreDeleted(t *testing.T) {
+	d := embedded(t)
+	patient, id := d.Enrol(t)
+	d.put(t, patient)
+	late := d.objects.EnvelopeName(keys.NewRecordingID(id))
+	text := teststore.Read(t, d.Store, d.Objects(t, "", id)[0])
+	plan, err := d.erasure(t).PlanPatient(t.Context(), id)
 	require.NoError(t, err)
 	var once sync.Once
-	store := &hookedStore{Store: b.store, delete: func(ctx context.Context, name string) error {
-		once.Do(func() { teststore.Write(t, b.store, late, text) })
-		return b.store.Delete(ctx, name)
+	store := &hookedStore{Store: d.Store, delete: func(ctx context.Context, name string) error {
+		once.Do(func() { teststore.Write(t, d.Store, late, text) })
+		return d.Store.Delete(ctx, name)
 	}}
-	receipt, err := newErasure(t, b.eraser, store, erasure.Options{Operator: operator}).ConfirmPatient(t.Context(), id, plan.Digest)
+	receipt, err := newErasure(t, d.eraser, store, erasure.Options{}).ConfirmPatient(t.Context(), id, approve(plan.Digest))
 	require.NoError(t, err)
-	assert.Empty(t, b.objects(t, id))
+	assert.Empty(t, d.Objects(t, "", id))
 	assert.Equal(t, 3, receipt.ObjectsDeleted)
 	assert.Len(t, receipt.Recordings, 2)
 
-	// One that does not end is given up.
-	patient, id = b.enrol(t)
-	b.put(t, patient)
-	plan, err = b.erasure(t).PlanPatient(t.Context(), id)
+	// If objects keep appearing, the erasure gives up.
+	patient, id = d.Enrol(t)
+	d.put(t, patient)
+	plan, err = d.erasure(t).PlanPatient(t.Context(), id)
 	require.NoError(t, err)
-	endless := objectName(keys.NewRecordingID(id), "media")
-	store = &hookedStore{Store: b.store, delete: func(ctx context.Context, name string) error {
-		if err := b.store.Delete(ctx, name); err != nil {
+	endless := d.objects.MediaName(keys.NewRecordingID(id))
+	store = &hookedStore{Store: d.Store, delete: func(ctx context.Context, name string) error {
+		if err := d.Store.Delete(ctx, name); err != nil {
 			return err
 		}
-		teststore.Write(t, b.store, endless, text)
+		teststore.Write(t, d.Store, endless, text)
 		return nil
 	}}
-	_, err = newErasure(t, b.eraser, store, erasure.Options{Operator: operator}).ConfirmPatient(t.Context(), id, plan.Digest)
+	_, err = newErasure(t, d.eraser, store, erasure.Options{}).ConfirmPatient(t.Context(), id, approve(plan.Digest))
 	require.ErrorIs(t, err, erasure.ErrIncomplete)
-	_, err = b.erasure(t).ConfirmPatient(t.Context(), id, "")
+	_, err = d.erasure(t).ConfirmPatient(t.Context(), id, approve(""))
 	require.NoError(t, err)
-	assert.Empty(t, b.objects(t, id))
+	assert.Empty(t, d.Objects(t, "", id))
 }
 
-// TestWhatHappensWhileTheProofIsPreparedIsNoticed: a plan that held when Confirm began may hold no more when
-// it comes to destroying the key.
-func TestWhatHappensWhileTheProofIsPreparedIsNoticed(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		for name, happens := range map[string]func(patient keys.Patient, id keys.KeyID, digest string) (opens vault.ID){
-			"a recording is put": func(patient keys.Patient, _ keys.KeyID, _ string) vault.ID { return b.put(t, patient) },
-			"another finishes, and the patient is enrolled anew": func(patient keys.Patient, id keys.KeyID, digest string) vault.ID {
-				_, err := b.erasure(t).ConfirmPatient(t.Context(), id, digest)
+// TestThePlanIsCheckedAgainBeforeTheKeyGoes: it may have changed while the proof was prepared.
+func TestThePlanIsCheckedAgainBeforeTheKeyGoes(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		for name, happens := range map[string]func(t *testing.T, patient keys.Patient, id keys.KeyID, digest string) (opens vault.ID){
+			"a recording is put": func(t *testing.T, patient keys.Patient, _ keys.KeyID, _ string) vault.ID { return d.put(t, patient) },
+			"the patient is erased and enrolled again": func(t *testing.T, patient keys.Patient, id keys.KeyID, digest string) vault.ID {
+				_, err := d.erasure(t).ConfirmPatient(t.Context(), id, approve(digest))
 				require.NoError(t, err)
-				_, err = b.admin.Enrol(t.Context(), patient)
+				_, err = d.admin.Enrol(t.Context(), patient)
 				require.NoError(t, err)
-				return b.put(t, patient)
+				return d.put(t, patient)
 			},
-			"the key is rotated": func(_ keys.Patient, id keys.KeyID, _ string) vault.ID {
-				require.NoError(t, b.admin.Rotate(t.Context(), id))
+			"the key is rotated": func(t *testing.T, _ keys.Patient, id keys.KeyID, _ string) vault.ID {
+				require.NoError(t, d.admin.Rotate(t.Context(), id))
 				return vault.ID{}
 			},
 		} {
-			patient, id := b.enrol(t)
-			b.put(t, patient)
-			plan, err := b.erasure(t).PlanPatient(t.Context(), id)
-			require.NoError(t, err)
-			var opens vault.ID
-			keyring := &hookedKeyring{Keyring: b.eraser, rewrap: func() { opens = happens(patient, id, plan.Digest) }}
-			_, err = newErasure(t, keyring, b.store, erasure.Options{Operator: operator}).ConfirmPatient(t.Context(), id, plan.Digest)
-			require.ErrorIs(t, err, erasure.ErrPlanChanged, name)
-			require.NotErrorIs(t, err, erasure.ErrIncomplete, name)
-			_, err = b.admin.Versions(t.Context(), id)
-			require.NoError(t, err, name)
-			if !opens.IsZero() {
-				require.NoError(t, b.open(t, patient, opens), name)
-			}
+			t.Run(name, func(t *testing.T) {
+				patient, id := d.Enrol(t)
+				d.put(t, patient)
+				plan, err := d.erasure(t).PlanPatient(t.Context(), id)
+				require.NoError(t, err)
+				var opens vault.ID
+				keyring := &hookedKeyring{Keyring: d.eraser, rewrap: func() { opens = happens(t, patient, id, plan.Digest) }}
+				_, err = newErasure(t, keyring, d.Store, erasure.Options{}).ConfirmPatient(t.Context(), id, approve(plan.Digest))
+				require.ErrorIs(t, err, erasure.ErrPlanChanged)
+				require.NotErrorIs(t, err, erasure.ErrIncomplete)
+				_, err = d.admin.Versions(t.Context(), id)
+				require.NoError(t, err)
+				if !opens.IsZero() {
+					require.NoError(t, d.open(t, patient, opens))
+				}
+			})
 		}
 	})
 }
 
-// TestAKeyThatIsNewIsNoticedLast: the last thing that is asked before the key goes is whether it is the same.
-func TestAKeyThatIsNewIsNoticedLast(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		patient, id := b.enrol(t) // and no recordings, which would show
-		plan, err := b.erasure(t).PlanPatient(t.Context(), id)
+// TestANewKeyIsNotDestroyed: the last check before the key is destroyed is whether it is still the same key.
+func TestANewKeyIsNotDestroyed(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		patient, id := d.Enrol(t) // without recordings, which would show it
+		plan, err := d.erasure(t).PlanPatient(t.Context(), id)
 		require.NoError(t, err)
-		keyring := &hookedKeyring{Keyring: b.eraser, versions: on(2, func() {
-			b.enrolAnew(t, patient, id)
-		})}
-		_, err = newErasure(t, keyring, b.store, erasure.Options{Operator: operator}).ConfirmPatient(t.Context(), id, plan.Digest)
+		keyring := &hookedKeyring{Keyring: d.eraser, versions: on(2, func() { d.replaceKey(t, patient, id) })}
+		_, err = newErasure(t, keyring, d.Store, erasure.Options{}).ConfirmPatient(t.Context(), id, approve(plan.Digest))
 		require.ErrorIs(t, err, erasure.ErrPlanChanged)
-		_, err = b.admin.Versions(t.Context(), id)
+		_, err = d.admin.Versions(t.Context(), id)
 		require.NoError(t, err)
 	})
 }
 
-// enrolAnew replaces a patient's key by one that was made later. Vault tells the time to the second.
-func (b *backend) enrolAnew(t *testing.T, patient keys.Patient, id keys.KeyID) {
+// replaceKey replaces a patient's key by one that was made later. Vault gives times to the second.
+func (d *deployment) replaceKey(t *testing.T, patient keys.Patient, id keys.KeyID) {
 	t.Helper()
-	old, err := b.admin.Versions(t.Context(), id)
+	old, err := d.admin.Versions(t.Context(), id)
 	require.NoError(t, err)
 	for versions := old; versions == old; {
-		require.NoError(t, b.admin.Erase(t.Context(), id))
-		_, err := b.admin.Enrol(t.Context(), patient)
+		require.NoError(t, d.admin.Erase(t.Context(), id))
+		_, err := d.admin.Enrol(t.Context(), patient)
 		require.NoError(t, err)
-		versions, err = b.admin.Versions(t.Context(), id)
+		versions, err = d.admin.Versions(t.Context(), id)
 		require.NoError(t, err)
 	}
 }
 
-// TestAnErasureIsSaidToHaveBegunOnlyIfItMayHave: if the keyring fails to destroy the key, it is asked what became of it.
-func TestAnErasureIsSaidToHaveBegunOnlyIfItMayHave(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		for _, fate := range []struct {
-			erases, silent, begun bool
-		}{
-			{erases: false, silent: false, begun: false},
-			{erases: false, silent: true, begun: true},
-			{erases: true, silent: false, begun: true},
-			{erases: true, silent: true, begun: true},
+// TestAFailedErasureReportsWhetherItBegan: if the keyring fails to destroy the key, the error is ErrIncomplete only
+// if the key may be gone.
+func TestAFailedErasureReportsWhetherItBegan(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		for name, fate := range map[string]struct{ erases, silent, begun bool }{
+			"the key is there":         {erases: false, silent: false, begun: false},
+			"the key is there, unseen": {erases: false, silent: true, begun: true},
+			"the key is gone":          {erases: true, silent: false, begun: true},
+			"the key is gone, unseen":  {erases: true, silent: true, begun: true},
 		} {
-			patient, id := b.enrol(t)
-			recording := b.put(t, patient)
-			plan, err := b.erasure(t).PlanPatient(t.Context(), id)
-			require.NoError(t, err)
-			keyring := &failingKeyring{Keyring: b.eraser, erases: fate.erases, turnsSilent: fate.silent}
-			_, err = newErasure(t, keyring, b.store, erasure.Options{Operator: operator}).ConfirmPatient(t.Context(), id, plan.Digest)
-			require.ErrorIs(t, err, keys.ErrUnavailable)
-			assert.Equal(t, fate.begun, errors.Is(err, erasure.ErrIncomplete), "%+v", fate)
-			if !fate.erases {
-				require.NoError(t, b.open(t, patient, recording))
-			}
-			_, err = b.erasure(t).ConfirmPatient(t.Context(), id, plan.Digest)
-			require.NoError(t, err)
+			t.Run(name, func(t *testing.T) {
+				patient, id := d.Enrol(t)
+				recording := d.put(t, patient)
+				plan, err := d.erasure(t).PlanPatient(t.Context(), id)
+				require.NoError(t, err)
+				keyring := &failingKeyring{Keyring: d.eraser, erases: fate.erases, turnsSilent: fate.silent}
+				_, err = newErasure(t, keyring, d.Store, erasure.Options{}).ConfirmPatient(t.Context(), id, approve(plan.Digest))
+				require.ErrorIs(t, err, keys.ErrUnavailable)
+				assert.Equal(t, fate.begun, errors.Is(err, erasure.ErrIncomplete))
+				if !fate.erases {
+					require.NoError(t, d.open(t, patient, recording))
+				}
+				_, err = d.erasure(t).ConfirmPatient(t.Context(), id, approve(plan.Digest))
+				require.NoError(t, err)
+			})
 		}
 	})
 }
 
-// failingKeyring fails to destroy a key, or to say that it did.
+// failingKeyring returns an error when it is to destroy a key, which it destroys or does not. From then on it may give
+// no more answers.
 type failingKeyring struct {
 	erasure.Keyring
 	erases, turnsSilent bool
@@ -522,25 +493,24 @@ func (k *failingKeyring) Versions(ctx context.Context, id keys.KeyID) (keys.Vers
 	return k.Keyring.Versions(ctx, id)
 }
 
-// TestNothingIsDeletedUnlessTheKeyIsSeenToBeDestroyed: where the keyring cannot be asked, the key that is there
-// may be a new one.
-func TestNothingIsDeletedUnlessTheKeyIsSeenToBeDestroyed(t *testing.T) {
-	b := embedded(t)
-	patient, id := b.enrol(t)
-	b.put(t, patient)
-	plan, err := b.erasure(t).PlanPatient(t.Context(), id)
+// TestNothingIsDeletedBeforeTheKeyIsSeenGone: if the keyring does not answer, there may be a new key.
+func TestNothingIsDeletedBeforeTheKeyIsSeenGone(t *testing.T) {
+	d := embedded(t)
+	patient, id := d.Enrol(t)
+	d.put(t, patient)
+	plan, err := d.erasure(t).PlanPatient(t.Context(), id)
 	require.NoError(t, err)
-	keyring := &silentKeyring{Keyring: b.eraser}
-	_, err = newErasure(t, keyring, b.store, erasure.Options{Operator: operator}).ConfirmPatient(t.Context(), id, plan.Digest)
+	keyring := &silentKeyring{Keyring: d.eraser}
+	_, err = newErasure(t, keyring, d.Store, erasure.Options{}).ConfirmPatient(t.Context(), id, approve(plan.Digest))
 	require.ErrorIs(t, err, keys.ErrUnavailable)
 	require.ErrorIs(t, err, erasure.ErrIncomplete)
-	assert.Len(t, b.objects(t, id), 2)
-	_, err = b.erasure(t).ConfirmPatient(t.Context(), id, plan.Digest)
+	assert.Len(t, d.Objects(t, "", id), 2)
+	_, err = d.erasure(t).ConfirmPatient(t.Context(), id, approve(plan.Digest))
 	require.NoError(t, err)
-	assert.Empty(t, b.objects(t, id))
+	assert.Empty(t, d.Objects(t, "", id))
 }
 
-// silentKeyring answers no more once it has destroyed a key.
+// silentKeyring does not answer after it has destroyed a key.
 type silentKeyring struct {
 	erasure.Keyring
 	silent bool
@@ -558,7 +528,7 @@ func (k *silentKeyring) Versions(ctx context.Context, id keys.KeyID) (keys.Versi
 	return k.Keyring.Versions(ctx, id)
 }
 
-// lyingKeyring says that it destroyed a key.
+// lyingKeyring returns success and does not destroy the key. It may also hide that the key is still there.
 type lyingKeyring struct {
 	erasure.Keyring
 	erased bool
@@ -577,94 +547,105 @@ func (k *lyingKeyring) Versions(ctx context.Context, id keys.KeyID) (keys.Versio
 	return k.Keyring.Versions(ctx, id)
 }
 
-func TestAKeyThatWasNotDestroyedHasNoReceipt(t *testing.T) {
-	b := embedded(t)
-	for hides, want := range map[bool]error{false: erasure.ErrPlanChanged, true: erasure.ErrKeyWorks} {
-		patient, id := b.enrol(t)
-		b.put(t, patient)
-		keyring := &lyingKeyring{Keyring: b.eraser, hides: hides}
-		e := newErasure(t, keyring, b.store, erasure.Options{Operator: operator})
-		plan, err := e.PlanPatient(t.Context(), id)
-		require.NoError(t, err)
-		receipt, err := e.ConfirmPatient(t.Context(), id, plan.Digest)
-		require.ErrorIs(t, err, want)
-		require.ErrorIs(t, err, erasure.ErrIncomplete)
-		assert.Zero(t, receipt)
+func TestThereIsNoReceiptForAKeyThatStillWorks(t *testing.T) {
+	d := embedded(t)
+	for name, c := range map[string]struct {
+		hides bool
+		want  error
+	}{
+		"the key is seen":   {false, erasure.ErrPlanChanged},
+		"the key is hidden": {true, erasure.ErrKeyWorks},
+	} {
+		t.Run(name, func(t *testing.T) {
+			patient, id := d.Enrol(t)
+			d.put(t, patient)
+			e := newErasure(t, &lyingKeyring{Keyring: d.eraser, hides: c.hides}, d.Store, erasure.Options{})
+			plan, err := e.PlanPatient(t.Context(), id)
+			require.NoError(t, err)
+			receipt, err := e.ConfirmPatient(t.Context(), id, approve(plan.Digest))
+			require.ErrorIs(t, err, c.want)
+			require.ErrorIs(t, err, erasure.ErrIncomplete)
+			assert.Zero(t, receipt)
+		})
 	}
 }
 
-// TestEnvelopesThatProveNothingArePassedOver: a wrapped key that never worked shows nothing by failing.
-func TestEnvelopesThatProveNothingArePassedOver(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
+// TestEnvelopesThatProveNothingAreSkipped: a wrapped key that did not work before proves nothing by failing.
+func TestEnvelopesThatProveNothingAreSkipped(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
 		for name, damage := range map[string]func(text, other string) string{
 			"no envelope":          func(string, string) string { return "no envelope" },
+			"an unknown version":   func(text, _ string) string { return strings.Replace(text, `"version":1`, `"version":9`, 1) },
 			"of another recording": func(_, other string) string { return other },
 			"another wrapped key":  func(text, _ string) string { return strings.Replace(text, ":v1:", ":v1:AAAA", 1) },
 		} {
-			patient, id := b.enrol(t)
-			first, second := b.put(t, patient), b.put(t, patient)
-			if first.String() > second.String() {
-				first, second = second, first
-			}
-			text, other := teststore.Read(t, b.store, objectName(first, "envelope")), teststore.Read(t, b.store, objectName(second, "envelope"))
-			teststore.Write(t, b.store, objectName(first, "envelope"), []byte(damage(string(text), string(other))))
-			plan, err := b.erasure(t).PlanPatient(t.Context(), id)
-			require.NoError(t, err)
-			receipt, err := b.erasure(t).ConfirmPatient(t.Context(), id, plan.Digest)
-			require.NoError(t, err, name)
-			require.Len(t, receipt.Proof, 2, name)
-			assert.Equal(t, second, receipt.Proof[1].Recording, name)
-			assert.Equal(t, "succeeded", receipt.Proof[1].Before, name)
+			t.Run(name, func(t *testing.T) {
+				patient, id := d.Enrol(t)
+				first, second := d.put(t, patient), d.put(t, patient)
+				if first.String() > second.String() {
+					first, second = second, first
+				}
+				text := string(teststore.Read(t, d.Store, d.objects.EnvelopeName(first)))
+				other := string(teststore.Read(t, d.Store, d.objects.EnvelopeName(second)))
+				teststore.Write(t, d.Store, d.objects.EnvelopeName(first), []byte(damage(text, other)))
+				plan, err := d.erasure(t).PlanPatient(t.Context(), id)
+				require.NoError(t, err)
+				receipt, err := d.erasure(t).ConfirmPatient(t.Context(), id, approve(plan.Digest))
+				require.NoError(t, err)
+				require.Len(t, receipt.Proof, 2)
+				assert.Equal(t, second, receipt.Proof[1].Recording)
+				assert.Equal(t, "succeeded", receipt.Proof[1].Before)
+			})
 		}
 	})
 }
 
-func TestADeletionThatTakesTooLongIsToldAndCanBeRunAgain(t *testing.T) {
-	b := embedded(t)
-	patient, id := b.enrol(t)
-	b.put(t, patient)
-	plan, err := b.erasure(t).PlanPatient(t.Context(), id)
+func TestAnErasureThatTakesTooLongCanBeRunAgain(t *testing.T) {
+	d := embedded(t)
+	patient, id := d.Enrol(t)
+	d.put(t, patient)
+	plan, err := d.erasure(t).PlanPatient(t.Context(), id)
 	require.NoError(t, err)
-	options := erasure.Options{Operator: operator, DeleteTimeout: 200 * time.Millisecond}
-	store := &hookedStore{Store: b.store, delete: func(ctx context.Context, name string) error {
+	options := erasure.Options{DeleteTimeout: 200 * time.Millisecond}
+	store := &hookedStore{Store: d.Store, delete: func(ctx context.Context, name string) error {
 		deadline, _ := ctx.Deadline()
 		assert.LessOrEqual(t, time.Until(deadline), options.DeleteTimeout)
 		if !strings.HasSuffix(name, "/media") {
-			return b.store.Delete(ctx, name)
+			return d.Store.Delete(ctx, name)
 		}
 		<-ctx.Done()
 		return ctx.Err()
 	}}
-	_, err = newErasure(t, b.eraser, store, options).ConfirmPatient(t.Context(), id, plan.Digest)
+	_, err = newErasure(t, d.eraser, store, options).ConfirmPatient(t.Context(), id, approve(plan.Digest))
 	require.ErrorIs(t, err, storage.ErrUnavailable)
 	require.ErrorIs(t, err, erasure.ErrIncomplete)
-	assert.Len(t, b.objects(t, id), 1)
-	_, err = b.erasure(t).ConfirmPatient(t.Context(), id, plan.Digest)
+	assert.Len(t, d.Objects(t, "", id), 1)
+	_, err = d.erasure(t).ConfirmPatient(t.Context(), id, approve(plan.Digest))
 	require.NoError(t, err)
-	assert.Empty(t, b.objects(t, id))
+	assert.Empty(t, d.Objects(t, "", id))
 }
 
-// TestMinIOWaitsForASlowReader: it does not delete what somebody is reading.
+// TestMinIOWaitsForASlowReader: it does not delete an object while somebody reads it.
 func TestMinIOWaitsForASlowReader(t *testing.T) {
-	b := servers(t)
-	patient, id := b.enrol(t)
-	recording, err := b.vault(t).Put(t.Context(), patient, bytes.NewReader(make([]byte, 32<<20)), vault.Metadata{})
+	d := servers(t)
+	patient, id := d.Enrol(t)
+	recording, err := d.vault.Put(t.Context(), patient, bytes.NewReader(make([]byte, 32<<20)), vault.Metadata{})
 	require.NoError(t, err)
-	plan, err := b.erasure(t).PlanPatient(t.Context(), id)
+	plan, err := d.erasure(t).PlanPatient(t.Context(), id)
 	require.NoError(t, err)
-	reader, err := b.store.Get(t.Context(), objectName(recording, "media"), 0, -1)
+	reader, err := d.Store.Get(t.Context(), d.objects.MediaName(recording), 0, -1)
 	require.NoError(t, err)
-	options := erasure.Options{Operator: operator, DeleteTimeout: time.Second}
-	_, err = newErasure(t, b.eraser, b.store, options).ConfirmPatient(t.Context(), id, plan.Digest)
+	options := erasure.Options{DeleteTimeout: time.Second}
+	_, err = newErasure(t, d.eraser, d.Store, options).ConfirmPatient(t.Context(), id, approve(plan.Digest))
 	require.ErrorIs(t, err, erasure.ErrIncomplete)
 	require.ErrorIs(t, err, storage.ErrUnavailable)
-	assert.Equal(t, []string{objectName(recording, "media")}, b.objects(t, id))
+	assert.Equal(t, []string{d.objects.MediaName(recording)}, d.Objects(t, "", id))
 
 	require.NoError(t, reader.Close())
-	receipt, err := b.erasure(t).ConfirmPatient(t.Context(), id, "")
+	receipt, err := d.erasure(t).ConfirmPatient(t.Context(), id, approve(""))
 	require.NoError(t, err)
 	assert.Equal(t, 1, receipt.ObjectsDeleted)
-	assert.Empty(t, b.objects(t, id))
+	assert.Empty(t, d.Objects(t, "", id))
 }
 
 func unavailable(err error) bool {
