@@ -17,9 +17,8 @@ import (
 	"github.com/recvault/recvault/vault/upkeep"
 )
 
-// deployment is the embedded default in a temporary directory, with one patient, her grant and a
-// recording.
-type deployment struct {
+// exampleDeployment is the embedded default in a temporary directory, with one patient, her grant and a recording.
+type exampleDeployment struct {
 	path    string
 	keyring *local.Keyring
 	store   *dir.Store
@@ -28,14 +27,14 @@ type deployment struct {
 	id      vault.ID
 }
 
-func deploy(ctx context.Context) *deployment {
+func deployExample(ctx context.Context) *exampleDeployment {
 	must := func(err error) {
 		if err != nil {
 			log.Fatal(err)
 		}
 	}
 	const alice = keys.Patient("943 476 5919")
-	d := new(deployment)
+	d := new(exampleDeployment)
 	var err error
 	d.path, err = os.MkdirTemp("", "recvault-example-")
 	must(err)
@@ -54,7 +53,7 @@ func deploy(ctx context.Context) *deployment {
 	return d
 }
 
-func (d *deployment) remove() {
+func (d *exampleDeployment) remove() {
 	_ = d.vault.Close()
 	_ = d.store.Close()
 	_ = d.keyring.Close()
@@ -62,7 +61,7 @@ func (d *deployment) remove() {
 }
 
 // damage flips a bit of the recording's media.
-func (d *deployment) damage() {
+func (d *exampleDeployment) damage() {
 	path := filepath.Join(d.path, "objects", "objects", "r1", d.id.KeyID().String(), d.id.Rec(), "media")
 	media, err := os.ReadFile(path)
 	if err != nil {
@@ -76,25 +75,24 @@ func (d *deployment) damage() {
 
 func ExampleVerify() {
 	ctx := context.Background()
-	d := deploy(ctx)
+	d := deployExample(ctx)
 	defer d.remove()
 	d.damage()
 
-	report, err := upkeep.Verify(ctx, d.keyring, d.store, upkeep.VerifyOptions{Scope: scope.All()})
+	report, err := upkeep.Verify(ctx, d.keyring, d.store, scope.All(), upkeep.VerifyOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println("without a key:", report.Checked, "checked, sound:", report.OK())
+	fmt.Println("without a key:", report.Checked, "checked, sound:", report.Complete())
 
-	report, err = upkeep.Verify(ctx, d.keyring, d.store, upkeep.VerifyOptions{
-		Scope: scope.Of(d.grant.KeyID()),
+	report, err = upkeep.Verify(ctx, d.keyring, d.store, scope.Of(d.grant.KeyID()), upkeep.VerifyOptions{
 		Vault: d.vault,
 		Grant: func(id keys.KeyID) (keys.Grant, bool) { return d.grant, id == d.grant.KeyID() },
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println("with a grant:", report.Checked, "checked, sound:", report.OK())
+	fmt.Println("with a grant:", report.Checked, "checked, sound:", report.Complete())
 	for _, finding := range report.Findings.Listed {
 		fmt.Println(finding.Kind, finding.ID == d.id)
 	}
@@ -106,19 +104,19 @@ func ExampleVerify() {
 
 func ExampleSweep() {
 	ctx := context.Background()
-	d := deploy(ctx)
+	d := deployExample(ctx)
 	defer d.remove()
 
 	// No recording of this application takes longer than four hours.
-	options := upkeep.SweepOptions{Scope: scope.All(), OlderThan: 6 * time.Hour}
-	report, err := upkeep.Sweep(ctx, d.store, options)
+	options := upkeep.SweepOptions{OlderThan: 6 * time.Hour, DryRun: true}
+	report, err := upkeep.Sweep(ctx, d.store, scope.All(), options)
 	if err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println("would remove", report.Orphans.Count, "orphans and", report.Uploads, "uploads beside", report.Recordings, "recording")
 
-	options.Remove = true
-	if report, err = upkeep.Sweep(ctx, d.store, options); err != nil {
+	options.DryRun = false
+	if report, err = upkeep.Sweep(ctx, d.store, scope.All(), options); err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println("complete:", report.Complete())

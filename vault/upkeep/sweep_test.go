@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,133 +15,137 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/recvault/recvault/internal/layout"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/scope"
 	"github.com/recvault/recvault/vault/upkeep"
 )
 
-// sweep removes what is there already, however young.
-func (b *backend) sweep(t *testing.T, s scope.Scope) upkeep.SweepReport {
+// sweep removes all garbage that is there, of any age.
+func (d *deployment) sweep(t *testing.T, s scope.Scope) upkeep.SweepReport {
 	t.Helper()
-	report, err := upkeep.SweepOfAnyAge(t.Context(), b.store, upkeep.SweepOptions{
-		Prefix: prefix, Scope: s, OlderThan: time.Nanosecond, Remove: true,
-	})
+	report, err := upkeep.SweepOfAnyAge(t.Context(), d.Store, s, upkeep.SweepOptions{Prefix: prefix, OlderThan: time.Nanosecond})
 	require.NoError(t, err)
 	return report
 }
 
 func TestSweepRemovesGarbageAndNothingElse(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice, bob := b.enrol(t), b.enrol(t)
-		kept := []vault.ID{b.put(t, alice, 1000), b.put(t, bob, 0)}
-		damaged := b.put(t, alice, 10)
-		b.remove(t, b.layout.Media(damaged))
-		stray := b.layout.Patient(alice.keyID) + "notes"
-		elsewhere := "other/" + b.layout.Media(kept[0])
-		for _, name := range []string{stray, elsewhere, layout.Hold(keys.NewKeyID(make([]byte, keys.KeyIDBytes))), b.layout.Root() + "x/y/media"} {
-			teststore.Write(t, b.store, name, []byte("not ours"))
+	onEach(t, func(t *testing.T, d *deployment) {
+		alice, bob := d.newPatient(t), d.newPatient(t)
+		kept := []vault.ID{d.put(t, alice, 1000), d.put(t, bob, 0)}
+		damaged := d.put(t, alice, 10)
+		d.remove(t, d.objects.MediaName(damaged))
+		stray := d.objects.Patient(alice.keyID) + "notes"
+		elsewhere := "other/" + d.objects.MediaName(kept[0])
+		for _, name := range []string{stray, elsewhere, objects.HoldName(keys.NewKeyID(make([]byte, keys.KeyIDBytes))), d.objects.Root() + "x/y/media"} {
+			teststore.Write(t, d.Store, name, []byte("not ours"))
 		}
-		clean := teststore.Names(t, b.store, "")
-		orphans := []vault.ID{b.orphan(t, alice, 100), b.orphan(t, bob, 200_000), b.orphan(t, bob, 0)}
-		littered := teststore.Names(t, b.store, "")
-		b.abandon(t, b.layout.Media(keys.NewRecordingID(bob.keyID)))
+		clean := teststore.Names(t, d.Store, "")
+		orphans := []vault.ID{d.orphan(t, alice, 100), d.orphan(t, bob, 200_000), d.orphan(t, bob, 0)}
+		littered := teststore.Names(t, d.Store, "")
+		d.AbandonUpload(t, d.objects.MediaName(keys.NewRecordingID(bob.keyID)))
 
-		dry, err := upkeep.SweepOfAnyAge(t.Context(), b.store, upkeep.SweepOptions{Prefix: prefix, Scope: scope.All(), OlderThan: time.Nanosecond})
+		dry, err := upkeep.SweepOfAnyAge(t.Context(), d.Store, scope.All(), upkeep.SweepOptions{
+			Prefix: prefix, OlderThan: time.Nanosecond, DryRun: true,
+		})
 		require.NoError(t, err)
 		assert.True(t, dry.DryRun)
-		assert.Equal(t, littered, teststore.Names(t, b.store, ""), "a dry run removes nothing")
-		assert.Len(t, b.uploads(t), 1)
+		assert.Equal(t, littered, teststore.Names(t, d.Store, ""), "a dry run removes nothing")
+		assert.Len(t, d.Uploads(t), 1)
 
-		report := b.sweep(t, scope.All())
-		assert.Equal(t, clean, teststore.Names(t, b.store, ""))
-		assert.Empty(t, b.uploads(t))
+		report := d.sweep(t, scope.All())
+		assert.Equal(t, clean, teststore.Names(t, d.Store, ""))
+		assert.Empty(t, d.Uploads(t))
 		assert.False(t, report.DryRun)
+		assert.Equal(t, "sweep", report.Verb)
+		assert.Equal(t, "all", report.Scope)
 		bytes := segment.CiphertextSize(100) + segment.CiphertextSize(200_000) + segment.CiphertextSize(0)
 		assert.Equal(t, upkeep.Tally{Count: 3, Bytes: bytes}, report.Orphans)
 		assert.EqualValues(t, 2, report.Recordings)
 		assert.EqualValues(t, 1, report.Uploads)
 		assert.True(t, report.UploadsListed)
-		assert.Equal(t, map[upkeep.Kind]int64{
+		assert.Equal(t, map[job.Kind]int64{
 			upkeep.KindOrphan: 3, upkeep.KindUpload: 1, upkeep.KindStray: 2, upkeep.KindMissingMedia: 1,
 		}, report.Findings.Counts)
-		assert.False(t, report.Complete(), "strays and missing media are for a person")
-		found := map[upkeep.Kind][]keys.RecordingID{}
+		assert.False(t, report.Complete(), "strays and missing media need attention")
+		found := map[job.Kind][]keys.RecordingID{}
 		for _, finding := range report.Findings.Listed {
 			found[finding.Kind] = append(found[finding.Kind], finding.ID)
+			assert.Equal(t, finding.ID.KeyID(), finding.KeyID)
 		}
 		assert.ElementsMatch(t, orphans, found[upkeep.KindOrphan])
 		assert.Equal(t, []keys.RecordingID{damaged}, found[upkeep.KindMissingMedia])
 		dry.DryRun, dry.Started, dry.Finished, dry.Before = report.DryRun, report.Started, report.Finished, report.Before
-		assert.Equal(t, dry, report, "a dry run tells what would be done")
+		assert.Equal(t, dry, report, "a dry run reports what a sweep would do")
 		text, err := json.Marshal(report)
 		require.NoError(t, err)
 		var again upkeep.SweepReport
 		require.NoError(t, json.Unmarshal(text, &again))
 		assert.Equal(t, report, again)
 
-		b.open(t, alice, kept[0])
-		b.open(t, bob, kept[1])
+		d.open(t, alice, kept[0])
+		d.open(t, bob, kept[1])
 	})
 }
 
 func TestSweepKeepsAllOfAPatientOnHold(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice, bob := b.enrol(t), b.enrol(t)
-		hold := layout.Hold(alice.keyID)
-		teststore.Write(t, b.store, hold, []byte("{}"))
-		held := b.orphan(t, alice, 50)
-		b.orphan(t, bob, 50)
-		report := b.sweep(t, scope.All())
-		assert.Equal(t, []string{b.layout.Media(held), hold}, teststore.Names(t, b.store, ""))
+	onEach(t, func(t *testing.T, d *deployment) {
+		alice, bob := d.newPatient(t), d.newPatient(t)
+		hold := objects.HoldName(alice.keyID)
+		teststore.Write(t, d.Store, hold, []byte("{}"))
+		held := d.orphan(t, alice, 50)
+		d.orphan(t, bob, 50)
+		report := d.sweep(t, scope.All())
+		assert.Equal(t, []string{d.objects.MediaName(held), hold}, teststore.Names(t, d.Store, ""))
 		assert.Equal(t, upkeep.Tally{Count: 1, Bytes: segment.CiphertextSize(50)}, report.Held)
 		assert.EqualValues(t, 1, report.Findings.Counts[upkeep.KindHeld])
 		assert.EqualValues(t, 1, report.Orphans.Count, "of the other patient")
 
-		teststore.Write(t, b.store, hold, nil) // as it is left where a hold was cleared
-		report = b.sweep(t, scope.All())
-		assert.Equal(t, []string{hold}, teststore.Names(t, b.store, ""))
+		teststore.Write(t, d.Store, hold, nil) // a hold that was cleared
+		report = d.sweep(t, scope.All())
+		assert.Equal(t, []string{hold}, teststore.Names(t, d.Store, ""))
 		assert.Zero(t, report.Held)
 		assert.EqualValues(t, 1, report.Orphans.Count)
 	})
 }
 
-// A directory cannot tell whose its unfinished uploads are.
+// TestSweepKeepsTheUploadsOfAPatientOnHold needs servers: a directory does not know whose its unfinished uploads are.
 func TestSweepKeepsTheUploadsOfAPatientOnHold(t *testing.T) {
-	b := servers(t)
-	alice, bob := b.enrol(t), b.enrol(t)
-	teststore.Write(t, b.store, layout.Hold(alice.keyID), []byte("{}"))
-	held := b.layout.Media(keys.NewRecordingID(alice.keyID))
-	b.abandon(t, held)
-	b.abandon(t, b.layout.Media(keys.NewRecordingID(bob.keyID)))
+	d := servers(t)
+	alice, bob := d.newPatient(t), d.newPatient(t)
+	teststore.Write(t, d.Store, objects.HoldName(alice.keyID), []byte("{}"))
+	held := d.objects.MediaName(keys.NewRecordingID(alice.keyID))
+	d.AbandonUpload(t, held)
+	d.AbandonUpload(t, d.objects.MediaName(keys.NewRecordingID(bob.keyID)))
 	for range 2 {
-		report := b.sweep(t, scope.All())
+		report := d.sweep(t, scope.All())
 		assert.EqualValues(t, 1, report.HeldUploads)
 		assert.Zero(t, report.YoungUploads)
 		assert.EqualValues(t, 1, report.Findings.Counts[upkeep.KindHeldUpload])
-		assert.Equal(t, []string{strings.TrimPrefix(held, prefix)}, b.uploads(t))
+		assert.Equal(t, []string{held}, d.Uploads(t))
 	}
 
-	unreadable := spy{b.store, func(_ context.Context, verb, name string) error {
-		if name == layout.Hold(alice.keyID) {
+	unreadable := spy{d.Store, func(_ context.Context, verb, name string) error {
+		if name == objects.HoldName(alice.keyID) {
 			return storage.ErrDenied
 		}
 		return nil
 	}}
-	report, err := upkeep.SweepOfAnyAge(t.Context(), listingSpy{unreadable, b.store.(storage.UploadLister)}, upkeep.SweepOptions{
-		Prefix: prefix, Scope: scope.All(), OlderThan: time.Nanosecond, Remove: true,
+	report, err := upkeep.SweepOfAnyAge(t.Context(), listingSpy{unreadable, d.Store.(storage.UploadLister)}, scope.All(), upkeep.SweepOptions{
+		Prefix: prefix, OlderThan: time.Nanosecond,
 	})
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, report.Findings.Counts[upkeep.KindUnchecked])
-	assert.Len(t, b.uploads(t), 1, "where it cannot be told, it stays")
+	assert.Len(t, d.Uploads(t), 1, "an upload whose hold cannot be read stays")
 
-	teststore.Write(t, b.store, layout.Hold(alice.keyID), nil)
-	assert.EqualValues(t, 1, b.sweep(t, scope.All()).Uploads)
-	assert.Empty(t, b.uploads(t))
+	teststore.Write(t, d.Store, objects.HoldName(alice.keyID), nil)
+	assert.EqualValues(t, 1, d.sweep(t, scope.All()).Uploads)
+	assert.Empty(t, d.Uploads(t))
 }
 
 // listingSpy is a spy that lists uploads too.
@@ -152,12 +155,12 @@ type listingSpy struct {
 }
 
 func TestSweepLeavesWhatIsYoung(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice := b.enrol(t)
-		id := b.orphan(t, alice, 100)
-		b.abandon(t, b.layout.Media(keys.NewRecordingID(alice.keyID)))
+	onEach(t, func(t *testing.T, d *deployment) {
+		alice := d.newPatient(t)
+		id := d.orphan(t, alice, 100)
+		d.AbandonUpload(t, d.objects.MediaName(keys.NewRecordingID(alice.keyID)))
 		for _, age := range []time.Duration{0, upkeep.MinOlderThan} {
-			report, err := upkeep.Sweep(t.Context(), b.store, upkeep.SweepOptions{Prefix: prefix, Scope: scope.All(), OlderThan: age, Remove: true})
+			report, err := upkeep.Sweep(t.Context(), d.Store, scope.All(), upkeep.SweepOptions{Prefix: prefix, OlderThan: age})
 			require.NoError(t, err)
 			assert.EqualValues(t, 1, report.Young.Count)
 			assert.EqualValues(t, 1, report.YoungUploads)
@@ -166,138 +169,141 @@ func TestSweepLeavesWhatIsYoung(t *testing.T) {
 			assert.Empty(t, report.Findings.Listed)
 			assert.True(t, report.Complete())
 		}
-		assert.Equal(t, []string{b.layout.Media(id)}, teststore.Names(t, b.store, ""))
-		assert.Len(t, b.uploads(t), 1)
+		assert.Equal(t, []string{d.objects.MediaName(id)}, teststore.Names(t, d.Store, ""))
+		assert.Len(t, d.Uploads(t), 1)
 	})
 }
 
 func TestSweepKeepsToItsScope(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice, bob := b.enrol(t), b.enrol(t)
-		b.orphan(t, alice, 10)
-		kept := b.orphan(t, bob, 10)
-		b.sweep(t, scope.Of(alice.keyID))
-		assert.Equal(t, []string{b.layout.Media(kept)}, teststore.Names(t, b.store, ""))
+	onEach(t, func(t *testing.T, d *deployment) {
+		alice, bob := d.newPatient(t), d.newPatient(t)
+		d.orphan(t, alice, 10)
+		kept := d.orphan(t, bob, 10)
+		d.sweep(t, scope.Of(alice.keyID))
+		assert.Equal(t, []string{d.objects.MediaName(kept)}, teststore.Names(t, d.Store, ""))
 
 		total := int64(0)
 		for i := range 3 {
 			shard, err := scope.Shard(i, 3)
 			require.NoError(t, err)
-			total += b.sweep(t, shard).Orphans.Count
+			total += d.sweep(t, shard).Orphans.Count
 		}
 		assert.EqualValues(t, 1, total)
-		assert.Empty(t, teststore.Names(t, b.store, ""))
+		assert.Empty(t, teststore.Names(t, d.Store, ""))
 	})
 }
 
 func TestSweepOfOnePatientLeavesTheUploadsOfOthers(t *testing.T) {
-	b := servers(t)
-	alice, bob := b.enrol(t), b.enrol(t)
-	mine := b.layout.Media(keys.NewRecordingID(alice.keyID))
-	b.abandon(t, mine)
+	d := servers(t)
+	alice, bob := d.newPatient(t), d.newPatient(t)
+	mine := d.objects.MediaName(keys.NewRecordingID(alice.keyID))
+	d.AbandonUpload(t, mine)
 	others := []string{
-		b.layout.Media(keys.NewRecordingID(bob.keyID)),
-		b.layout.Envelope(keys.NewRecordingID(alice.keyID)), // which is never sent in parts
-		b.layout.Patient(alice.keyID) + "notes",
-		b.layout.Root() + "x",
+		d.objects.MediaName(keys.NewRecordingID(bob.keyID)),
+		d.objects.EnvelopeName(keys.NewRecordingID(alice.keyID)), // an envelope is never uploaded in parts
+		d.objects.Patient(alice.keyID) + "notes",
+		d.objects.Root() + "x",
 		mine + "x",
 		"other/" + mine,
 	}
 	for _, name := range others {
-		b.abandon(t, name)
+		d.AbandonUpload(t, name)
 	}
-	report := b.sweep(t, scope.Of(alice.keyID))
+	report := d.sweep(t, scope.Of(alice.keyID))
 	assert.EqualValues(t, 1, report.Uploads)
 	assert.Zero(t, report.YoungUploads)
-	assert.Len(t, b.uploads(t), len(others))
+	assert.Len(t, d.Uploads(t), len(others))
 }
 
-func TestSweepRefusesWhatMightRemoveTooMuch(t *testing.T) {
-	store := embedded(t).store
-	for name, o := range map[string]upkeep.SweepOptions{
-		"no scope":         {},
-		"an empty scope":   {Scope: scope.Of()},
-		"too young":        {Scope: scope.All(), OlderThan: upkeep.MinOlderThan - 1},
-		"a negative age":   {Scope: scope.All(), OlderThan: -25 * time.Hour},
-		"too many at once": {Scope: scope.All(), Concurrency: upkeep.MaxConcurrency + 1},
-		"fewer than none":  {Scope: scope.All(), Concurrency: -1},
+func TestSweepRefusesInvalidOptions(t *testing.T) {
+	store := embedded(t).Store
+	for name, c := range map[string]struct {
+		store   storage.Store
+		scope   scope.Scope
+		options upkeep.SweepOptions
+		want    error
+	}{
+		"no store":         {nil, scope.All(), upkeep.SweepOptions{}, upkeep.ErrInvalidOptions},
+		"no scope":         {store, scope.Scope{}, upkeep.SweepOptions{}, upkeep.ErrInvalidOptions},
+		"an empty scope":   {store, scope.Of(), upkeep.SweepOptions{}, upkeep.ErrInvalidOptions},
+		"too young":        {store, scope.All(), upkeep.SweepOptions{OlderThan: upkeep.MinOlderThan - 1}, upkeep.ErrInvalidOptions},
+		"a negative age":   {store, scope.All(), upkeep.SweepOptions{OlderThan: -25 * time.Hour}, upkeep.ErrInvalidOptions},
+		"too many at once": {store, scope.All(), upkeep.SweepOptions{Concurrency: upkeep.MaxConcurrency + 1}, upkeep.ErrInvalidOptions},
+		"fewer than none":  {store, scope.All(), upkeep.SweepOptions{Concurrency: -1}, upkeep.ErrInvalidOptions},
+		"a bad prefix":     {store, scope.All(), upkeep.SweepOptions{Prefix: "no-slash"}, storage.ErrInvalidName},
 	} {
-		_, err := upkeep.Sweep(t.Context(), store, o)
-		assert.ErrorIs(t, err, upkeep.ErrInvalidOptions, name)
+		t.Run(name, func(t *testing.T) {
+			_, err := upkeep.Sweep(t.Context(), c.store, c.scope, c.options)
+			assert.ErrorIs(t, err, c.want)
+		})
 	}
-	_, err := upkeep.Sweep(t.Context(), nil, upkeep.SweepOptions{Scope: scope.All()})
-	assert.ErrorIs(t, err, upkeep.ErrInvalidOptions)
-	_, err = upkeep.Sweep(t.Context(), store, upkeep.SweepOptions{Scope: scope.All(), Prefix: "no-slash"})
-	assert.ErrorIs(t, err, storage.ErrInvalidName)
 }
 
-func TestSweepLeavesMediaWhoseEnvelopeAppearsMeanwhile(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice := b.enrol(t)
-		id := b.put(t, alice, 1000)
-		envelope := teststore.Read(t, b.store, b.layout.Envelope(id))
-		b.remove(t, b.layout.Envelope(id))
+func TestSweepLeavesMediaThatIsCommittedDuringIt(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		alice := d.newPatient(t)
+		id := d.put(t, alice, 1000)
+		envelope := teststore.Read(t, d.Store, d.objects.EnvelopeName(id))
+		d.remove(t, d.objects.EnvelopeName(id))
 		var appeared sync.Once
-		b.store = spy{b.store, func(context.Context, string, string) error {
-			// The listing is over, and the sweep takes a first look at what it found.
-			appeared.Do(func() { teststore.Write(t, b.store, b.layout.Envelope(id), envelope) })
+		d.Store = spy{d.Store, func(context.Context, string, string) error {
+			// The listing is over. This is the first request about what it found.
+			appeared.Do(func() { teststore.Write(t, d.Store, d.objects.EnvelopeName(id), envelope) })
 			return nil
 		}}
-		report := b.sweep(t, scope.All())
+		report := d.sweep(t, scope.All())
 		assert.EqualValues(t, 1, report.Recordings)
 		assert.Zero(t, report.Orphans)
-		b.open(t, alice, id)
+		d.open(t, alice, id)
 	})
 }
 
-func TestSweepDoesNotTakeADeletionForDamage(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice := b.enrol(t)
-		id := b.put(t, alice, 10)
-		b.remove(t, b.layout.Media(id)) // as a listing finds it that has passed the envelope already
+func TestSweepReportsNoDamageDuringADeletion(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		alice := d.newPatient(t)
+		id := d.put(t, alice, 10)
+		d.remove(t, d.objects.MediaName(id)) // what a listing shows if it has passed the envelope already
 		var done atomic.Bool
-		b.store = spy{b.store, func(context.Context, string, string) error {
+		d.Store = spy{d.Store, func(context.Context, string, string) error {
 			if done.CompareAndSwap(false, true) {
-				b.remove(t, b.layout.Envelope(id))
+				d.remove(t, d.objects.EnvelopeName(id))
 			}
 			return nil
 		}}
-		report := b.sweep(t, scope.All())
+		report := d.sweep(t, scope.All())
 		assert.True(t, done.Load())
 		assert.Empty(t, report.Findings.Listed)
 		assert.Zero(t, report.Recordings)
 	})
 }
 
-func TestSweepLooksAtTheEnvelopeLast(t *testing.T) {
-	b := embedded(t)
-	alice := b.enrol(t)
-	id := b.orphan(t, alice, 1000)
+func TestSweepChecksForTheEnvelopeLast(t *testing.T) {
+	d := embedded(t)
+	alice := d.newPatient(t)
+	id := d.orphan(t, alice, 1000)
 	var asked []string
-	b.store = spy{b.store, func(_ context.Context, verb, name string) error {
+	d.Store = spy{d.Store, func(_ context.Context, verb, name string) error {
 		asked = append(asked, verb+" "+name)
 		return nil
 	}}
-	b.sweep(t, scope.All())
+	d.sweep(t, scope.All())
 	require.Len(t, asked, 3)
-	assert.Equal(t, []string{"stat " + b.layout.Envelope(id), "delete " + b.layout.Media(id)}, asked[1:])
+	assert.Equal(t, []string{"stat " + d.objects.EnvelopeName(id), "delete " + d.objects.MediaName(id)}, asked[1:])
 }
 
-// Each upload has at least one sweep go on in its midst. On these stores media is as old as its completion, and
-// what a writer does from then on takes much less than the age.
+// TestWritersLoseNothingToSweeps runs at least one sweep during each upload. On these stores the age of media counts
+// from the end of its upload, and a writer needs much less than the age from then on.
 func TestWritersLoseNothingToSweeps(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
+	onEach(t, func(t *testing.T, d *deployment) {
 		const writers, recordings, age = 4, 5, 2 * time.Second
-		alice := b.enrol(t)
+		alice := d.newPatient(t)
 		var sweeps, orphans atomic.Int64
 		swept := make(chan struct{})
 		stop := make(chan struct{})
 		var sweeping, writing sync.WaitGroup
 		sweeping.Go(func() {
 			for {
-				report, err := upkeep.SweepOfAnyAge(t.Context(), b.store, upkeep.SweepOptions{
-					Prefix: prefix, Scope: scope.All(), OlderThan: age, Remove: true,
-				})
+				report, err := upkeep.SweepOfAnyAge(t.Context(), d.Store, scope.All(), upkeep.SweepOptions{Prefix: prefix, OlderThan: age})
 				assert.NoError(t, err)
 				sweeps.Add(1)
 				orphans.Add(report.Orphans.Count)
@@ -305,18 +311,18 @@ func TestWritersLoseNothingToSweeps(t *testing.T) {
 				case <-stop:
 					return
 				case swept <- struct{}{}:
-				case <-time.After(time.Millisecond): // nobody waits
+				case <-time.After(time.Millisecond): // no writer waits
 				}
 			}
 		})
-		garbage := b.orphan(t, alice, 10)
+		garbage := d.orphan(t, alice, 10)
 		var mu sync.Mutex
 		var ids []vault.ID
 		for range writers {
 			writing.Go(func() {
 				for range recordings {
 					slow := io.MultiReader(bytes.NewReader(random(100_000)), waiter(swept), bytes.NewReader(random(100)))
-					id, err := b.vault.Put(t.Context(), alice.patient, slow, vault.Metadata{})
+					id, err := d.vault.Put(t.Context(), alice.patient, slow, vault.Metadata{})
 					if assert.NoError(t, err) {
 						mu.Lock()
 						ids = append(ids, id)
@@ -327,20 +333,20 @@ func TestWritersLoseNothingToSweeps(t *testing.T) {
 		}
 		writing.Wait()
 		require.Eventually(t, func() bool {
-			_, err := b.store.Stat(t.Context(), b.layout.Media(garbage))
+			_, err := d.Store.Stat(t.Context(), d.objects.MediaName(garbage))
 			return errors.Is(err, storage.ErrNotFound)
-		}, 30*time.Second, 10*time.Millisecond, "the sweeps did nothing")
+		}, 30*time.Second, 10*time.Millisecond, "no sweep removed it")
 		close(stop)
 		sweeping.Wait()
 		assert.EqualValues(t, 1, orphans.Load(), "in %d sweeps", sweeps.Load())
 		require.Len(t, ids, writers*recordings)
 		for _, id := range ids {
-			b.open(t, alice, id)
+			d.open(t, alice, id)
 		}
 	})
 }
 
-// waiter is a reader that waits for something and then ends.
+// waiter is a reader that waits until a sweep has ended and then ends.
 type waiter chan struct{}
 
 func (w waiter) Read([]byte) (int, error) {
@@ -348,75 +354,75 @@ func (w waiter) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-func TestSweepGoesOnWhereSomethingFails(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice := b.enrol(t)
-		orphans := []vault.ID{b.orphan(t, alice, 10), b.orphan(t, alice, 10), b.orphan(t, alice, 10), b.orphan(t, alice, 10)}
+func TestSweepGoesOnAfterAFailure(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		alice := d.newPatient(t)
+		orphans := []vault.ID{d.orphan(t, alice, 10), d.orphan(t, alice, 10), d.orphan(t, alice, 10), d.orphan(t, alice, 10)}
 		failing := map[string]bool{
-			"delete " + b.layout.Media(orphans[0]):  true,
-			"stat " + b.layout.Envelope(orphans[1]): true,
+			"delete " + d.objects.MediaName(orphans[0]):  true,
+			"stat " + d.objects.EnvelopeName(orphans[1]): true,
 		}
-		b.store = spy{b.store, func(_ context.Context, verb, name string) error {
+		d.Store = spy{d.Store, func(_ context.Context, verb, name string) error {
 			if failing[verb+" "+name] {
 				return fmt.Errorf("%w: of all times", storage.ErrUnavailable)
 			}
 			return nil
 		}}
-		report := b.sweep(t, scope.All())
+		report := d.sweep(t, scope.All())
 		assert.EqualValues(t, 2, report.Orphans.Count)
 		assert.EqualValues(t, 2, report.Findings.Counts[upkeep.KindUnchecked])
 		assert.False(t, report.Complete())
-		assert.ElementsMatch(t, []string{b.layout.Media(orphans[0]), b.layout.Media(orphans[1])}, teststore.Names(t, b.store, ""))
+		assert.ElementsMatch(t, []string{d.objects.MediaName(orphans[0]), d.objects.MediaName(orphans[1])}, teststore.Names(t, d.Store, ""))
 		assert.False(t, report.UploadsListed, "this store cannot list them")
 	})
 }
 
-func TestSweepThatIsStoppedTellsWhatItDid(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice := b.enrol(t)
+func TestAnInterruptedSweepReportsWhatItDid(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		alice := d.newPatient(t)
 		const total = 20
 		for range total {
-			b.orphan(t, alice, 10)
+			d.orphan(t, alice, 10)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		var deletes atomic.Int64
-		store := spy{b.store, func(_ context.Context, verb, _ string) error {
+		store := spy{d.Store, func(_ context.Context, verb, _ string) error {
 			if verb == "delete" && deletes.Add(1) == 10 {
 				cancel()
 			}
 			return nil
 		}}
-		var last upkeep.Progress
-		report, err := upkeep.SweepOfAnyAge(ctx, store, upkeep.SweepOptions{
-			Prefix: prefix, Scope: scope.All(), OlderThan: time.Nanosecond, Remove: true, Concurrency: 2,
-			Progress: func(p upkeep.Progress) { last = p },
+		var last job.Progress
+		report, err := upkeep.SweepOfAnyAge(ctx, store, scope.All(), upkeep.SweepOptions{
+			Prefix: prefix, OlderThan: time.Nanosecond, Concurrency: 2,
+			Progress: func(p job.Progress) { last = p },
 		})
 		assert.ErrorIs(t, err, context.Canceled)
-		left := len(teststore.Names(t, b.store, ""))
+		left := len(teststore.Names(t, d.Store, ""))
 		assert.Positive(t, left)
 		assert.GreaterOrEqual(t, report.Orphans.Count, int64(8))
-		assert.InDelta(t, total-left, report.Orphans.Count, 2, "what was under way may have been done")
-		assert.Zero(t, report.Findings.Counts[upkeep.KindUnchecked], "to be stopped is no failure")
+		assert.InDelta(t, total-left, report.Orphans.Count, 2, "a request that was under way may have been carried out")
+		assert.Zero(t, report.Findings.Counts[upkeep.KindUnchecked], "an interruption is no failure")
 		assert.True(t, last.Final)
 		assert.Equal(t, report.Orphans.Bytes, last.Bytes)
 
-		b.sweep(t, scope.All())
-		assert.Empty(t, teststore.Names(t, b.store, ""), "another sweep finishes")
+		d.sweep(t, scope.All())
+		assert.Empty(t, teststore.Names(t, d.Store, ""), "another sweep finishes")
 	})
 }
 
 func TestReportsStayBounded(t *testing.T) {
-	b := embedded(t)
-	const strays = upkeep.MaxListed + 10
+	d := embedded(t)
+	const strays = job.MaxListed + 10
 	for i := range strays {
-		teststore.Write(t, b.store, fmt.Sprintf("%sstray-%d", b.layout.Root(), i), nil)
+		teststore.Write(t, d.Store, fmt.Sprintf("%sstray-%d", d.objects.Root(), i), nil)
 	}
-	report := b.sweep(t, scope.All())
+	report := d.sweep(t, scope.All())
 	assert.EqualValues(t, strays, report.Findings.Counts[upkeep.KindStray])
-	assert.Len(t, report.Findings.Listed, upkeep.MaxListed)
-	verified, err := upkeep.Verify(t.Context(), nil, b.store, upkeep.VerifyOptions{Prefix: prefix, Scope: scope.All()})
+	assert.Len(t, report.Findings.Listed, job.MaxListed)
+	verified, err := upkeep.Verify(t.Context(), nil, d.Store, scope.All(), upkeep.VerifyOptions{Prefix: prefix})
 	require.NoError(t, err)
 	assert.EqualValues(t, strays, verified.Findings.Counts[upkeep.KindStray])
-	assert.Len(t, verified.Findings.Listed, upkeep.MaxListed)
+	assert.Len(t, verified.Findings.Listed, job.MaxListed)
 }
