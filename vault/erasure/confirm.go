@@ -14,34 +14,35 @@ import (
 const (
 	// deleters is how many objects are deleted at the same time.
 	deleters = 8
-	// maxRounds is how often a patient's objects are listed and deleted until none is left. More than two
-	// take uploads that end meanwhile.
+	// maxRounds is how often a patient's objects are listed and deleted until none is left. More than two rounds
+	// are needed only if uploads end in between.
 	maxRounds = 10
 )
 
-// Approval is what an erasure is confirmed with.
+// Approval says which plan is carried out, and who answers for it.
 type Approval struct {
-	// Digest is that of a plan that still holds: [Plan.Digest].
+	// Digest is the plan's: [Plan.Digest]. It is ignored if the erasure has begun: see [Plan.Begun].
 	Digest string
 
-	// Operator is who answers for the erasure: an account, not a patient. It stands in the receipt. 1 to
-	// [MaxOperatorLen] bytes of printable UTF-8.
+	// Operator is who answers for the erasure: an account, not a patient. The receipt names it. It has 1 to
+	// [MaxOperatorLen] bytes of printable UTF-8. Required, also if the erasure has begun.
 	Operator string
 }
 
-// ConfirmPatient erases a patient: the envelope key with all its versions, and every object. The digest
-// is that of a plan that still holds. If the key was destroyed already, by a Confirm that was interrupted
-// or by other means, no digest is asked for, and what is left is removed. So it can be run again after any
-// error, and later, to remove what an upload committed that was under way.
+// ConfirmPatient erases a patient: it destroys the envelope key with all its versions and deletes every object.
 //
-// A patient who is on hold is not erased, nor are the remains of one. Just before it destroys the key,
-// ConfirmPatient looks again for a hold, and whether the plan still holds; what happens after that comes too
-// late. See the package's comment for what that means, and when the patient may be enrolled anew. Whoever does
-// so earlier stops an erasure, with [ErrPlanChanged], that then cannot finish.
+// The approval's digest must be that of a plan that still holds. If the key was destroyed before, by a Confirm that
+// was interrupted or by other means, ConfirmPatient ignores the digest and removes what is left. So run it again
+// after any error, and once more later to remove what an upload committed that was under way.
 //
-// Errors: [vault.ErrHeld] and ErrPlanChanged, with which this call erased nothing, unless the error is
+// A patient who is on hold is not erased, and neither is what an earlier erasure left of one. Just before it
+// destroys the key, ConfirmPatient checks once more that no hold stands and that the plan still holds. What happens
+// after that comes too late. The package comment says what that means, and when the patient may be enrolled again.
+// If the patient is enrolled again earlier, the erasure stops with [ErrPlanChanged] and cannot finish.
+//
+// Errors: [vault.ErrHeld] and ErrPlanChanged, with which this call erased nothing unless the error is
 // [ErrIncomplete] as well; ErrIncomplete, together with its cause, if it must be run again; [ErrKeyWorks];
-// [keys.ErrNotEnrolled], [keys.ErrInvalidKeyID], [keys.ErrDenied], [keys.ErrInvalidGrant],
+// [ErrInvalidOperator]; [keys.ErrNotEnrolled], [keys.ErrInvalidKeyID], [keys.ErrDenied], [keys.ErrInvalidGrant],
 // [keys.ErrUnavailable]; those of [storage.Store] for List, Stat, Get and Delete.
 func (e *Erasure) ConfirmPatient(ctx context.Context, keyID keys.KeyID, approval Approval) (Receipt, error) {
 	receipt, err := e.confirmPatient(ctx, keyID, approval)
@@ -88,7 +89,7 @@ func (e *Erasure) confirmPatient(ctx context.Context, keyID keys.KeyID, approval
 	return e.finish(receipt)
 }
 
-// approve begins the receipt, if what was found is what the plan showed, or there is nothing left to decide.
+// approve begins the receipt if what was found is what the plan showed, or if the erasure has begun before.
 func approve(found inventory, approval Approval) (Receipt, error) {
 	receipt := Receipt{
 		KeyID: found.keyID, Recording: found.recordingID, KeyVersions: found.versions, Resumed: found.begun,
@@ -104,9 +105,9 @@ func approve(found inventory, approval Approval) (Receipt, error) {
 	return receipt, nil
 }
 
-// destroyKey destroys the key, if all is still as it was found. All that came before may have taken long, so
-// it looks once more: first at what takes longest, and last at what would be worst to get wrong, that the
-// key is not a new one.
+// destroyKey destroys the key if everything is still as it was found. The steps before may have taken long, so it
+// checks again. The check that takes longest comes first. The check that the key is not a new one comes last,
+// because destroying a new key would be worst.
 func (e *Erasure) destroyKey(ctx context.Context, found inventory) error {
 	now, err := e.list(ctx, found.keyID)
 	if err != nil {
@@ -126,7 +127,7 @@ func (e *Erasure) destroyKey(ctx context.Context, found inventory) error {
 	if failed == nil {
 		return nil
 	}
-	// Its answer may be all that was lost.
+	// The key may be destroyed and only the answer lost.
 	if left, err := e.versions(ctx, found.keyID); err == nil && left == found.versions {
 		return failed
 	}
@@ -135,9 +136,8 @@ func (e *Erasure) destroyKey(ctx context.Context, found inventory) error {
 
 // removePatient deletes a patient's objects until none is left.
 //
-// An object is deleted only if the key was seen to be destroyed after the object was seen. Whatever the
-// object was wrapped under is then gone for good: the patient may have been enrolled anew, but not before
-// it was listed.
+// It lists objects first and then checks that the key is destroyed. So the key under which a listed object was
+// written is gone for good: if the patient was enrolled again, that was after the listing.
 func (e *Erasure) removePatient(ctx context.Context, receipt *Receipt) error {
 	for range maxRounds {
 		found, err := e.list(ctx, receipt.KeyID)
@@ -146,7 +146,7 @@ func (e *Erasure) removePatient(ctx context.Context, receipt *Receipt) error {
 		}
 		switch _, err := e.keyring.Versions(ctx, receipt.KeyID); {
 		case err == nil:
-			return fmt.Errorf("%w: the patient was enrolled anew, or the key was not destroyed", ErrPlanChanged)
+			return fmt.Errorf("%w: the patient was enrolled again, or the key was not destroyed", ErrPlanChanged)
 		case !errors.Is(err, keys.ErrErased):
 			return err
 		}
@@ -157,22 +157,25 @@ func (e *Erasure) removePatient(ctx context.Context, receipt *Receipt) error {
 			return err
 		}
 	}
-	return errors.New("new objects appear as fast as they are deleted")
+	return errors.New("new objects keep appearing while objects are deleted")
 }
 
-// ConfirmRecording erases one recording. The patient's envelope key stays, and with it what copies there
-// are of the recording's envelope: the receipt says so. If the envelope was deleted already, no digest is
-// asked for, and what is left is removed. A receipt with nothing deleted says that nothing was there.
+// ConfirmRecording erases one recording. The patient's envelope key stays, and so copies of the recording can be
+// opened: the receipt says so.
 //
-// To the store an upload under way looks the same: given its ID, ConfirmRecording may remove its media, and
-// what is then committed is damaged. Run again, it removes that too.
+// The approval's digest must be that of a plan that still holds. If the envelope was deleted before, ConfirmRecording
+// ignores the digest and removes what is left. A receipt with nothing deleted says that nothing was there.
+//
+// In the store, an upload that is under way looks like a recording without its envelope. Given its ID,
+// ConfirmRecording may remove its media, and the recording that is then committed is damaged. Run again, it removes
+// that recording too.
 //
 // A recording of a patient who is on hold is not erased. A hold that is set while ConfirmRecording runs may
 // come too late.
 //
 // Errors: [vault.ErrHeld] and [ErrPlanChanged], with which nothing was erased; [ErrIncomplete], together
-// with its cause, if it must be run again; [keys.ErrInvalidRecordingID]; those of [storage.Store] for
-// Stat and Delete.
+// with its cause, if it must be run again; [ErrInvalidOperator]; [keys.ErrInvalidRecordingID]; those of
+// [storage.Store] for Stat and Delete.
 func (e *Erasure) ConfirmRecording(ctx context.Context, id keys.RecordingID, approval Approval) (Receipt, error) {
 	receipt, err := e.confirmRecording(ctx, id, approval)
 	if err != nil {
@@ -204,7 +207,7 @@ func (e *Erasure) confirmRecording(ctx context.Context, id keys.RecordingID, app
 	}
 	left, err := e.recording(ctx, id)
 	if err == nil && len(left.all()) > 0 {
-		err = errors.New("it was written anew")
+		err = errors.New("it was written again")
 	}
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
@@ -221,10 +224,10 @@ func (e *Erasure) finish(receipt Receipt) (Receipt, error) {
 	return receipt.sealed()
 }
 
-// remove deletes what was found, envelopes first, and adds it to the receipt.
+// remove deletes what was found, envelopes first, and records it in the receipt.
 func (e *Erasure) remove(ctx context.Context, found inventory, receipt *Receipt) error {
-	for _, objects := range [][]storage.Info{found.envelopes, found.others} {
-		if err := e.deleteAll(ctx, objects); err != nil {
+	for _, group := range [][]storage.Info{found.envelopes, found.others} {
+		if err := e.deleteAll(ctx, group); err != nil {
 			return err
 		}
 	}
@@ -248,13 +251,13 @@ func (e *Erasure) deleteAll(ctx context.Context, found []storage.Info) error {
 	return objects.Each(ctx, all, deleters, e.delete)
 }
 
-// delete removes one object, in bounded time.
+// delete deletes one object, in bounded time.
 func (e *Erasure) delete(ctx context.Context, object storage.Info) error {
 	limited, cancel := context.WithTimeout(ctx, e.options.DeleteTimeout)
 	defer cancel()
 	err := e.objects.Delete(limited, object)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("%w: deleting %s took longer than %v; somebody may be reading it", storage.ErrUnavailable, object.Name, e.options.DeleteTimeout)
+		return fmt.Errorf("%w: deleting %s took longer than %v; a reader may have it open", storage.ErrUnavailable, object.Name, e.options.DeleteTimeout)
 	}
 	return err
 }

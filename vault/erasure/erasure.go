@@ -1,46 +1,55 @@
-// Package erasure erases patients and single recordings for good, with proof, and keeps those that are on
-// legal hold.
+// Package erasure erases patients and single recordings for good, and proves it. It also puts patients on legal
+// hold, which prevents an erasure.
 //
-// An erasure has two steps. [Erasure.PlanPatient] shows what will go, and gives it a digest.
-// [Erasure.ConfirmPatient] takes that digest, and refuses if anything has changed since. It destroys the patient's envelope key, deletes every object, has the keyring
-// show that the key is gone, and returns a [Receipt]. A Confirm that was interrupted, by whatever, at
-// whatever point, is run again and finishes. [Erasure.PlanRecording] and [Erasure.ConfirmRecording] do
-// the same for one recording, whose patient's key stays.
+// # How an erasure works
+//
+// An erasure has two steps, so that a person can check what will be erased before it is:
+//
+//  1. [Erasure.PlanPatient] lists what will be erased, and gives the plan a digest. It changes nothing.
+//  2. [Erasure.ConfirmPatient] takes that digest and the name of the operator who answers for the erasure. It
+//     refuses if anything has changed since the plan. It destroys the patient's envelope key, deletes every
+//     object, checks that the keyring can no longer use the key, and returns a [Receipt].
+//
+// [Erasure.PlanRecording] and [Erasure.ConfirmRecording] do the same for one recording. The patient's key stays.
+//
+// If a Confirm is interrupted, at any point and for any reason, run it again: it finishes the erasure.
 //
 // # What is never erased
 //
-// While a [Hold] stands, nothing of the patient is, under whatever prefix. And nothing is that the plan did not
-// show, as far as ConfirmPatient can see: it compares the digest a second time directly before it destroys the
-// key, and deletes objects only after it was seen that the key is gone.
+// While a [Hold] stands, nothing of the patient is erased, under any prefix. [Holds] sets and clears holds.
 //
-// Keyring and store cannot be asked and changed in one step. So some things come too late:
+// A recording that can still be opened is not erased unless the plan showed it, as far as ConfirmPatient can see. It
+// compares the digest once more directly before it destroys the key. It deletes objects only after it has seen that
+// the key is gone.
 //
-//   - Between the last look and the destruction of the key, which is some requests: a hold that is set and
-//     a recording that is put then. Nor is it noticed if another Confirm for the same patient finishes and
-//     the patient is enrolled anew just then; the new key is destroyed.
-//   - If the patient is enrolled anew while objects are deleted: media that was uploaded before, of a
-//     recording whose writer commits it only now, under the new key.
+// Keyring and store cannot be checked and changed in one step. So some changes come too late:
 //
-// So let one Confirm run at a time for a patient, and enrol the patient anew only when it has returned a
-// receipt and the longest upload that was under way has ended.
+//   - Between the last check and the destruction of the key, which is a few requests: a hold that is set, and a
+//     recording that is put. Also, if another Confirm for the same patient finishes and the patient is enrolled
+//     again in that time, the new key is destroyed.
+//   - While objects are deleted, if the patient is enrolled again: media that was uploaded before, and is committed
+//     then under the new key, is deleted.
 //
-// A plan lists what is under one prefix, in one store. The key is that of all of the patient's recordings:
-// those under other prefixes, and in other stores, cannot be opened any more, and their objects stay.
+// So run one Confirm at a time for a patient. Enrol the patient again only after Confirm has returned a receipt
+// and the longest upload that was under way has ended.
+//
+// A plan lists what is under one prefix, in one store. The key is that of all of the patient's recordings.
+// Recordings under other prefixes, and in other stores, cannot be opened any more, and their objects stay.
 //
 // # What an erasure cannot reach
 //
 //   - Backups of the keyring, such as Vault's snapshots, keep the key until they expire.
 //   - Object versions, replicas and backups of the store keep ciphertext. Without the key it is noise.
-//   - A writer whose upload is under way may commit an envelope afterwards, which nobody can open.
-//     Confirm, run again, removes it; so it should be, once the longest upload has ended.
+//   - A writer whose upload is under way may commit an envelope afterwards. Nobody can open that recording. Run
+//     Confirm again, once the longest upload has ended, to remove it.
 //
 // The receipt says so too.
 //
 // # Rights
 //
-// At the keyring the eraser's role is enough, and for holds alone none is needed. The store must let objects
-// be listed, read and deleted, and holds be read. Holds lie at its root, under "holds/", whatever the prefix. To
-// set and clear them they must be writable.
+// At the keyring an erasure needs the eraser's role, and [Holds] needs none. The store must let objects be
+// listed, read and deleted, and holds be read. Holds lie at its root, under "holds/", whatever the prefix. To
+// set and clear holds, they must be writable.
 package erasure
 
 import (
@@ -58,22 +67,22 @@ import (
 // Test for these with errors.Is, beside [github.com/recvault/recvault/vault.ErrHeld] and
 // [github.com/recvault/recvault/vault.ErrNotFound] and those of packages keys and storage.
 var (
-	// ErrPlanChanged: what is there is not what the plan showed. This Confirm erased nothing, unless the
-	// error is [ErrIncomplete] as well; then the patient was enrolled anew while the erasure ran.
+	// ErrPlanChanged: the keyring or the store does not have what the plan showed. This Confirm erased nothing,
+	// unless the error is [ErrIncomplete] as well: then the patient was enrolled again while the erasure ran.
 	ErrPlanChanged = errors.New("what is to be erased has changed since the plan")
 
-	// ErrIncomplete: the erasure did not finish. It has begun and cannot be undone, unless its cause is that
-	// the keyring did not answer when the key was to be destroyed: then nobody knows. Run it again.
+	// ErrIncomplete: the erasure began and did not finish. It cannot be undone. Run it again. If the cause is that
+	// the keyring did not answer when the key was to be destroyed, the erasure may not have begun.
 	ErrIncomplete = errors.New("erasure is incomplete, run it again")
 
-	// ErrKeyWorks: the keyring said that it destroyed the key, and then used it all the same. The
-	// error is [ErrIncomplete] as well.
+	// ErrKeyWorks: the keyring reported that the key is destroyed, and then used it. The error is [ErrIncomplete]
+	// as well.
 	ErrKeyWorks = errors.New("the envelope key still works after it was destroyed")
 
 	// ErrNotHeld: no hold stands.
 	ErrNotHeld = errors.New("patient is not on hold")
 
-	// ErrDamagedHold: the object of a hold is not what SetHold writes. It holds all the same.
+	// ErrDamagedHold: the object of a hold is not one that [Holds.Set] writes. The hold stands nevertheless.
 	ErrDamagedHold = errors.New("hold is damaged")
 
 	// ErrInvalidReason: the reason is missing, longer than [MaxReasonLen] or not printable UTF-8.
@@ -85,34 +94,35 @@ var (
 	// ErrInvalidOptions: an option is out of bounds.
 	ErrInvalidOptions = errors.New("invalid erasure options")
 
-	// ErrDamagedReceipt: the text is not that of a receipt, or was changed.
+	// ErrDamagedReceipt: the text is not a receipt, or was changed.
 	ErrDamagedReceipt = errors.New("receipt is damaged or was changed")
 )
 
-// Keyring is what an Erasure asks of its keyring. Those of packages keys/transit and keys/local have
-// it; where each role has its own token, embed one of each kind in a struct.
+// Keyring is what an Erasure needs of a keyring. The keyrings of packages keys/transit and keys/local have it. If
+// each role has its own token, embed one keyring for each role in a struct.
 type Keyring interface {
 	keys.Eraser
 
-	// Versions is as in [keys.Rotator]. It must tell [keys.ErrErased] from [keys.ErrNotEnrolled].
+	// Versions is as in [keys.Rotator]. It must return [keys.ErrErased] for a patient who was erased and
+	// [keys.ErrNotEnrolled] for one who never was enrolled.
 	Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error)
 
-	// Rewrap is as in [keys.Rotator]. That it fails is the proof of an erasure. The results are not used.
+	// Rewrap is as in [keys.Rotator]. Its failure proves an erasure. New wraps are not used.
 	Rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error)
 }
 
-// Options say where an Erasure works and how. The zero Options are good for a vault without a prefix.
+// Options say where an Erasure works and how. The zero Options are for a vault without a prefix.
 type Options struct {
 	// Prefix is that of the vault: see vault.WithPrefix. Default none.
 	Prefix string
 
-	// Grant is a grant for the patient who is to be erased. With one, a recording key is unwrapped
-	// before the erasure and fails to unwrap after, which shows that readers lose it too. It takes up to
-	// three uses. The Keyring must then be a [keys.Unwrapper]. Optional.
+	// Grant is a grant for the patient who is to be erased. Optional. With one, a recording key is unwrapped
+	// before the erasure and fails to unwrap afterwards, which proves that readers have lost it. That takes up to
+	// three uses of the grant. The Keyring must then be a [keys.Unwrapper].
 	Grant keys.Grant
 
-	// DeleteTimeout is how long the deletion of one object may take. A store may wait until somebody
-	// who reads the object has ended; MinIO waits up to 30 s. Default 1 min.
+	// DeleteTimeout is how long the deletion of one object may take. A store may wait for a reader of the object
+	// to end. MinIO waits up to 30 s. Default 1 min.
 	DeleteTimeout time.Duration
 }
 
@@ -125,7 +135,7 @@ type Erasure struct {
 	options   Options
 }
 
-// New makes an Erasure. It touches neither keyring nor store.
+// New returns an Erasure. It sends no request to keyring or store.
 //
 // Errors: [ErrInvalidOptions], [storage.ErrInvalidName] for the prefix.
 func New(keyring Keyring, store storage.Store, options Options) (*Erasure, error) {
@@ -144,7 +154,7 @@ func New(keyring Keyring, store storage.Store, options Options) (*Erasure, error
 	if !options.Grant.IsZero() {
 		unwrapper, ok := keyring.(keys.Unwrapper)
 		if !ok {
-			return nil, fmt.Errorf("erasure: %w: a grant, and a keyring that is no keys.Unwrapper", ErrInvalidOptions)
+			return nil, fmt.Errorf("erasure: %w: a grant needs a keyring that is a keys.Unwrapper", ErrInvalidOptions)
 		}
 		e.unwrapper = unwrapper
 	}

@@ -25,26 +25,26 @@ const (
 )
 
 const (
-	// maxHoldSize bounds what is read of a hold, in bytes. In JSON a character may take six.
+	// maxHoldSize is how many bytes are read of a hold at most. In JSON a character may take six.
 	maxHoldSize = 16 << 10
 	// maxSets is how often Set tries. More than two attempts mean that others set and clear the hold.
 	maxSets = 5
 )
 
-// Hold says that a patient's recordings must be kept: for a court, an inquiry, a complaint. There is at
-// most one for each patient. While it stands, neither the patient nor a recording is erased or deleted.
+// Hold says that a patient's recordings must be kept, for a court, an inquiry or a complaint. There is at most one
+// for each patient. While it stands, neither the patient nor any of the patient's recordings is erased or deleted.
 //
-// It is an object in the store, in clear. So neither reason nor operator may identify the patient: name a
-// case, not a person. The object lies at the root of the store, under "holds/", whatever the prefix, because the
-// key that an erasure destroys is that of the patient's recordings under all prefixes.
+// A hold is an object in the store, not encrypted. So neither reason nor operator may identify the patient: name a
+// case, not a person. The object lies at the root of the store, under "holds/", whatever the prefix, because an
+// erasure destroys the key of the patient's recordings under all prefixes.
 type Hold struct {
 	KeyID    keys.KeyID `json:"key_id"`
 	Reason   string     `json:"reason"`
-	Operator string     `json:"operator"` // who set it
-	Time     time.Time  `json:"time"`     // when, by the operator's clock, in UTC
+	Operator string     `json:"operator"` // who set it, and answers for it
+	Time     time.Time  `json:"time"`     // when it was set, by the clock of the computer that set it, in UTC
 }
 
-// ClearedHold is the record of a hold that no longer stands. The store keeps none: the caller should.
+// ClearedHold is the record of a hold that no longer stands. The store does not keep it. The caller should.
 type ClearedHold struct {
 	Hold                      // the KeyID and nothing else, if the hold was damaged
 	ClearedReason   string    `json:"cleared_reason"`
@@ -58,16 +58,15 @@ type Holds struct{ store storage.Store }
 // NewHolds returns the holds in a store.
 func NewHolds(store storage.Store) *Holds { return &Holds{store} }
 
-// Set puts a patient on hold and returns the hold. The operator answers for it: 1 to [MaxOperatorLen] bytes
-// of printable UTF-8. The reason is 1 to [MaxReasonLen] such bytes. See [Hold] for what neither may say. The
+// Set puts a patient on hold and returns the hold. The operator answers for it, and has 1 to [MaxOperatorLen] bytes
+// of printable UTF-8. The reason has 1 to [MaxReasonLen] such bytes. [Hold] says what neither may contain. The
 // patient need not be enrolled.
 //
-// A patient who is on hold stays so, for the reason that came first: the error is [vault.ErrHeld], and the
-// hold that is returned is the one that stands.
+// If the patient is on hold already, that hold stays as it is. Set then returns it with [vault.ErrHeld].
 //
-// Every erasure, deletion and re-keying that begins after Set has returned respects the hold. One that
-// has begun may not: it checks for a hold when it begins, and an erasure of the patient once more just
-// before it destroys the key.
+// Every erasure, deletion and re-keying that begins after Set has returned respects the hold. One that began before
+// may not: it checks for a hold when it begins. The erasure of a patient checks again just before it destroys the
+// key.
 //
 // Errors: vault.ErrHeld, [ErrInvalidReason], [ErrInvalidOperator], [ErrDamagedHold], [keys.ErrInvalidKeyID];
 // those of [storage.Store] for Get and Put. After [storage.ErrUnavailable] the hold may stand.
@@ -110,7 +109,7 @@ func (h *Holds) set(ctx context.Context, keyID keys.KeyID, operator, reason stri
 			return Hold{}, err
 		}
 	}
-	return Hold{}, fmt.Errorf("%w: others set and clear it all the time", storage.ErrChanged)
+	return Hold{}, fmt.Errorf("%w: the hold is set and cleared again and again", storage.ErrChanged)
 }
 
 func (h *Holds) put(ctx context.Context, keyID keys.KeyID, text []byte, condition storage.Condition) error {
@@ -118,12 +117,12 @@ func (h *Holds) put(ctx context.Context, keyID keys.KeyID, text []byte, conditio
 	return err
 }
 
-// Clear ends the hold that stands, damaged or not, and returns the record of it, which the caller should
-// keep. Operator and reason are bounded as those of Set are. In the store, an empty object is left in its place.
-// If several calls clear a hold at the same time, more than one may succeed.
+// Clear ends the hold that stands, damaged or not, and returns the record of it, which the caller should keep.
+// Operator and reason have the bounds of [Holds.Set]. In the store, an empty object stays in the hold's place. If
+// several calls clear a hold at the same time, more than one may succeed.
 //
-// Clear never ends a hold that was set while it ran. The error is then [vault.ErrHeld], and another call
-// has ended the one that stood.
+// Clear never ends a hold that was set while it ran. It then returns [vault.ErrHeld]: another call cleared the
+// older hold.
 //
 // Errors: [ErrNotHeld], vault.ErrHeld, [ErrInvalidReason], [ErrInvalidOperator], [keys.ErrInvalidKeyID]; those
 // of [storage.Store] for Get and Put.

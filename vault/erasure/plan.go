@@ -22,25 +22,24 @@ type Plan struct {
 	KeyID     keys.KeyID       `json:"key_id"`
 	Recording keys.RecordingID `json:"recording,omitzero"` // zero if the whole patient is to be erased
 
-	// KeyVersions are those of the key that will be destroyed. Zero if none will: it was destroyed, or
-	// one recording is to be erased.
+	// KeyVersions are those of the key that will be destroyed. They are zero if no key will be: it was destroyed
+	// before, or one recording is to be erased.
 	KeyVersions KeyVersions `json:"key_versions,omitzero"`
 
-	// Begun says that an erasure has begun: the key was destroyed already, or the recording has no
-	// envelope. Confirm then asks for no digest and removes what is left.
+	// Begun reports whether an erasure has begun: the key was destroyed before, or the recording has no
+	// envelope. Confirm then ignores the digest and removes what is left.
 	Begun bool `json:"begun"`
 
-	Recordings int       `json:"recordings"`      // that exist, which is those that have an envelope
-	Objects    int       `json:"objects"`         // envelopes, media, and whatever else lies among them
+	Recordings int       `json:"recordings"`      // those that have an envelope
+	Objects    int       `json:"objects"`         // envelopes, media, and other objects among them
 	Bytes      int64     `json:"bytes"`           // of all objects
 	Oldest     time.Time `json:"oldest,omitzero"` // when the oldest object was last written, by the store's clock
 	Newest     time.Time `json:"newest,omitzero"` // when the newest was
-	Hold       *Hold     `json:"hold,omitempty"`  // the hold that stands, if one does: Confirm will refuse
-	Digest     string    `json:"digest"`          // what Confirm asks for; SHA-256 in hexadecimal
+	Hold       *Hold     `json:"hold,omitempty"`  // the hold that stands, if any: Confirm will refuse
+	Digest     string    `json:"digest"`          // for the [Approval]; SHA-256 in hexadecimal
 }
 
-// KeyVersions are the versions of an envelope key: those from MinAvailable to Latest exist. See
-// [keys.Versions].
+// KeyVersions are the versions of an envelope key. Those from MinAvailable to Latest exist. See [keys.Versions].
 type KeyVersions struct {
 	Latest        int       `json:"latest"`
 	MinDecryption int       `json:"min_decryption"`
@@ -48,14 +47,14 @@ type KeyVersions struct {
 	Rotated       time.Time `json:"rotated"` // when the latest was made, by the keyring's clock
 }
 
-// PlanPatient shows what [Erasure.ConfirmPatient] would remove. It changes nothing. Its digest covers the
-// patient's KeyID, the versions of the key, and the name, size and ETag of every object, so a recording
-// that is put, deleted or re-wrapped afterwards makes it void.
+// PlanPatient shows what [Erasure.ConfirmPatient] would remove. It changes nothing. The digest covers the
+// patient's KeyID, the versions of the key, and the name, size and ETag of every object. So the plan no longer
+// holds after a recording was put, deleted or re-wrapped.
 //
-// It lists only what is under the prefix. The key that will be destroyed is that of the patient's recordings
-// under every prefix, and in every other store.
+// The plan lists what is under the prefix. The key that will be destroyed is that of the patient's recordings
+// under every prefix and in every store.
 //
-// Errors: [keys.ErrNotEnrolled] when there never was such a patient, [keys.ErrInvalidKeyID],
+// Errors: [keys.ErrNotEnrolled] if the patient never was enrolled, [keys.ErrInvalidKeyID],
 // [keys.ErrDenied], [keys.ErrUnavailable]; [ErrDamagedHold]; those of [storage.Store] for List and Get.
 func (e *Erasure) PlanPatient(ctx context.Context, keyID keys.KeyID) (Plan, error) {
 	plan, err := e.plan(ctx, keyID, func() (inventory, error) { return e.patient(ctx, keyID) })
@@ -67,7 +66,7 @@ func (e *Erasure) PlanPatient(ctx context.Context, keyID keys.KeyID) (Plan, erro
 
 // PlanRecording shows what [Erasure.ConfirmRecording] would remove. It changes nothing.
 //
-// Errors: [vault.ErrNotFound] when there is nothing of such a recording, [keys.ErrInvalidRecordingID];
+// Errors: [vault.ErrNotFound] if the recording has no objects, [keys.ErrInvalidRecordingID];
 // [ErrDamagedHold]; those of [storage.Store] for Stat and Get.
 func (e *Erasure) PlanRecording(ctx context.Context, id keys.RecordingID) (Plan, error) {
 	plan, err := e.plan(ctx, id.KeyID(), func() (inventory, error) { return e.recording(ctx, id) })
@@ -96,7 +95,7 @@ func (e *Erasure) plan(ctx context.Context, keyID keys.KeyID, take func() (inven
 	return plan, nil
 }
 
-// inventory is what there is of a patient, or of one recording.
+// inventory is what keyring and store have of a patient, or the store has of one recording.
 type inventory struct {
 	keyID       keys.KeyID
 	recordingID keys.RecordingID // zero for a patient
@@ -110,8 +109,7 @@ type inventory struct {
 
 // patient takes the inventory of a patient.
 func (e *Erasure) patient(ctx context.Context, keyID keys.KeyID) (inventory, error) {
-	// A key that nobody knows ends it here, before the store is looked at: the keyring may be the wrong
-	// one.
+	// If the keyring does not know the patient, it may be the wrong one. So nothing is listed.
 	versions, err := e.versions(ctx, keyID)
 	begun := errors.Is(err, keys.ErrErased)
 	if err != nil && !begun {
@@ -136,7 +134,7 @@ func (e *Erasure) versions(ctx context.Context, keyID keys.KeyID) (KeyVersions, 
 	}, nil
 }
 
-// list lists the objects of a patient.
+// list takes the inventory of a patient's objects.
 func (e *Erasure) list(ctx context.Context, keyID keys.KeyID) (inventory, error) {
 	found := inventory{keyID: keyID}
 	for item, err := range e.objects.Walk(ctx, scope.Of(keyID)) {
@@ -176,8 +174,8 @@ func (i *inventory) add(item objects.Item) {
 	}
 }
 
-// all returns the objects in the order in which they are deleted: without its envelope a recording no
-// longer exists, whatever happens next.
+// all returns the objects in the order in which they are deleted, envelopes first: without its envelope a
+// recording no longer exists, whatever happens next.
 func (i *inventory) all() []storage.Info { return slices.Concat(i.envelopes, i.others) }
 
 func (i *inventory) plan() Plan {
@@ -199,8 +197,8 @@ func (i *inventory) plan() Plan {
 	return plan
 }
 
-// digest names all that will go. Lines end what could run together, and an ETag, which the store makes
-// up, is quoted.
+// digest returns the digest of everything that will be erased. The text under it is unambiguous: each item is a
+// line, and an ETag, which may have any text, is quoted.
 func (i *inventory) digest() string {
 	hash := sha256.New()
 	fmt.Fprintf(hash, "recvault erasure plan 1\npatient %s\nrecording %s\n", i.keyID, i.recordingID)

@@ -10,7 +10,8 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// sample is a wrapped key that the envelope key must no longer open. It outlives its envelope.
+// sample is a wrapped key from one of the patient's envelopes. The keyring can use it before the erasure and must
+// refuse it afterwards.
 type sample struct {
 	id      keys.RecordingID // zero if there was none to take
 	wrapped keys.WrappedKey
@@ -22,9 +23,9 @@ type sample struct {
 // maxSamples is how many envelopes are tried for one whose wrapped key works.
 const maxSamples = 16
 
-// takeSample takes a wrapped key from an envelope and, if the envelope key lives, tries it, so that its
-// failing later shows something. Envelopes that are damaged or whose key version was retired are passed
-// over.
+// takeSample takes a wrapped key from an envelope. It tries the wrapped key if the envelope key is not yet
+// destroyed, because its failure proves something only if it worked before. It skips envelopes that are damaged or
+// whose key version was retired.
 func (e *Erasure) takeSample(ctx context.Context, found inventory) (sample, error) {
 	for _, id := range found.recordings[:min(len(found.recordings), maxSamples)] {
 		stored, err := e.objects.Envelope(ctx, id)
@@ -46,7 +47,7 @@ func (e *Erasure) takeSample(ctx context.Context, found inventory) (sample, erro
 	return sample{}, nil
 }
 
-// try tells whether a wrapped key can be wrapped anew, and unwrapped with the grant if there is one.
+// try reports whether a wrapped key can be re-wrapped. If there is a grant, it must also unwrap.
 func (e *Erasure) try(ctx context.Context, s *sample) (works bool, err error) {
 	err = e.rewrap(ctx, s)
 	if errors.Is(err, keys.ErrIntegrity) || errors.Is(err, keys.ErrRetired) {
@@ -83,8 +84,8 @@ func (e *Erasure) unwrap(ctx context.Context, s *sample) error {
 	return nil
 }
 
-// prove tries the sample again. That the keyring has no versions of the key was seen when the last object
-// was gone.
+// prove tries the sample again after the erasure. It need not ask for the versions of the key: removePatient did,
+// after the last object was deleted.
 func (e *Erasure) prove(ctx context.Context, found inventory, s sample) ([]Evidence, error) {
 	proof := []Evidence{{Attempt: "versions", Before: before(!found.begun), After: keys.ErrErased.Error()}}
 	if s.id.IsZero() {
@@ -116,8 +117,8 @@ func before(worked bool) string {
 	return ""
 }
 
-// refusal tells the refusal that an erasure brings about from success and from other errors. Where the
-// patient was enrolled anew, the new key refuses what the old one wrapped.
+// refusal returns the text of err if an erasure causes such an error. It returns [ErrKeyWorks] for nil, and other
+// errors as they are. If the patient was enrolled again, the new key refuses what the old key wrapped.
 func refusal(err error) (string, error) {
 	if err == nil {
 		return "", ErrKeyWorks
