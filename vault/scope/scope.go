@@ -1,8 +1,8 @@
 // Package scope says which patients a job is about: all of them, some, or one of several even shares.
 //
-// KeyIDs are uniform, so their first two characters cut all patients into 1,024 even ranges. Shard i of
-// n is a contiguous share of these ranges, the same one whoever computes it: n processes that are given a
-// shard each need no coordinator, and together they cover every patient once.
+// KeyIDs are uniform, so their first two characters cut all patients into 1,024 even ranges. Shard i of n is a
+// contiguous share of these ranges, and depends on i and n alone. So n processes that get a shard each need no
+// coordinator, and together they cover every patient once.
 package scope
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// MaxShards is how many shards there may be.
+// MaxShards is the greatest number of shards.
 const MaxShards = 1024
 
 // ErrInvalid: the text or the numbers do not name a shard.
@@ -31,10 +31,10 @@ type Scope struct {
 	lo, hi int          // a range [lo, hi) of the 1,024
 }
 
-// All is every patient.
+// All returns the scope of all patients.
 func All() Scope { return Scope{text: "all", hi: MaxShards} }
 
-// Of is the patients with these KeyIDs.
+// Of returns the scope of the patients with these KeyIDs.
 func Of(ids ...keys.KeyID) Scope {
 	ids = slices.Clone(ids)
 	slices.SortFunc(ids, compare)
@@ -48,8 +48,8 @@ func Of(ids ...keys.KeyID) Scope {
 
 func compare(a, b keys.KeyID) int { return strings.Compare(a.String(), b.String()) }
 
-// Shard is share i, counted from 0, of n. n is at most [MaxShards]. It returns [ErrInvalid] for
-// anything else.
+// Shard returns the scope of share i, counted from 0, of n shares. n is 1 to [MaxShards]. It returns [ErrInvalid]
+// for other numbers.
 func Shard(i, n int) (Scope, error) {
 	if n < 1 || n > MaxShards || i < 0 || i >= n {
 		return Scope{}, fmt.Errorf("%w: %d/%d, want i/n with i from 0 to n-1 and n from 1 to %d", ErrInvalid, i, n, MaxShards)
@@ -61,7 +61,7 @@ func Shard(i, n int) (Scope, error) {
 	}, nil
 }
 
-// ParseShard reads "i/n". It returns [ErrInvalid] for anything else.
+// ParseShard reads "i/n" and returns that [Shard]. It returns [ErrInvalid] for any other text.
 func ParseShard(text string) (Scope, error) {
 	first, second, _ := strings.Cut(text, "/")
 	i, err1 := strconv.Atoi(first)
@@ -72,15 +72,15 @@ func ParseShard(text string) (Scope, error) {
 	return Shard(i, n)
 }
 
-// String describes the scope. It names a KeyID only if it is the only one.
+// String describes the scope: "all", "shard 0/4", "2 patients", or the KeyID if there is one patient.
 func (s Scope) String() string {
 	if s.text == "" {
-		return "nobody"
+		return "no patients"
 	}
 	return s.text
 }
 
-// Contains tells whether the patient is in the scope.
+// Contains reports whether the patient is in the scope.
 func (s Scope) Contains(id keys.KeyID) bool {
 	if id.IsZero() {
 		return false
@@ -94,8 +94,8 @@ func (s Scope) Contains(id keys.KeyID) bool {
 	return s.lo <= rank && rank < s.hi
 }
 
-// Before tells how much of the scope, from 0 to 1, comes before the patient, who is in it, in the order in
-// which stores list. KeyIDs are uniform, so for a range it is also about how many of its patients do.
+// Before returns how much of the scope, from 0 to 1, comes before a patient in the scope, in the order in which stores
+// list. For a range that is its width. KeyIDs are uniform, so it is also about the fraction of its patients.
 func (s Scope) Before(id keys.KeyID) float64 {
 	if s.hi == 0 {
 		i, _ := slices.BinarySearchFunc(s.ids, id, compare)
@@ -110,9 +110,8 @@ func (s Scope) Before(id keys.KeyID) float64 {
 	return (position - float64(s.lo)) / float64(s.hi-s.lo)
 }
 
-// Prefixes returns what the KeyIDs in the scope begin with, in order: every KeyID in the scope begins
-// with one of them, and no other does. A range is told with as few as it takes, and all with
-// the empty one.
+// Prefixes returns prefixes of KeyIDs, in order. Every KeyID in the scope begins with exactly one of them, and no
+// other KeyID with any. They are as few as possible: for all patients, the empty prefix alone.
 func (s Scope) Prefixes() []string {
 	var prefixes []string
 	for _, id := range s.ids {

@@ -22,26 +22,28 @@ func randomKeyID() keys.KeyID {
 
 func TestShardsCoverEveryPatientOnce(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 4, 7, 32, 33, 100, 1000, 1023, 1024} {
-		var shards []scope.Scope
-		for i := range n {
-			s, err := scope.Shard(i, n)
-			require.NoError(t, err)
-			shards = append(shards, s)
-		}
-		for range 200 {
-			id := randomKeyID()
-			var by []int
-			for i, s := range shards {
-				if s.Contains(id) {
-					by = append(by, i)
-				}
-				covered := slices.ContainsFunc(s.Prefixes(), func(prefix string) bool {
-					return strings.HasPrefix(id.String(), prefix)
-				})
-				assert.Equal(t, s.Contains(id), covered, "the prefixes of %v agree with Contains", s)
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			var shards []scope.Scope
+			for i := range n {
+				s, err := scope.Shard(i, n)
+				require.NoError(t, err)
+				shards = append(shards, s)
 			}
-			assert.Len(t, by, 1, "%v among %d shards", id, n)
-		}
+			for range 200 {
+				id := randomKeyID()
+				var by []int
+				for i, s := range shards {
+					if s.Contains(id) {
+						by = append(by, i)
+					}
+					covered := slices.ContainsFunc(s.Prefixes(), func(prefix string) bool {
+						return strings.HasPrefix(id.String(), prefix)
+					})
+					assert.Equal(t, s.Contains(id), covered, "the prefixes of %v agree with Contains", s)
+				}
+				assert.Len(t, by, 1, "%v", id)
+			}
+		})
 	}
 }
 
@@ -60,7 +62,7 @@ func TestShardsAreEvenAndContiguous(t *testing.T) {
 	assert.True(t, slices.IsSorted(all), "in the order in which a store lists")
 }
 
-func TestEverybodyIsOneListing(t *testing.T) {
+func TestAllPatientsAreOneListing(t *testing.T) {
 	assert.Equal(t, []string{""}, scope.All().Prefixes())
 	one, err := scope.Shard(0, 1)
 	require.NoError(t, err)
@@ -70,7 +72,7 @@ func TestEverybodyIsOneListing(t *testing.T) {
 	assert.Len(t, quarter.Prefixes(), 8)
 }
 
-func TestSomePatients(t *testing.T) {
+func TestAScopeOfSomePatientsHasTheseOnly(t *testing.T) {
 	a, b, c := randomKeyID(), randomKeyID(), randomKeyID()
 	s := scope.Of(b, a, b)
 	assert.True(t, s.Contains(a))
@@ -79,21 +81,24 @@ func TestSomePatients(t *testing.T) {
 	assert.Len(t, s.Prefixes(), 2)
 	assert.Equal(t, "2 patients", s.String())
 
-	for _, nobody := range []scope.Scope{{}, scope.Of()} {
-		assert.False(t, nobody.Contains(a))
-		assert.Empty(t, nobody.Prefixes())
+	assert.Equal(t, a.String(), scope.Of(a).String())
+	for _, empty := range []scope.Scope{{}, scope.Of()} {
+		assert.False(t, empty.Contains(a))
+		assert.Empty(t, empty.Prefixes())
 	}
 	assert.False(t, scope.All().Contains(keys.KeyID{}))
 }
 
-func TestWhatIsNoShardIsRefused(t *testing.T) {
+func TestInvalidShardsAreRefused(t *testing.T) {
 	for _, text := range []string{"", "1", "/", "4/4", "-1/4", "0/0", "0/1025", "a/b", "1/2/3", " 0/4", "0/4 "} {
-		_, err := scope.ParseShard(text)
-		assert.ErrorIs(t, err, scope.ErrInvalid, "%q", text)
+		t.Run(fmt.Sprintf("%q", text), func(t *testing.T) {
+			_, err := scope.ParseShard(text)
+			assert.ErrorIs(t, err, scope.ErrInvalid)
+		})
 	}
 }
 
-func TestHowFarAListingHasComeGrowsFromNothingToAll(t *testing.T) {
+func TestBeforeGrowsFromZeroToOne(t *testing.T) {
 	ids := make([]keys.KeyID, 2000)
 	for i := range ids {
 		ids[i] = randomKeyID()

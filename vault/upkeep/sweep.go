@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// DefaultOlderThan is the age at which [Sweep] takes media without an envelope for garbage.
+	// DefaultOlderThan is the age from which [Sweep] takes media without an envelope for garbage.
 	DefaultOlderThan = 24 * time.Hour
 	// MinOlderThan is the least age that can be asked for. It covers clocks that differ by minutes, but no
 	// upload that takes longer.
@@ -75,17 +75,17 @@ func (r SweepReport) Complete() bool {
 // Media is written first and its envelope last. So media without an envelope is either on its way or
 // garbage, and only its age says which. Age is counted from the time that the store gives: for media, on
 // Amazon S3 that is when its upload began and on MinIO when it ended; for an unfinished upload, when it began
-// or was last written to. So OlderThan is safe on each if it is longer than all of an upload takes. Just before
-// removing media, the sweep checks again that no envelope has appeared.
+// or was last written to. So OlderThan is safe on both if it is longer than a whole upload takes. Just before it
+// removes media, the sweep checks again that no envelope has appeared.
 //
-// Garbage cannot be opened by anybody: the recording's key was in the envelope. But if envelopes were lost by
-// mistake, their media looks the same, and a backup that has the envelopes needs it. So make a dry run first,
-// and do not go on if it finds more orphans than writers failed. Media and unfinished uploads of a patient on
+// Nobody can open garbage: the recording's key was in the envelope. But if envelopes were lost by mistake, their
+// media looks the same, and restoring the envelopes from a backup needs it. So make a dry run first, and do not go
+// on if it finds more orphans than there were failed writers. Media and unfinished uploads of a patient on
 // hold are always kept. Holds lie at the root of the store, under "holds/": the credentials must let them be
 // read there, whatever the prefix.
 //
-// A store in one directory does not know the names of its unfinished uploads, but knows for certain that
-// nobody is writing them. A sweep of any scope removes all of them, whoever is on hold.
+// A store in a directory does not know the names of its unfinished uploads, but knows for certain which ones no
+// process is writing. A sweep of any scope removes all of these, even if patients are on hold.
 //
 // Errors: [ErrInvalidOptions], [storage.ErrInvalidName] for a prefix; with a report, those of
 // [storage.Store] for List, and the context's.
@@ -137,7 +137,7 @@ func (w *sweeper) record(change func(*SweepReport)) {
 	})
 }
 
-// fail records what could not be done, unless that is because the sweep was interrupted.
+// fail records a finding that could not be dealt with, unless the reason is that the sweep was interrupted.
 func (w *sweeper) fail(ctx context.Context, finding job.Finding, err error) {
 	if ctx.Err() != nil {
 		return
@@ -146,7 +146,7 @@ func (w *sweeper) fail(ctx context.Context, finding job.Finding, err error) {
 	w.Find(finding)
 }
 
-// old reports whether something is old enough. What the store gives no time for is kept.
+// old reports whether an object or upload is old enough to be removed. If the store gives no time for it, it is not.
 func (w *sweeper) old(written time.Time) bool {
 	return !written.IsZero() && written.Before(w.report.Before)
 }
@@ -167,7 +167,8 @@ func (w *sweeper) item(ctx context.Context, item objects.Item) error {
 	return nil
 }
 
-// withoutMedia checks again whether an envelope has no media: it may have been deleted during the listing.
+// withoutMedia deals with an envelope whose media was not listed. It checks again, because the recording may have been
+// deleted during the listing.
 func (w *sweeper) withoutMedia(ctx context.Context, listed objects.Item) {
 	finding := job.About(KindMissingMedia, listed.ID, *listed.Envelope, "")
 	now, err := w.objects.Find(ctx, listed.ID)

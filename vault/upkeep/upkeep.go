@@ -31,12 +31,11 @@ const (
 
 // What Sweep finds.
 const (
-	// KindOrphan: media without an envelope, older than any upload may last. It was removed, or would
-	// be.
+	// KindOrphan: media without an envelope, older than any upload may last. It was removed, or would be.
 	KindOrphan job.Kind = "orphan"
 	// KindHeld: an orphan of a patient who is on hold. It stays.
 	KindHeld job.Kind = "held_orphan"
-	// KindUpload: an unfinished upload, older than any may last. It was removed, or would be.
+	// KindUpload: an unfinished upload, older than any upload may last. It was removed, or would be.
 	KindUpload job.Kind = "unfinished_upload"
 	// KindHeldUpload: an unfinished upload of a patient who is on hold. It stays.
 	KindHeldUpload job.Kind = "held_upload"
@@ -44,13 +43,12 @@ const (
 
 // What Sweep and Verify find. All of it stays as it is.
 const (
-	// KindStray: an object where only recordings should be, whose name is not one of a recording's
-	// objects.
+	// KindStray: an object among the recordings that does not have the name of a recording's object.
 	KindStray job.Kind = "stray"
 	// KindMissingMedia: an envelope whose media is not there. The recording is lost unless a backup
 	// has its media.
 	KindMissingMedia job.Kind = "missing_media"
-	// KindUnchecked: a request failed or was refused, so that something could not be checked, or not be removed.
+	// KindUnchecked: something could not be checked, or could not be removed, because a request failed or was refused.
 	KindUnchecked job.Kind = "unchecked"
 )
 
@@ -60,7 +58,7 @@ const (
 	KindMalformedEnvelope job.Kind = "malformed_envelope"
 	// KindMisplaced: the envelope is that of another recording.
 	KindMisplaced job.Kind = "misplaced_envelope"
-	// KindMalformedMedia: the media has a size or a beginning that no media has.
+	// KindMalformedMedia: the media's size, or its header, is one that no media has.
 	KindMalformedMedia job.Kind = "malformed_media"
 	// KindRetired: the recording key is wrapped under a version of the envelope key that was retired.
 	KindRetired job.Kind = "retired_version"
@@ -71,7 +69,7 @@ const (
 	KindErased job.Kind = "erased"
 	// KindNotEnrolled: the patient has no envelope key.
 	KindNotEnrolled job.Kind = "not_enrolled"
-	// KindUnauthentic: read with a grant, the envelope or the media is not what was written.
+	// KindUnauthentic: the envelope or the media is not what was written. Only reading with a grant shows this.
 	KindUnauthentic job.Kind = "unauthentic"
 )
 
@@ -86,7 +84,7 @@ func (t *Tally) add(size int64) {
 	t.Bytes += size
 }
 
-// prepare checks what both jobs are given.
+// prepare checks the arguments of both jobs, and sets a concurrency of 0 to the default.
 func prepare(store storage.Store, s scope.Scope, prefix string, concurrency *int) (*objects.Objects, error) {
 	switch {
 	case store == nil:

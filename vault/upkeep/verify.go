@@ -19,8 +19,8 @@ import (
 	"github.com/recvault/recvault/vault/scope"
 )
 
-// KeyVersions is what [Verify] needs of a keyring: whether the version that wraps a recording's key still unwraps.
-// The auditor's right to read is enough.
+// KeyVersions is what [Verify] needs of a keyring. It shows whether the version under which a recording key is
+// wrapped still unwraps. The auditor's role is enough.
 type KeyVersions interface {
 	// Versions is as in [keys.Rotator].
 	Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error)
@@ -31,20 +31,20 @@ type VerifyOptions struct {
 	// Prefix is that of the vault: see vault.WithPrefix.
 	Prefix string
 
-	// Sample is the fraction of recordings, drawn at random, that are checked beyond the listing: over 0 and
-	// up to 1. Default 1, which is all of them.
+	// Sample is the fraction of recordings, drawn at random, that are checked beyond the listing: greater than 0
+	// and at most 1. Default 1, which is all of them.
 	Sample float64
 
-	// Seed picks the sample. The same seed picks the same recordings, in whatever shards and order. A
-	// sample of a greater fraction includes that of a smaller one.
+	// Seed picks the sample. The same seed picks the same recordings, whatever the shards and the order. With the
+	// same seed, a greater sample includes a smaller one.
 	Seed uint64
 
-	// Vault, if not nil, has the recordings in the sample read to their end as far as Grant has a grant for
-	// the patient. It must be over the same store, with the same prefix.
+	// Vault, if not nil, is used to read the recordings in the sample to their end, if Grant has a grant for the
+	// patient. It must have the same store and the same prefix.
 	Vault *vault.Vault
 
-	// Grant returns a grant for the patient's recordings, if there is one. It may be called by several
-	// goroutines at once. Each recording takes a use of the grant.
+	// Grant returns a grant for the patient's recordings, if there is one. It is called concurrently. Each recording
+	// takes a use of the grant.
 	Grant func(keys.KeyID) (keys.Grant, bool)
 
 	// Concurrency is how many recordings are worked on at a time. Default [DefaultConcurrency], at most
@@ -63,10 +63,10 @@ type VerifyReport struct {
 	Seed   uint64  `json:"seed"`
 
 	Recordings  int64 `json:"recordings"`  // that have an envelope
-	Checked     int64 `json:"checked"`     // of these, without keys and beyond the listing: the sample
-	Read        int64 `json:"read"`        // of these, to the end, with a grant
-	BytesRead   int64 `json:"bytes_read"`  // of plaintext, each authenticated
-	KeysAsked   bool  `json:"keys_asked"`  // there was a keyring to ask for versions
+	Checked     int64 `json:"checked"`     // of these, those in the sample: checked beyond the listing
+	Read        int64 `json:"read"`        // of these, those read to the end with a grant
+	BytesRead   int64 `json:"bytes_read"`  // of plaintext, all authenticated
+	KeysAsked   bool  `json:"keys_asked"`  // whether key versions were checked: there was a keyring
 	Uncommitted Tally `json:"uncommitted"` // media without an envelope: on its way, or garbage for Sweep
 }
 
@@ -77,21 +77,21 @@ func (r VerifyReport) Complete() bool { return r.Findings.Total() == 0 }
 // Verify reports what is damaged, and changes nothing. What looks damaged is checked once more before it is
 // reported, since recordings may be deleted, and keys rotated, at the same time.
 //
-// Of every recording in the scope it checks, by the listing alone, that envelope and media are there, and
-// that the media has a size that media can have. It reports objects that are none of a recording's.
+// For every recording in the scope it checks, by the listing alone, that envelope and media are there, and that
+// media can have this size. It reports objects that belong to no recording.
 //
-// Of each recording in the sample it checks that the envelope is in canonical form and that of this recording;
-// that the media can be read and begins as media does; and, unless the keyring is nil, that the version of the
-// patient's envelope key which wraps the recording key still unwraps. All that needs no key. It cannot find
-// media that was cut, exchanged or altered, because what would show it is sealed.
+// For each recording in the sample it checks that the envelope is in canonical form and belongs to this recording;
+// that the media can be read and begins with a header; and, unless the keyring is nil, that the version of the
+// patient's envelope key under which the recording key is wrapped still unwraps. None of this needs a key. It cannot
+// find media that was cut, exchanged or altered, because the values that would show it are encrypted.
 //
-// With a vault and grants, each recording in the sample for whose patient there is a grant is read to its end
-// instead, which authenticates the envelope and every byte of the media. It is read as any reader would
-// read it, so refusals and damage are security events of the vault as well.
+// With a vault and grants, it reads each recording in the sample to its end if there is a grant for the patient. That
+// authenticates the envelope and every byte of the media. It reads as any reader does, so the vault also emits
+// security events for refusals and damage.
 //
-// The keyring may be nil. Errors: [ErrInvalidOptions], [storage.ErrInvalidName] for a prefix; with a
-// report, those of [storage.Store] for List, and the context's. What cannot be checked because the store
-// or the keyring fails or refuses is [KindUnchecked].
+// The keyring may be nil. Errors: [ErrInvalidOptions], [storage.ErrInvalidName] for a prefix; with a report, those
+// of [storage.Store] for List, and the context's. If a check fails because the store or the keyring fails or
+// refuses, that is a finding, [KindUnchecked].
 func Verify(ctx context.Context, keyring KeyVersions, store storage.Store, s scope.Scope, options VerifyOptions) (VerifyReport, error) {
 	o, err := prepare(store, s, options.Prefix, &options.Concurrency)
 	if err == nil {
@@ -221,7 +221,7 @@ type result struct {
 	findings []job.Finding
 	checked  bool // beyond the listing
 	read     bool // to the end
-	gone     bool // there is no such recording any more
+	gone     bool // the recording no longer exists
 	settled  bool // another check would show nothing else
 }
 
@@ -269,7 +269,7 @@ func (v *verifier) check(ctx context.Context, c check) result {
 	return r
 }
 
-// checkEnvelope checks an envelope as far as that takes no key.
+// checkEnvelope checks an envelope as far as that needs no key.
 func (v *verifier) checkEnvelope(ctx context.Context, c check, r *result) {
 	stored, err := v.objects.Envelope(ctx, c.ID)
 	switch {
@@ -306,7 +306,7 @@ func (v *verifier) checkEnvelope(ctx context.Context, c check, r *result) {
 	}
 }
 
-// checkHeader checks that media can be read and begins as media does.
+// checkHeader checks that media can be read and begins with a header.
 func (v *verifier) checkHeader(ctx context.Context, c check, r *result) {
 	header, _, err := v.objects.ReadMedia(ctx, c.ID, 0, segment.HeaderSize)
 	switch {
@@ -325,7 +325,7 @@ func (v *verifier) grant(id keys.RecordingID) (keys.Grant, bool) {
 	return v.options.Grant(id.KeyID())
 }
 
-// readAll reads a recording to its end, and keeps nothing of it.
+// readAll reads a recording to its end, which authenticates it.
 func (v *verifier) readAll(ctx context.Context, grant keys.Grant, c check, r *result) {
 	recording, err := v.options.Vault.Open(ctx, grant, c.ID)
 	if err == nil {
