@@ -1,6 +1,6 @@
-// Package objects owns a recording's objects in a store: their names, the walk over them, and reading,
-// creating, replacing and removing them. Packages vault, rotation, erasure and upkeep and the command reach
-// recordings in a store through it, and turn its errors into their own.
+// Package objects owns a recording's objects in a store. It names them, walks over them, and reads, creates,
+// replaces and removes them. Packages vault, rotation, erasure and upkeep and the command reach recordings in a
+// store through it, and turn its errors into their own.
 //
 //	<prefix>r1/<KeyID>/<rec>/envelope    the recording's envelope
 //	<prefix>r1/<KeyID>/<rec>/media       its media
@@ -9,8 +9,8 @@
 // A patient's recordings share a prefix. A recording's envelope comes just before its media in a listing.
 // KeyIDs are uniform, so a listing can be cut into even shares.
 //
-// A KeyID belongs to one keyring, and destroying its key reaches recordings under every prefix. So a hold has
-// no prefix: a job that works under another prefix than was meant still sees it.
+// A KeyID belongs to one keyring, and destroying its key reaches recordings under every prefix. So a hold's name has
+// no prefix: a job that runs under the wrong prefix still sees the hold.
 package objects
 
 import (
@@ -39,8 +39,8 @@ const (
 // ErrMisplaced: the envelope is that of another recording.
 var ErrMisplaced = errors.New("envelope is that of another recording")
 
-// Damaged reports whether err says that what is stored as a recording's envelope is not its envelope:
-// [envelope.ErrMalformed], [envelope.ErrVersion] or [ErrMisplaced].
+// Damaged reports whether err is [envelope.ErrMalformed], [envelope.ErrVersion] or [ErrMisplaced]: the object in
+// the envelope's place is not an envelope of this recording that this release can read.
 func Damaged(err error) bool {
 	return errors.Is(err, envelope.ErrMalformed) || errors.Is(err, envelope.ErrVersion) || errors.Is(err, ErrMisplaced)
 }
@@ -51,8 +51,8 @@ type Objects struct {
 	prefix string
 }
 
-// New returns the objects of a store whose names start with prefix, which is empty or ends in "/" and has at
-// most [MaxPrefix] bytes. It returns [storage.ErrInvalidName] for any other prefix.
+// New returns the objects in a store whose names start with prefix. A prefix is empty, or ends in "/" and has at
+// most [MaxPrefix] bytes. New returns [storage.ErrInvalidName] for any other.
 func New(store storage.Store, prefix string) (*Objects, error) {
 	if prefix != "" {
 		name, ok := strings.CutSuffix(prefix, "/")
@@ -66,7 +66,7 @@ func New(store storage.Store, prefix string) (*Objects, error) {
 	return &Objects{store, prefix}, nil
 }
 
-// In returns the same objects, reached through another store: one that counts or delays requests.
+// In returns the same objects, reached through another store, such as one that counts or delays requests.
 func (o *Objects) In(store storage.Store) *Objects { return &Objects{store, o.prefix} }
 
 // Root returns what the names of all recordings' objects start with.
@@ -108,8 +108,8 @@ type Stored struct {
 
 // Envelope reads a recording's envelope.
 //
-// Errors: [storage.ErrNotFound]; those for which [Damaged] reports true, of which [ErrMisplaced] comes with the
-// envelope that was found; those of [Read].
+// Errors: [storage.ErrNotFound]; errors for which [Damaged] reports true; [storage.ErrUnavailable] if the store
+// gives no ETag; the others of [Read]. With [ErrMisplaced] it returns the envelope that it found.
 func (o *Objects) Envelope(ctx context.Context, id keys.RecordingID) (Stored, error) {
 	text, info, err := Read(ctx, o.store, o.EnvelopeName(id), 0, envelope.MaxSize+1)
 	if err != nil {
@@ -129,14 +129,14 @@ func (o *Objects) Envelope(ctx context.Context, id keys.RecordingID) (Stored, er
 	return found, nil
 }
 
-// Create writes the envelope of a new recording, which exists from then on. Errors: those of [storage.Store]
-// for Put; [storage.ErrExists] if the recording has an envelope.
+// Create writes the envelope of a new recording. The recording exists from then on. Errors: [storage.ErrExists]
+// if the recording has an envelope; the others of [storage.Store] for Put.
 func (o *Objects) Create(ctx context.Context, e envelope.Envelope) error {
 	return o.write(ctx, e, storage.IfAbsent())
 }
 
-// Replace writes an envelope in the place of one that was read, if that is still there. Errors: those of
-// [storage.Store] for Put; [storage.ErrChanged] if it is not there.
+// Replace writes an envelope in the place of one that was read, unless that has changed. Errors:
+// [storage.ErrChanged] if it has; the others of [storage.Store] for Put.
 func (o *Objects) Replace(ctx context.Context, old Stored, next envelope.Envelope) error {
 	return o.write(ctx, next, storage.IfMatch(old.Info.ETag))
 }
@@ -168,8 +168,8 @@ func (o *Objects) DeleteMedia(ctx context.Context, id keys.RecordingID) error {
 	return o.store.Delete(ctx, o.MediaName(id))
 }
 
-// Remove deletes a recording's objects, the envelope first: without it there is no recording, whatever happens
-// next. Errors: those of [storage.Store] for Delete.
+// Remove deletes a recording's objects, the envelope first: without it the recording no longer exists, whatever
+// happens next. Errors: those of [storage.Store] for Delete.
 func (o *Objects) Remove(ctx context.Context, id keys.RecordingID) error {
 	if err := o.store.Delete(ctx, o.EnvelopeName(id)); err != nil {
 		return err
@@ -187,12 +187,12 @@ type Item struct {
 	ID       keys.RecordingID
 	Envelope *storage.Info // nil if it is missing
 	Media    *storage.Info // nil if it is missing
-	Stray    *storage.Info // an object that belongs to no recording; the rest is zero then
+	Stray    *storage.Info // an object that belongs to no recording; the other fields are zero then
 }
 
-// Find looks for the objects of one recording. It looks for the envelope last, because an envelope is written
-// last and deleted first: media that is missing beside an envelope was missing before.
-// Errors: those of [storage.Store] for Stat.
+// Find describes the objects of one recording. It looks for the envelope last, because an envelope is written last
+// and deleted first: if it finds an envelope and no media, the media is missing. Errors: those of [storage.Store]
+// for Stat.
 func (o *Objects) Find(ctx context.Context, id keys.RecordingID) (Item, error) {
 	item := Item{ID: id}
 	var err error
@@ -220,8 +220,8 @@ func find(ctx context.Context, store storage.Store, name string) (*storage.Info,
 	return &info, nil
 }
 
-// Walk yields what a store has in the scope: each recording once, a patient's one after another, in the order
-// of their names. It stops after the first error, which is the store's own for List.
+// Walk yields what a store has in the scope: each recording once, in the order of their names, so that a patient's
+// recordings follow one another. It stops after the first error. Errors: those of [storage.Store] for List.
 func (o *Objects) Walk(ctx context.Context, s scope.Scope) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		for _, prefix := range s.Prefixes() {
@@ -267,11 +267,10 @@ func (o *Objects) walk(ctx context.Context, prefix string, yield func(Item, erro
 	return flush()
 }
 
-// Upload is an unfinished upload. Recording is the one whose media it was to be, or zero if the store cannot
-// name the object or the object is none of a recording's.
+// Upload is an unfinished upload.
 type Upload struct {
 	storage.Upload
-	Recording keys.RecordingID
+	Recording keys.RecordingID // that the media is for; zero if the store has no name for it or it is not media
 }
 
 // Uploads yields the unfinished uploads under the prefix, if the store can list them: see

@@ -9,15 +9,14 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// maxReads is how often Read requests an object whose connection drops.
+// maxReads is how often Read sends a request whose answer breaks off.
 const maxReads = 3
 
 // errDropped: the connection dropped during an object's transfer.
 var errDropped = errors.New("connection dropped")
 
-// Read returns up to length bytes of an object from offset, and its Info: fewer only where the object
-// ends. A store repeats requests that get no answer. Read repeats those whose answer breaks off, three
-// times in all.
+// Read returns length bytes of an object from offset, or fewer if the object ends before, and its Info. A store
+// repeats requests that get no answer. Read repeats requests whose answer breaks off. It sends three in all.
 //
 // Errors: those of [storage.Store] for Get, the context's.
 func Read(ctx context.Context, store storage.Store, name string, offset, length int64) (data []byte, info storage.Info, err error) {

@@ -15,13 +15,13 @@ import (
 // Fault makes one call of many fail.
 type Fault struct {
 	at     int64              // the call, counted from 1
-	lost   bool               // it is carried out, and its answer lost
-	cancel context.CancelFunc // if it is not nil, the call cancels the context instead
+	lost   bool               // the call is carried out, and its answer lost
+	cancel context.CancelFunc // if not nil, the call cancels the context in place of failing
 	calls  atomic.Int64
 }
 
-// EachFault runs attempt with the first call failing, then the second, and so on, until there are not that
-// many; and each in three ways: the call fails, its answer is lost, the context is cancelled.
+// EachFault runs attempt with a fault in the first call, then in the second, and so on, until attempt makes fewer
+// calls than that. It does so for each of three faults: the call fails, its answer is lost, the context is cancelled.
 func EachFault(t *testing.T, attempt func(ctx context.Context, f *Fault)) {
 	t.Helper()
 	for name, prepare := range map[string]func(f *Fault, cancel context.CancelFunc){
@@ -37,14 +37,14 @@ func EachFault(t *testing.T, attempt func(ctx context.Context, f *Fault)) {
 			cancel()
 			require.False(t, t.Failed(), "%s: call %d", name, at)
 			if !f.Hit() {
-				require.Greater(t, at, int64(5), "%s: that was hardly all", name)
+				require.Greater(t, at, int64(5), "%s: attempt made too few calls", name)
 				break
 			}
 		}
 	}
 }
 
-// Call makes a call, which may be the one. If it is, it fails so.
+// Call makes a call. If it is the one with the fault, Call returns failure, unless the fault is to cancel the context.
 func (f *Fault) Call(failure error, call func() error) error {
 	if f.calls.Add(1) != f.at {
 		return call()
@@ -59,10 +59,10 @@ func (f *Fault) Call(failure error, call func() error) error {
 	return failure
 }
 
-// Hit tells whether the call was made.
+// Hit reports whether the call with the fault was made.
 func (f *Fault) Hit() bool { return f.calls.Load() >= f.at }
 
-// Store returns the store, of whose calls one may fail.
+// Store returns a store whose calls are made through the fault.
 func (f *Fault) Store(store storage.Store) storage.Store { return faulty{store, f} }
 
 type faulty struct {
@@ -82,7 +82,7 @@ func (s faulty) Get(ctx context.Context, name string, offset, length int64) (obj
 	if err == nil {
 		return object, nil
 	}
-	if object != nil { // it was answered, and the answer lost
+	if object != nil { // the answer is lost
 		object.Close()
 	}
 	return nil, err

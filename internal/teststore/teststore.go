@@ -1,4 +1,5 @@
-// Package teststore works on stores behind the library's back, and makes calls fail, for tests.
+// Package teststore reads and changes objects in a store without the library, and makes a store's calls fail, for
+// tests.
 package teststore
 
 import (
@@ -28,7 +29,7 @@ func S3(t testing.TB, server *testserver.MinIOServer) *s3.Store {
 	return store
 }
 
-// Names lists the objects whose names begin with prefix. It works in a Cleanup, too.
+// Names lists the names of the objects that begin with prefix. It can be called in a Cleanup.
 func Names(t testing.TB, store storage.Store, prefix string) []string {
 	t.Helper()
 	names := []string{}
@@ -50,7 +51,7 @@ func Read(t testing.TB, store storage.Store, name string) []byte {
 	return data
 }
 
-// Write replaces an object, as anybody with access to the store can.
+// Write creates or replaces an object, as anyone with access to the store can.
 func Write(t testing.TB, store storage.Store, name string, data []byte) {
 	t.Helper()
 	_, err := store.Put(t.Context(), name, bytes.NewReader(data), int64(len(data)), storage.Condition{})
