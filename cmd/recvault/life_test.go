@@ -90,11 +90,11 @@ func wholeLife(t *testing.T, d *deployment) {
 	grants := d.file("grants", []byte(readFile(t, grant)+readFile(t, bobsGrant)))
 	verified := d.as("auditor").run("verify", "--all", "--grant-file", grants, "--output", "json").ok().object()
 	assert.EqualValues(t, 3, verified["read"])
-	assert.Equal(t, true, verified["ok"])
+	assert.Equal(t, true, verified["complete"])
 	assert.EqualValues(t, len(video)+20, verified["bytes_read"])
 	d.run("verify", "--all", "--no-keyring").ok()
+	d.run("sweep", "--all", "--dry-run").ok()
 	d.run("sweep", "--all").ok()
-	d.run("sweep", "--all", "--remove").ok()
 
 	// Holds and erasure.
 	d.run("hold", "set", "--key-id", aliceID, "--reason", "case 1", "--operator", "okafor").ok()

@@ -71,7 +71,7 @@ func TestLongWorkShowsABarOnATerminalAndTakesItAway(t *testing.T) {
 			assert.Empty(t, text)
 			continue
 		}
-		assert.Regexp(t, `rewrap: patients 1, envelopes \d+ of 20 found .*%`, text)
+		assert.Regexp(t, `rewrap: patients 1, recordings \d+ of 20 found .*%`, text)
 		assert.Regexp(t, `\r +\r$`, text, "the bar is taken away")
 	}
 }
