@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,11 +21,11 @@ type cli struct {
 	quiet    bool
 	settings settings
 
-	stdinFor string         // what standard input is read for, because it can be read once
-	opened   []func() error // what is to be closed at the end
+	stdinFor string         // what standard input is used for, because it can be read only once
+	closers  []func() error // called at the end, the last first
 }
 
-// run is the whole command. It returns the exit code.
+// run runs the command and returns its exit code.
 func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
 	c := &cli{getenv: getenv, stdin: stdin, stdout: stdout, stderr: stderr, output: wantedOutput(args, getenv)}
 	root := c.root()
@@ -38,16 +39,16 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 	return failed.Exit
 }
 
-// close closes what was opened, the last first.
+// close closes what the command opened, the last first.
 func (c *cli) close() error {
 	var errs []error
-	for i := len(c.opened) - 1; i >= 0; i-- {
-		errs = append(errs, c.opened[i]())
+	for _, closer := range slices.Backward(c.closers) {
+		errs = append(errs, closer())
 	}
 	return errors.Join(errs...)
 }
 
-// The groups that the help lists commands by.
+// The groups of commands in the help.
 const (
 	groupSetUp      = "setup"
 	groupRecordings = "recordings"
@@ -59,14 +60,14 @@ const (
 func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "recvault",
-		Short: "Encrypted recordings of consultations, each patient's under a key of their own",
-		Long: `recvault looks after encrypted recordings of consultations: it sets up Vault,
-enrols patients, stores and opens recordings, and rotates, retires and erases
-the keys.
+		Short: "Manage encrypted recordings of medical consultations",
+		Long: `Manage encrypted recordings of medical consultations: set up Vault, enrol
+patients, store and open recordings, and rotate, retire and erase keys.
 
-Keys are in HashiCorp Vault (VAULT_ADDR, VAULT_TOKEN) and recordings on an S3
-server (AWS_*, RECVAULT_BUCKET). With --dir, both are in a directory instead,
-so that everything can be tried without a server.`,
+Each patient has a key of their own in HashiCorp Vault (VAULT_ADDR,
+VAULT_TOKEN). Recordings are on an S3 server (AWS_*, RECVAULT_BUCKET). With
+--dir, keys and recordings are in a directory instead, so that every command can
+be tried without a server.`,
 		Example: `  # Try it without a server.
   recvault setup --dir ./demo
   echo 'patient 1' > patient
@@ -82,7 +83,7 @@ so that everything can be tried without a server.`,
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cmd.ValidateFlagGroups(); err != nil {
-				return usagef("%v", err) // which names flags and no values
+				return usagef("%v", err) // names flags and no values
 			}
 			return errors.Join(c.checkOutput(), refuseEmpty(cmd.Flags()))
 		},
@@ -96,12 +97,12 @@ so that everything can be tried without a server.`,
 		&cobra.Group{ID: groupRecordings, Title: "Recordings and grants:"},
 		&cobra.Group{ID: groupRotation, Title: "Rotating keys:"},
 		&cobra.Group{ID: groupErasure, Title: "Erasing:"},
-		&cobra.Group{ID: groupChecks, Title: "Checking and cleaning:"},
+		&cobra.Group{ID: groupChecks, Title: "Checking and cleaning up:"},
 	)
 	flags := root.PersistentFlags()
 	flags.SortFlags = false
-	flags.StringVar(&c.output, "output", c.output, "`form` of what is printed: text or json (RECVAULT_OUTPUT)")
-	flags.BoolVar(&c.quiet, "quiet", false, "no progress and no notes on standard error")
+	flags.StringVar(&c.output, "output", c.output, "output `format`: text or json (RECVAULT_OUTPUT)")
+	flags.BoolVar(&c.quiet, "quiet", false, "print no progress and no notes")
 	c.settings.addFlags(flags)
 	root.AddCommand(
 		c.setup(), c.enrol(),
@@ -110,8 +111,8 @@ so that everything can be tried without a server.`,
 		c.erase(), c.hold(),
 		c.verify(), c.inspect(), c.sweep(), c.version(),
 		topic("exit-codes", "What the exit codes mean", exitCodesHelp),
-		topic("settings", "Where settings are taken from", settingsHelp),
-		topic("secrets", "How tokens, grants and patients are given", secretsHelp),
+		topic("settings", "Flags and variables for keys and storage", settingsHelp),
+		topic("secrets", "How to pass tokens, grants and patient identifiers", secretsHelp),
 	)
 	root.InitDefaultCompletionCmd()
 	root.InitDefaultHelpCmd()
@@ -123,12 +124,13 @@ so that everything can be tried without a server.`,
 	return root
 }
 
-// topic is a page of help that belongs to no command.
+// topic returns a help page that belongs to no command.
 func topic(name, short, long string) *cobra.Command {
 	return &cobra.Command{Use: name, Short: short, Long: long}
 }
 
-// needsSubcommand is what a command does that only holds others.
+// needsSubcommand runs a command that only groups others: it shows the help, or returns a usage error for an
+// unknown subcommand.
 func needsSubcommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
@@ -139,7 +141,7 @@ func needsSubcommand(cmd *cobra.Command, args []string) error {
 	return usagef("unknown command; see %q", cmd.CommandPath()+" --help")
 }
 
-// helpArgs refuses what there is no help on. Cobra itself shows the general help then, as if all were well.
+// helpArgs returns a usage error for an unknown help topic. Cobra itself would show the general help.
 func helpArgs(cmd *cobra.Command, args []string) error {
 	if found, rest, err := cmd.Root().Find(args); err != nil || len(rest) > 0 {
 		return needsSubcommand(found, rest)
@@ -147,25 +149,25 @@ func helpArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// noArgs refuses arguments without repeating them: a patient's identifier may be among them.
+// noArgs returns a usage error if there are arguments. It does not repeat them: one may be a patient's identifier.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usagef("%s takes no argument; secrets and patients are never given there: see \"recvault help secrets\"", cmd.Name())
+		return usagef("%s takes no arguments; secrets and patients are never passed as arguments: see \"recvault help secrets\"", cmd.Name())
 	}
 	return nil
 }
 
-// oneArg wants exactly one argument.
+// oneArg returns a usage error unless there is exactly one argument.
 func oneArg(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
-			return usagef("%s takes one argument, %s, and was given %d", cmd.Name(), what, len(args))
+			return usagef("%s takes one argument, %s, and got %d", cmd.Name(), what, len(args))
 		}
 		return nil
 	}
 }
 
-// flagError tells of a mistake in the flags without repeating what was given as a value.
+// flagError describes a mistake in the flags without repeating any value.
 func flagError(cmd *cobra.Command, err error) error {
 	var (
 		unknown *pflag.NotExistError
@@ -181,22 +183,22 @@ func flagError(cmd *cobra.Command, err error) error {
 	case errors.As(err, &invalid):
 		return usagef("the value of flag --%s is not of type %s; %s", invalid.GetFlag().Name, invalid.GetFlag().Value.Type(), hint)
 	}
-	return usagef("the flags cannot be understood; %s", hint)
+	return usagef("the flags are not valid; %s", hint)
 }
 
-// refuseEmpty refuses flags that were given an empty value, as an unset variable in a script gives them. To
-// take them for flags that were not given would do something else to somebody else.
+// refuseEmpty returns a usage error for a flag with an empty value, which an unset variable in a script causes.
+// Ignoring such a flag could run the command for other patients than were meant.
 func refuseEmpty(flags *pflag.FlagSet) error {
 	var err error
 	flags.Visit(func(f *pflag.Flag) {
 		if value := f.Value.String(); value == "" || f.Name == "shards" && value == "0" {
-			err = usagef("flag --%s was given an empty value: leave it out or say what it is", f.Name)
+			err = usagef("flag --%s has an empty value: set a value or leave the flag out", f.Name)
 		}
 	})
 	return err
 }
 
-// wantedOutput finds out, before flags are parsed, how errors in them are to be told.
+// wantedOutput returns the output format before flags are parsed, for errors in the flags themselves.
 func wantedOutput(args []string, getenv func(string) string) string {
 	output := getenv("RECVAULT_OUTPUT")
 	for i, arg := range args {
@@ -212,14 +214,14 @@ func wantedOutput(args []string, getenv func(string) string) string {
 	return output
 }
 
-// dryRunFlag adds the flag of every command that changes something.
+// dryRunFlag adds --dry-run, which every command that changes something has.
 func dryRunFlag(cmd *cobra.Command) *bool {
 	dryRun := new(bool)
 	dryRunVar(cmd, dryRun)
 	return dryRun
 }
 
-// dryRunVar is dryRunFlag for a flag that is part of a job's options.
+// dryRunVar adds --dry-run and stores it in a job's options.
 func dryRunVar(cmd *cobra.Command, dryRun *bool) {
-	cmd.Flags().BoolVar(dryRun, "dry-run", false, "say what would be done, and do nothing")
+	cmd.Flags().BoolVar(dryRun, "dry-run", false, "show what would be done, and change nothing")
 }

@@ -12,18 +12,18 @@ import (
 
 type enrolResult struct {
 	DryRun bool         `json:"dry_run"`
-	KeyIDs []keys.KeyID `json:"key_ids"` // in the order of the file, which has an identifier to a line
+	KeyIDs []keys.KeyID `json:"key_ids"` // in the order of the file, which has one identifier per line
 }
 
 func (c *cli) enrol() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "enrol",
-		Short:   "Give patients their envelope keys",
+		Short:   "Create envelope keys for patients",
 		GroupID: groupSetUp,
-		Long: `enrol makes a patient's envelope key, if there is none, and prints the KeyID
-that stands for the patient from then on. A file may name many patients, one to
-a line. Enrolling twice changes nothing. Enrolling an erased patient makes a
-new key; what was recorded before stays lost.
+		Long: `Create an envelope key for each patient who has none, and print the KeyID, the
+pseudonym that stands for the patient from then on. A file may name many
+patients, one per line. Enrolling a patient again changes nothing. Enrolling an
+erased patient creates a new key; the old recordings stay lost.
 
 Role: enroller.`,
 		Example: `  recvault enrol --patient-file patient
@@ -32,7 +32,7 @@ Role: enroller.`,
 	}
 	dryRun := dryRunFlag(cmd)
 	file := cmd.Flags().String("patient-file", "",
-		"`file` with patients' identifiers, one to a line, - for standard input (RECVAULT_PATIENT: one identifier)")
+		"`file` with patient identifiers, one per line, - for standard input (RECVAULT_PATIENT: one identifier)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		var patients []keys.Patient
@@ -62,7 +62,7 @@ Role: enroller.`,
 		for _, patient := range patients {
 			var id keys.KeyID
 			if id, err = enrol(ctx, patient); err != nil {
-				err = fmt.Errorf("after %d patients of %d: %w", len(result.KeyIDs), len(patients), err)
+				err = fmt.Errorf("after %d of %d patients: %w", len(result.KeyIDs), len(patients), err)
 				break
 			}
 			result.KeyIDs = append(result.KeyIDs, id)
@@ -75,18 +75,18 @@ Role: enroller.`,
 	return cmd
 }
 
-// enrolled is how far an enrolment has come.
+// enrolled is the progress of an enrolment.
 type enrolled struct {
 	Patients int `json:"patients"`
 	Total    int `json:"total"`
 }
 
-func (e enrolled) String() string { return fmt.Sprintf("%d patients of %d", e.Patients, e.Total) }
+func (e enrolled) String() string { return fmt.Sprintf("%d of %d patients", e.Patients, e.Total) }
 
 func (r enrolResult) writeText(w io.Writer) {
 	for _, id := range r.KeyIDs {
 		if r.DryRun {
-			fmt.Fprint(w, "would enrol, unless enrolled already: ")
+			fmt.Fprint(w, "would enrol if not enrolled yet: ")
 		}
 		fmt.Fprintln(w, id)
 	}

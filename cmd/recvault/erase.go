@@ -15,7 +15,7 @@ import (
 	"github.com/recvault/recvault/vault/erasure"
 )
 
-// erasureTarget says what is to be erased: a patient or one recording.
+// erasureTarget is what an erasure removes: a patient or one recording.
 type erasureTarget struct {
 	patient   patientFlag
 	recording string
@@ -23,17 +23,17 @@ type erasureTarget struct {
 
 func (t *erasureTarget) add(cmd *cobra.Command) {
 	t.patient.addKeyID(cmd)
-	cmd.Flags().StringVar(&t.recording, "recording", "", "one recording, by its `ID`, in place of a patient")
+	cmd.Flags().StringVar(&t.recording, "recording", "", "one recording, by its `ID`, instead of a patient")
 	cmd.MarkFlagsMutuallyExclusive("recording", "key-id", "patient-file")
 }
 
-// find returns the patient, or the recording if it is one that is to be erased.
+// find returns the patient's KeyID or, for one recording, its ID. The other one is zero.
 func (t *erasureTarget) find(ctx context.Context, c *cli, k keys.Wrapper) (keys.KeyID, vault.ID, error) {
 	if t.recording != "" {
 		id, err := vault.ParseID(t.recording)
 		return keys.KeyID{}, id, err
 	}
-	keyID, err := t.patient.pseudonym(ctx, c, func() (keys.Wrapper, error) { return k, nil })
+	keyID, err := t.patient.findKeyID(ctx, c, func() (keys.Wrapper, error) { return k, nil })
 	return keyID, vault.ID{}, err
 }
 
@@ -42,11 +42,12 @@ func (c *cli) erase() *cobra.Command {
 		Use:     "erase",
 		Short:   "Erase a patient or a recording for good, in two steps",
 		GroupID: groupErasure,
-		Long: `erase destroys a patient's envelope key and deletes every object, or deletes
-one recording. It takes two steps: "erase plan" shows what will go and gives it
-a digest, and "erase confirm" wants that digest.
+		Long: `Erase a patient or a recording for good. For a patient, the envelope key is
+destroyed and every object is deleted; for a recording, its objects are deleted.
+Erasing takes two steps: "erase plan" shows what will be removed, with a digest,
+and "erase confirm" removes it if it still has that digest.
 
-It cannot be undone. While a hold stands, nothing is erased.`,
+An erasure cannot be undone. While the patient is on hold, nothing is erased.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: needsSubcommand,
 	}
@@ -54,7 +55,7 @@ It cannot be undone. While a hold stands, nothing is erased.`,
 	return cmd
 }
 
-// erasure makes an Erasure, and finds what is to be erased.
+// erasure returns an Erasure, and the patient or the recording to erase.
 func (c *cli) erasure(ctx context.Context, target *erasureTarget, options erasure.Options) (*erasure.Erasure, keys.KeyID, vault.ID, error) {
 	k, err := c.openKeyring(ctx)
 	if err != nil {
@@ -78,8 +79,8 @@ type erasePlanResult struct{ erasure.Plan }
 func (c *cli) erasePlan() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
-		Short: "Show what an erasure would remove, and its digest",
-		Long: `plan shows what "erase confirm" would remove, and the digest that it wants. It
+		Short: "Show what an erasure would remove",
+		Long: `Show what "erase confirm" would remove, and the digest that it requires. plan
 changes nothing.
 
 Role: eraser.`,
@@ -104,7 +105,7 @@ Role: eraser.`,
 	return cmd
 }
 
-// planErasure plans that of a recording, or of a patient if there is no recording.
+// planErasure plans the erasure of a recording or, if its ID is zero, of the patient.
 func planErasure(ctx context.Context, e *erasure.Erasure, keyID keys.KeyID, id vault.ID) (erasure.Plan, error) {
 	if id.IsZero() {
 		return e.PlanPatient(ctx, keyID)
@@ -128,17 +129,17 @@ func (r erasePlanResult) writeText(w io.Writer) {
 		{"written", humanTime(r.Oldest) + " to " + humanTime(r.Newest)},
 	}...)
 	if r.Begun {
-		rows = append(rows, []string{"begun", "yes: the erasure has begun and is to be finished"})
+		rows = append(rows, []string{"begun", "yes: the erasure has begun; confirm it again to finish"})
 	}
 	if r.Hold != nil {
 		rows = append(rows, []string{"hold", holdLine(*r.Hold)})
 	}
 	table(w, append(rows, []string{"digest", r.Digest}))
 	if r.Hold != nil {
-		fmt.Fprintln(w, "\nnothing can be erased while the hold stands")
+		fmt.Fprintln(w, "\nnothing can be erased while the patient is on hold")
 		return
 	}
-	fmt.Fprintln(w, "\nErasing this cannot be undone. To do it:")
+	fmt.Fprintln(w, "\nAn erasure cannot be undone. To erase this:")
 	target := "--key-id " + r.KeyID.String()
 	if !r.Recording.IsZero() {
 		target = "--recording " + r.Recording.String()
@@ -152,17 +153,17 @@ func (c *cli) eraseConfirm() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "confirm --digest DIGEST --operator WHO",
 		Short: "Erase what a plan showed; this cannot be undone",
-		Long: `confirm erases what "erase plan" showed, if it is still what there is: the
-envelope key with all its versions and every object, or one recording. It
-proves that the key is gone and prints a receipt, which is JSON with --output
-json and always in the --receipt file. This cannot be undone.
+		Long: `Erase what "erase plan" showed, unless it has changed since. For a patient,
+confirm destroys the envelope key with all its versions, deletes every object
+and proves that the key is gone. For a recording, it deletes the recording's
+objects. It prints a receipt, as JSON with --output json. The --receipt file is
+always JSON. An erasure cannot be undone.
 
-An erasure that was interrupted is confirmed again, in the same way, and
-finishes. Run it once more when the longest upload that may have been under way
-has ended.
+After an interruption, run the same command again: it finishes the erasure. Run
+it once more when the longest upload that was in progress has ended.
 
-With a grant for the patient, it is proved that readers lose the recordings
-too.
+With a grant for the patient, confirm also proves that readers cannot open the
+recordings any more.
 
 Role: eraser.`,
 		Example: `  recvault erase confirm --key-id "$key_id" --digest "$digest" --operator m.okafor --receipt receipt.json`,
@@ -184,11 +185,11 @@ Role: eraser.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		if digest == "" {
-			return usagef("give the digest that \"recvault erase plan\" shows: --digest")
+			return usagef("no digest: set --digest to the one that \"recvault erase plan\" shows")
 		}
 		approval := erasure.Approval{Digest: digest, Operator: c.operator(operator)}
 		if approval.Operator == "" {
-			return usagef("say who answers for this: --operator or RECVAULT_OPERATOR")
+			return usagef("no operator: set --operator or RECVAULT_OPERATOR")
 		}
 		var options erasure.Options
 		if grant.given(c) {
@@ -219,7 +220,7 @@ Role: eraser.`,
 	return cmd
 }
 
-// checkPlan tells whether confirm would erase.
+// checkPlan returns, for a dry run, the error that confirm would return: for a hold or a changed plan.
 func (c *cli) checkPlan(ctx context.Context, e *erasure.Erasure, keyID keys.KeyID, id vault.ID, digest string) error {
 	plan, err := planErasure(ctx, e, keyID, id)
 	switch {
@@ -233,7 +234,8 @@ func (c *cli) checkPlan(ctx context.Context, e *erasure.Erasure, keyID keys.KeyI
 	return c.print(erasePlanResult{plan})
 }
 
-// confirm erases, and sees to it that there is a receipt.
+// confirm erases, and writes the receipt to the file and to standard output. If both fail, it writes the receipt to
+// standard error.
 func (c *cli) confirm(receiptFile string, erase func() (erasure.Receipt, error)) error {
 	var file *newFile
 	if receiptFile != "" {
@@ -254,11 +256,12 @@ func (c *cli) confirm(receiptFile string, erase func() (erasure.Receipt, error))
 	}
 	printErr := c.printDone(eraseReceipt{receipt}, "it is erased")
 	if printErr != nil && (file == nil || err != nil) {
-		c.printLine(receipt) // there will be no other
+		c.printLine(receipt) // the only receipt
 	}
 	return errors.Join(err, printErr)
 }
 
+// writeReceipt writes the receipt to its file.
 func writeReceipt(file *newFile, receipt erasure.Receipt) error {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
@@ -285,7 +288,7 @@ func (r eraseReceipt) writeText(w io.Writer) {
 		rows = append(rows, []string{"erased recording", r.Recording.String()})
 	}
 	if r.Resumed {
-		rows = append(rows, []string{"resumed", "yes: what went before is not counted"})
+		rows = append(rows, []string{"resumed", "yes: what an earlier run erased is not counted"})
 	}
 	rows = append(rows, [][]string{
 		{"recordings", fmt.Sprint(len(r.Recordings))},
@@ -308,7 +311,7 @@ func (r eraseReceipt) writeText(w io.Writer) {
 }
 
 func operatorFlag(cmd *cobra.Command, operator *string) {
-	cmd.Flags().StringVar(operator, "operator", "", "`account` of whoever answers for it; required (RECVAULT_OPERATOR)")
+	cmd.Flags().StringVar(operator, "operator", "", "`account` that is responsible; required (RECVAULT_OPERATOR)")
 }
 
 func (c *cli) operator(flag string) string { return c.setting(flag, "RECVAULT_OPERATOR") }

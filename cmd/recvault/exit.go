@@ -21,7 +21,7 @@ import (
 	"github.com/recvault/recvault/vault/upkeep"
 )
 
-// The exit codes, which scripts rely on. The help topic exit-codes says what they mean.
+// The exit codes. Scripts rely on them. The help topic exit-codes documents them.
 const (
 	exitOK          = 0
 	exitFailure     = 1
@@ -40,34 +40,40 @@ const (
 const exitCodesHelp = `Every command ends with one of these codes:
 
     0  done
-    1  failed for a reason that has no code of its own
+    1  failed, for a reason without a code of its own
     2  wrong usage: a flag, an argument or a setting is missing or wrong;
        nothing was done
     3  denied: Vault or the store refused, or the grant has ended
-    4  not found: no such recording, or the patient is not enrolled or was erased
-    5  unavailable: Vault or the store did not answer; run it again later
-    6  incomplete: some of the work is left, or verify found problems; the report
-       says which
+    4  not found: the recording does not exist, or the patient is not enrolled
+       or was erased
+    5  unavailable: Vault or the store did not answer; run the same command
+       again later
+    6  incomplete: some work was not done, or problems were found; the report
+       lists them
     7  damaged: a recording or an envelope is not what was written
-    8  held: a legal hold forbids it
-  130  stopped by SIGINT (Ctrl-C), 143 by SIGTERM, 129 by SIGHUP: what was begun
-       is finished and reported; the second signal stops at once
+    8  held: the patient is on legal hold
+  130  stopped by SIGINT (Ctrl-C); 143 by SIGTERM; 129 by SIGHUP. Work that has
+       begun is finished and reported. A second signal stops at once.
 
 With --output json, the error is a JSON object on standard error:
 
     {"error": "...", "code": "not_enrolled", "exit": 4}
 
-"code" tells more than the exit code: usage, denied, invalid_grant, not_found,
-not_enrolled, erased, not_held, retired, exists, plan_changed, uncertain,
-unavailable, not_set_up, incomplete, damaged, held, interrupted, failure, and
-not_printed: it is done, but the result could not be printed; the error says
-what was done.`
+"code" is more specific than the exit code. It is one of usage, denied,
+invalid_grant, not_found, not_enrolled, erased, not_held, retired, exists,
+plan_changed, uncertain, unavailable, not_set_up, incomplete, damaged, held,
+interrupted, not_printed and failure.
 
-// errIncomplete: the report tells of work that is left, or of problems.
+    uncertain    the store did not confirm a write, which may have been made;
+                 the error names the recording
+    not_printed  the work is done, but the result could not be printed;
+                 the error says what was done`
+
+// errIncomplete: some work was not done, or problems were found. The report lists them.
 var errIncomplete = errors.New("incomplete")
 
-// usageError is a mistake in how the command was called. Its text repeats no argument's value: it may be a
-// secret that was put in the wrong place.
+// usageError is a mistake in the command line or the settings. Its text repeats no value, which may be a secret in the
+// wrong place.
 type usageError struct{ text string }
 
 func (e *usageError) Error() string { return e.text }
@@ -76,7 +82,7 @@ func usagef(format string, args ...any) error {
 	return &usageError{fmt.Sprintf(format, args...)}
 }
 
-// interruption is why a context ended: a signal came.
+// interruption is the cause of a context that a signal ended.
 type interruption struct{ signal os.Signal }
 
 func (i interruption) Error() string {
@@ -89,9 +95,9 @@ func (i interruption) Error() string {
 	return "interrupted"
 }
 
-// notPrintedError: something is done that cannot be taken back, and its result could not be printed.
+// notPrintedError: a change that cannot be undone was made, and its result could not be printed.
 type notPrintedError struct {
-	done string
+	done string // what was done
 	err  error
 }
 
@@ -99,14 +105,14 @@ func (e *notPrintedError) Error() string { return e.done + ", but: " + e.err.Err
 
 func (e *notPrintedError) Unwrap() error { return e.err }
 
-// failure is how an error is told to those who called the command.
+// failure is an error as the command reports it.
 type failure struct {
 	Error string `json:"error"`
 	Code  string `json:"code"`
 	Exit  int    `json:"exit"`
 }
 
-// classes says which errors have which code. The first that fits counts.
+// classes maps errors to codes. The first match counts.
 var classes = []struct {
 	err  error
 	code string
@@ -154,14 +160,14 @@ var classes = []struct {
 	{storage.ErrInvalidName, "usage", exitUsage},
 }
 
-// classify turns an error into what is told of it. It is told as an interruption if the context of the
-// command had ended by then.
+// classify returns the failure that an error is reported as: an interruption if the command's context has ended,
+// and otherwise the first of the classes that matches.
 func classify(ctx context.Context, err error) failure {
 	text := oneLine(err)
 	var uncertain *vault.UncertainError
 	isUncertain := errors.As(err, &uncertain)
 	var notPrinted *notPrintedError
-	isDone := errors.As(err, &notPrinted)
+	isNotPrinted := errors.As(err, &notPrinted)
 	if ctx.Err() != nil {
 		var stopped interruption
 		_ = errors.As(context.Cause(ctx), &stopped)
@@ -172,8 +178,8 @@ func classify(ctx context.Context, err error) failure {
 		case syscall.SIGHUP:
 			exit = exitHungUp
 		}
-		if isUncertain || isDone || errors.Is(err, erasure.ErrIncomplete) {
-			return failure{stopped.Error() + ": " + text, "interrupted", exit} // there is something to see to
+		if isUncertain || isNotPrinted || errors.Is(err, erasure.ErrIncomplete) {
+			return failure{stopped.Error() + ": " + text, "interrupted", exit} // the operator must know what was done
 		}
 		return failure{stopped.Error(), "interrupted", exit}
 	}
@@ -184,7 +190,7 @@ func classify(ctx context.Context, err error) failure {
 	if isUncertain {
 		return failure{text, "uncertain", exitUnavailable}
 	}
-	if isDone {
+	if isNotPrinted {
 		return failure{text, "not_printed", exitFailure}
 	}
 	for _, class := range classes {
@@ -195,6 +201,5 @@ func classify(ctx context.Context, err error) failure {
 	return failure{text, "failure", exitFailure}
 }
 
-func oneLine(err error) string {
-	return strings.ReplaceAll(err.Error(), "\n", "; ") // errors.Join puts each on a line
-}
+// oneLine returns an error's text in one line. errors.Join writes one line per error.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -21,7 +21,7 @@ import (
 	"github.com/recvault/recvault/vault/erasure"
 )
 
-// wants runs a command in both forms of output and checks how it fails.
+// wants runs a command in both output formats and checks how it fails.
 func (d *deployment) wants(exit int, code string, args ...string) {
 	d.t.Helper()
 	text := d.run(args...).exits(exit)
@@ -34,7 +34,7 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-func TestExitCodesTellWhatWentWrong(t *testing.T) {
+func TestExitCodesMatchTheErrors(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, d *deployment) {
 		alice, aliceID := d.enrol("alice")
 		bob, _ := d.enrol("bob")
@@ -109,7 +109,7 @@ func TestADamagedRecordingLeavesNoFile(t *testing.T) {
 	})
 	before := d.files()
 	d.wants(exitDamaged, "damaged", "get", "--grant-file", grant, "--out", d.path("out"), id)
-	assert.Equal(t, before, d.files(), "neither the file nor a part of it is left")
+	assert.Equal(t, before, d.files(), "no file and no part of it")
 	kept := d.file("kept", []byte("what was there"))
 	d.wants(exitDamaged, "damaged", "get", "--grant-file", grant, "--out", kept, "--force", id)
 	assert.Equal(t, "what was there", readFile(t, kept))
@@ -150,12 +150,41 @@ func TestInspectTakesAFileAndStandardInput(t *testing.T) {
 		"another field": strings.Replace(envelope, "{", `{"x":1,`, 1), "cut": envelope[:len(envelope)-1],
 		"endless": envelope + strings.Repeat(" ", 1<<20),
 	} {
-		elsewhere.runWith(strings.NewReader(text), "inspect", "-").exits(exitDamaged)
-		assert.Equal(t, "damaged", elsewhere.runWith(strings.NewReader(text), "inspect", "-", "--output", "json").exits(exitDamaged).failure().Code, name)
+		t.Run(name, func(t *testing.T) {
+			d := elsewhere.in(t)
+			d.runWith(strings.NewReader(text), "inspect", "-").exits(exitDamaged)
+			assert.Equal(t, "damaged", d.runWith(strings.NewReader(text), "inspect", "-", "--output", "json").exits(exitDamaged).failure().Code)
+		})
 	}
 }
 
-func TestUsageErrorsRepeatNoArgument(t *testing.T) {
+// Inspect shows what it found before it fails: an envelope of another recording, or one without media.
+func TestInspectShowsWhatIsDamaged(t *testing.T) {
+	d := inDirectory(t)
+	alice, _ := d.enrol("alice")
+	id, other := d.put(alice, random(t, 10)), d.put(alice, random(t, 10))
+	objects := filepath.Join(d.environment["RECVAULT_DIR"], objectsDir, "objects")
+	d.damage(objectName(id, "envelope"), func([]byte) []byte {
+		return []byte(readFile(t, filepath.Join(objects, objectName(other, "envelope"))))
+	})
+	d.wants(exitDamaged, "damaged", "inspect", id)
+	o := d.run("inspect", id, "--output", "json").exits(exitDamaged)
+	assert.Equal(t, other, o.object()["id"])
+	assert.Contains(t, o.failure().Error, "envelope is that of another recording")
+
+	require.NoError(t, os.Remove(filepath.Join(objects, objectName(other, "media"))))
+	d.wants(exitDamaged, "damaged", "inspect", other)
+	o = d.run("inspect", other, "--output", "json").exits(exitDamaged)
+	assert.Equal(t, true, o.object()["media_missing"])
+	assert.Contains(t, o.failure().Error, "media is missing")
+
+	require.NoError(t, os.Remove(filepath.Join(objects, objectName(id, "media"))))
+	o = d.run("inspect", id, "--output", "json").exits(exitDamaged)
+	assert.Equal(t, true, o.object()["media_missing"], "both are shown")
+	assert.Contains(t, o.failure().Error, "envelope is that of another recording")
+}
+
+func TestUsageErrorsDoNotRepeatArguments(t *testing.T) {
 	d := newDeployment(t)
 	const canary = "canary-943-476-5919"
 	for _, args := range [][]string{
@@ -190,26 +219,30 @@ func TestUsageErrorsRepeatNoArgument(t *testing.T) {
 		{"help", "hold", canary},
 		{"help", "rotate", canary},
 	} {
-		for _, form := range [][]string{nil, {"--output", "json"}} {
-			if form != nil && args[0] == "version" && len(args) == 3 {
-				continue // the form is what is wrong
+		t.Run(strings.ReplaceAll(strings.Join(args, " "), canary, "X"), func(t *testing.T) {
+			for _, output := range [][]string{nil, {"--output", "json"}} {
+				if output != nil && args[0] == "version" && len(args) == 3 {
+					continue // the output format is the mistake
+				}
+				o := d.in(t).run(append(output, args...)...).exits(exitUsage)
+				assert.NotContains(t, o.stdout+o.stderr, canary)
+				assert.Empty(t, o.stdout)
+				if output != nil {
+					assert.Equal(t, "usage", o.failure().Code)
+				}
 			}
-			o := d.run(append(form, args...)...).exits(exitUsage)
-			assert.NotContains(t, o.stdout+o.stderr, canary, "%q", args)
-			assert.Empty(t, o.stdout, "%q", args)
-			if form != nil {
-				assert.Equal(t, "usage", o.failure().Code, "%q", args)
-			}
-		}
+		})
 	}
 }
 
-func TestErrorsRepeatNothingThatWasGivenInPlaceOfAFile(t *testing.T) {
+func TestErrorsDoNotRepeatFileNames(t *testing.T) {
 	d := inDirectory(t)
 	alice, _ := d.enrol("alice")
 	id := d.put(alice, random(t, 10))
 	servers := d.with("RECVAULT_DIR", "", "VAULT_ADDR", "http://127.0.0.1:1", "AWS_ENDPOINT_URL", "http://127.0.0.1:1", "RECVAULT_BUCKET", "recordings")
-	for _, canary := range []string{"MRN-4711 Jane Doe", "recvault-grant-1." + strings.Repeat("canary", 100), "canary/with/slashes"} {
+	for name, canary := range map[string]string{
+		"a patient": "MRN-4711 Jane Doe", "a grant": "recvault-grant-1." + strings.Repeat("canary", 100), "a path": "canary/with/slashes",
+	} {
 		for _, c := range []struct {
 			d    *deployment
 			flag string
@@ -227,14 +260,16 @@ func TestErrorsRepeatNothingThatWasGivenInPlaceOfAFile(t *testing.T) {
 			{d, "FILE", []string{"put", "--dry-run", "--patient-file", alice, canary}},
 			{d, "FILE", []string{"inspect", canary}},
 		} {
-			for _, form := range []string{"text", "json"} {
-				o := c.d.run(append(c.args, "--output", form)...).exits(exitFailure)
-				assert.NotContains(t, o.stdout+o.stderr, canary, "%q", c.args)
-				assert.Contains(t, o.stderr, c.flag)
-			}
+			t.Run(name+" in "+c.args[0]+" "+c.flag, func(t *testing.T) {
+				for _, output := range []string{"text", "json"} {
+					o := c.d.in(t).run(append(c.args, "--output", output)...).exits(exitFailure)
+					assert.NotContains(t, o.stdout+o.stderr, canary)
+					assert.Contains(t, o.stderr, c.flag)
+				}
+			})
 		}
 	}
-	// Nor does an error in reading what could be opened.
+	// An error while reading an open file does not repeat its name either.
 	folder := d.path("MRN-4711")
 	require.NoError(t, os.Mkdir(folder, 0o700))
 	assert.NotContains(t, d.run("put", "--patient-file", alice, folder).exits(exitUsage).stderr, "MRN-4711")
@@ -248,7 +283,7 @@ func (failing) Read([]byte) (int, error) {
 	return 0, &os.PathError{Op: "read", Path: "MRN-4711", Err: syscall.EIO}
 }
 
-func TestAnEmptyValueIsNotTakenForNone(t *testing.T) {
+func TestEmptyFlagValuesAreRefused(t *testing.T) {
 	d := inDirectory(t)
 	alice, aliceID := d.enrol("alice")
 	d.put(alice, random(t, 10))
@@ -269,12 +304,14 @@ func TestAnEmptyValueIsNotTakenForNone(t *testing.T) {
 		{"rotate", "--shard", ""},
 		{"rotate", "--all", "--dir", ""},
 	} {
-		other.wants(exitUsage, "usage", args...)
+		t.Run(strings.ReplaceAll(strings.Join(args, " "), aliceID, "KEYID"), func(t *testing.T) {
+			other.in(t).wants(exitUsage, "usage", args...)
+		})
 	}
 	other.run("erase", "plan").ok()
 }
 
-func TestSweepRemovesWhatUnfinishedUploadsLeft(t *testing.T) {
+func TestSweepRemovesUnlessDryRun(t *testing.T) {
 	d := inDirectory(t)
 	alice, _ := d.enrol("alice")
 	whole, orphan := d.put(alice, random(t, 10)), d.put(alice, random(t, 10))
@@ -296,14 +333,14 @@ func TestSweepRemovesWhatUnfinishedUploadsLeft(t *testing.T) {
 	d.wants(exitUsage, "usage", "sweep", "--all", "--older-than", "1m")
 }
 
-// An operator must learn of what needs them, whatever else happened.
-func TestAnInterruptionTellsWhatIsLeftUncertain(t *testing.T) {
+// An interruption must not hide what the operator has to act on.
+func TestInterruptionReportsUncertainResults(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(interruption{syscall.SIGTERM})
 	id := keys.NewRecordingID(mustKeyID(t, strings.Repeat("a", 32)))
-	told := classify(ctx, &vault.UncertainError{ID: id, Err: context.Canceled})
-	assert.Equal(t, exitTerminated, told.Exit)
-	assert.Contains(t, told.Error, id.String())
+	uncertain := classify(ctx, &vault.UncertainError{ID: id, Err: context.Canceled})
+	assert.Equal(t, exitTerminated, uncertain.Exit)
+	assert.Contains(t, uncertain.Error, id.String())
 	assert.Contains(t, classify(ctx, erasure.ErrIncomplete).Error, "run it again")
 	assert.Equal(t, failure{"interrupted by SIGTERM", "interrupted", exitTerminated}, classify(ctx, context.Canceled))
 	assert.Equal(t, "uncertain", classify(t.Context(), &vault.UncertainError{ID: id, Err: keys.ErrUnavailable}).Code)

@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 )
 
-// newFile is a file of one's own that did not exist before: a grant or a receipt. It is made before what it
-// is for is done, so that a file that cannot be made stops it.
+// newFile is a file for a grant or a receipt that did not exist before. It is created before the grant is issued or
+// the patient erased, so that nothing happens if it cannot be created.
 type newFile struct{ file *os.File }
 
-// createFile makes a file that nobody else can read. It returns fs.ErrExist if there is one.
+// createFile creates a file with mode 0600. It returns fs.ErrExist if there is a file of that name.
 func createFile(path string) (*newFile, error) {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -21,7 +21,7 @@ func createFile(path string) (*newFile, error) {
 	return &newFile{file}, nil
 }
 
-// checkNewFile tells, for a dry run, whether createFile would find a file of that name, or no directory for it.
+// checkNewFile returns, for a dry run, the error that createFile would return if the file exists or its directory does not.
 func checkNewFile(path string) error {
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("%s: %w", path, fs.ErrExist)
@@ -30,7 +30,7 @@ func checkNewFile(path string) error {
 	return err
 }
 
-// commit writes the file, and returns when it is on disk.
+// commit writes the file and syncs it to disk.
 func (f *newFile) commit(text []byte) error {
 	_, err := f.file.Write(text)
 	err = errors.Join(err, f.file.Sync(), f.file.Close())
@@ -40,21 +40,21 @@ func (f *newFile) commit(text []byte) error {
 	return err
 }
 
-// discard removes the file again.
+// discard removes the file.
 func (f *newFile) discard() {
 	_ = f.file.Close()
 	_ = os.Remove(f.file.Name())
 }
 
-// partialFile is a file that appears under its name when it is whole, and not before.
+// partialFile is a file that gets its name only when it is complete.
 type partialFile struct {
 	*os.File
 	path      string
 	overwrite bool
 }
 
-// createPartial begins a file. It returns fs.ErrExist if there is one that may not be overwritten. Renaming
-// would put a file in the place of a device, a pipe or a link, so none of those is ever overwritten.
+// createPartial creates a temporary file beside path. It returns fs.ErrExist if path exists and may not be
+// overwritten. Only a regular file is ever overwritten: renaming would replace a device, a pipe or a link by a file.
 func createPartial(path string, overwrite bool) (*partialFile, error) {
 	if info, err := os.Lstat(path); err == nil {
 		switch {
@@ -75,7 +75,7 @@ func existsError(path string) error {
 	return fmt.Errorf("%s: %w; --force overwrites it", path, fs.ErrExist)
 }
 
-// commit gives the file its name, once it is on disk.
+// commit syncs the file to disk and gives it its name.
 func (f *partialFile) commit() error {
 	err := errors.Join(f.Sync(), f.Close())
 	if err == nil {
@@ -91,7 +91,7 @@ func (f *partialFile) rename() error {
 	if f.overwrite {
 		return os.Rename(f.Name(), f.path)
 	}
-	// Unlike renaming, linking fails if somebody else made a file of this name meanwhile.
+	// Unlike a rename, a link fails if a file of this name was created in between.
 	err := os.Link(f.Name(), f.path)
 	switch {
 	case err == nil:
@@ -99,14 +99,14 @@ func (f *partialFile) rename() error {
 	case errors.Is(err, fs.ErrExist):
 		return existsError(f.path)
 	}
-	// The file system has no links, as on many memory sticks.
+	// The file system has no links, as on many USB sticks.
 	if _, err := os.Lstat(f.path); err == nil {
 		return existsError(f.path)
 	}
 	return os.Rename(f.Name(), f.path)
 }
 
-// discard removes what was written. After commit has succeeded it does nothing.
+// discard removes the temporary file. After a successful commit it does nothing.
 func (f *partialFile) discard() {
 	_ = f.Close()
 	_ = os.Remove(f.Name())

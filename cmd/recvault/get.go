@@ -11,7 +11,7 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-// recordingResult is what is known of a recording to whoever may open it.
+// recordingResult describes a recording that was opened.
 type recordingResult struct {
 	ID string `json:"id"`
 	metadata
@@ -23,17 +23,21 @@ type recordingResult struct {
 func (c *cli) get() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "get ID --out FILE",
-		Short:   "Open a recording with a grant",
+		Short:   "Decrypt a recording with a grant",
 		GroupID: groupRecordings,
-		Long: `get decrypts a recording with a grant for its patient, and with nothing else:
-in Vault it uses the grant's right and not VAULT_TOKEN. The file appears when
-every byte was authenticated, readable for its owner alone, and not at all if
-anything was wrong. It replaces no file without --force. If the command is
-killed, part of the recording may stay beside it in a file .recvault-*.
+		Long: `Decrypt a recording with a grant for its patient, and write it to a file. The
+grant is the only right in use: VAULT_TOKEN is ignored.
 
-With --out - the recording goes to standard output as it is decrypted. Each
-byte was authenticated, but that the recording is whole is only told by the
-exit code.`,
+The file appears only after every byte was authenticated, and only its owner can
+read it. After an error there is no file. An existing file is replaced only with
+--force. If get is killed, a part of the recording may stay in a file
+.recvault-* beside it.
+
+With --out -, the recording goes to standard output while it is decrypted. Every
+byte is authenticated before it is written, but only exit code 0 shows that the
+recording is complete.
+
+Role: none.`,
 		Example: `  recvault get --grant-file grant --out visit.webm "$id"
   RECVAULT_GRANT=$(cat grant) recvault get --out - "$id" | ffprobe -`,
 		Args: oneArg("a recording's ID"),
@@ -54,11 +58,11 @@ exit code.`,
 		}
 		switch {
 		case out == "":
-			return usagef("say where to: --out FILE, or --out - for standard output")
+			return usagef("no output: set --out FILE, or --out - for standard output")
 		case out == dash && isTerminal(c.stdout):
-			return usagef("a recording is not written to a terminal: redirect standard output")
+			return usagef("get does not write a recording to a terminal: redirect standard output")
 		case out == dash && c.output == outputJSON:
-			return usagef("--out - and --output json both want standard output")
+			return usagef("--out - and --output json both write to standard output: use only one of the two")
 		}
 		g, err := grant.read(ctx, c)
 		if err != nil {
@@ -72,7 +76,7 @@ exit code.`,
 			_, err := c.copyRecording(ctx, v, g, id, c.stdout)
 			return err
 		}
-		file, err := createPartial(out, force) // before a use of the grant is taken
+		file, err := createPartial(out, force) // before the grant is used
 		if err != nil {
 			return err
 		}
@@ -89,8 +93,7 @@ exit code.`,
 	return cmd
 }
 
-// copyRecording writes a recording's plaintext. It returns nil only if all of it was authenticated and
-// written.
+// copyRecording writes a recording's plaintext. It returns no error only if all of it was authenticated and written.
 func (c *cli) copyRecording(ctx context.Context, v *vault.Vault, g keys.Grant, id vault.ID, w io.Writer) (vault.Info, error) {
 	recording, err := v.Open(ctx, g, id)
 	if err != nil {

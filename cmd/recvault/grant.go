@@ -15,22 +15,22 @@ import (
 type grantResult struct {
 	DryRun bool `json:"dry_run"`
 	keys.GrantDetails
-	MaxUses int    `json:"max_uses"`        // 0: as often as wanted
-	File    string `json:"file,omitempty"`  // where the grant is
-	Grant   string `json:"grant,omitempty"` // the grant itself, with --out - alone
+	MaxUses int    `json:"max_uses"`        // 0: no limit
+	File    string `json:"file,omitempty"`  // that holds the grant
+	Grant   string `json:"grant,omitempty"` // the grant itself, only with --out -
 }
 
 func (c *cli) grant() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "grant --subject WHO --purpose CODE --out FILE",
-		Short:   "Issue a grant: the right to open one patient's recordings for a short time",
+		Short:   "Issue a grant: short-lived access to one patient's recordings",
 		GroupID: groupRecordings,
-		Long: `grant issues a grant and writes it to a new file that only its owner can read.
-Whoever holds the grant can open the patient's recordings until it ends. With
---out - it is printed, also to a terminal.
+		Long: `Issue a grant for one patient, and write it to a new file that only its owner
+can read. Whoever has the grant can open the patient's recordings until it ends.
+With --out -, the grant is printed, even on a terminal.
 
-Subject, purpose and request ID stand in Vault's audit log beside every use.
-The purpose is a code of HL7's PurposeOfUse: TREAT (treatment), ETREAT
+Vault's audit log has subject, purpose and request ID with every use of the
+grant. The purpose is a code of HL7 PurposeOfUse: TREAT (treatment), ETREAT
 (emergency), BTG (break the glass), PATRQT (the patient's request), FAMRQT,
 CAREMGT, HOPERAT, HLEGAL, HRESCH and others.
 
@@ -47,11 +47,11 @@ Role: granter.`,
 		dryRun  = dryRunFlag(cmd)
 	)
 	patient.add(cmd)
-	cmd.Flags().StringVar(&options.Subject, "subject", "", "`account` that will use it; not a patient's identifier; required")
+	cmd.Flags().StringVar(&options.Subject, "subject", "", "`account` that will use the grant, not a patient identifier; required")
 	cmd.Flags().StringVar(&purpose, "purpose", "", "HL7 PurposeOfUse `code`; required")
-	cmd.Flags().DurationVar(&options.TTL, "ttl", 15*time.Minute, "how long it lasts; Vault may allow less")
-	cmd.Flags().IntVar(&options.MaxUses, "max-uses", 0, "how `many` times it can be used, 0 for any number")
-	cmd.Flags().StringVar(&options.RequestID, "request-id", "", "the application's own `reference`")
+	cmd.Flags().DurationVar(&options.TTL, "ttl", 15*time.Minute, "lifetime of the grant; Vault may allow less")
+	cmd.Flags().IntVar(&options.MaxUses, "max-uses", 0, "`number` of uses, 0 for no limit")
+	cmd.Flags().StringVar(&options.RequestID, "request-id", "", "`reference` of the application")
 	cmd.Flags().StringVar(&out, "out", "", "new `file` for the grant, - for standard output; required")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
@@ -60,7 +60,7 @@ Role: granter.`,
 			return err
 		}
 		if out == "" && !*dryRun {
-			return usagef("say where to: --out FILE, or --out - to print it")
+			return usagef("no output: set --out FILE, or --out - to print the grant")
 		}
 		who, err := patient.read(ctx, c)
 		if err != nil {
@@ -90,12 +90,14 @@ Role: granter.`,
 	return cmd
 }
 
-// grantKeyring issues grants, and ends them again.
+// grantKeyring issues and revokes grants.
 type grantKeyring interface {
 	keys.Granter
 	keys.Unwrapper
 }
 
+// issue issues a grant and writes it to a file, or prints it. A grant that could not be printed is revoked: the
+// output may have a part of it.
 func (c *cli) issue(ctx context.Context, k grantKeyring, who keys.Patient, options keys.GrantOptions, out string) error {
 	var file *newFile
 	if out != dash {
@@ -127,17 +129,16 @@ func (c *cli) issue(ctx context.Context, k grantKeyring, who keys.Patient, optio
 	if err == nil {
 		return nil
 	}
-	// Nobody has it, or somebody has a part of it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
 	defer cancel()
 	if revokeErr := k.RevokeSelf(ctx, g); revokeErr != nil {
-		done := fmt.Sprintf("the grant with the accessor %s was issued and could not be ended", g.Accessor())
+		done := fmt.Sprintf("the grant with the accessor %s was issued and could not be revoked", g.Accessor())
 		return &notPrintedError{done, errors.Join(err, revokeErr)}
 	}
-	return &notPrintedError{fmt.Sprintf("the grant with the accessor %s was issued and ended again", g.Accessor()), err}
+	return &notPrintedError{fmt.Sprintf("the grant with the accessor %s was issued and revoked again", g.Accessor()), err}
 }
 
-// revokeTimeout bounds the end of a grant that could not be printed.
+// revokeTimeout bounds the revocation of a grant that could not be printed.
 const revokeTimeout = 10 * time.Second
 
 func (r grantResult) writeText(w io.Writer) {
@@ -145,7 +146,7 @@ func (r grantResult) writeText(w io.Writer) {
 		fmt.Fprintln(w, r.Grant) // alone, so that it can be piped
 		return
 	}
-	uses := "any number"
+	uses := "no limit"
 	if r.MaxUses > 0 {
 		uses = fmt.Sprint(r.MaxUses)
 	}
@@ -175,12 +176,14 @@ func (c *cli) revoke() *cobra.Command {
 		Use:     "revoke",
 		Short:   "End a grant at once",
 		GroupID: groupRecordings,
-		Long: `revoke ends a grant, for everybody who holds a copy. By its accessor, which
-"recvault grant" tells and Vault's audit log shows, it takes the role revoker;
-with the grant itself it takes no role.
+		Long: `End a grant at once, for everybody who has a copy of it. Name the grant by its
+accessor, which "recvault grant" prints and Vault's audit log shows, or pass the
+grant itself.
 
-Recording keys that a server has in memory are used until its cache drops them,
-after a minute unless configured otherwise.`,
+A server that has unwrapped a recording key can use it until its cache drops the
+key, after a minute by default.
+
+Role: revoker with --accessor; none with the grant itself.`,
 		Example: `  recvault revoke --accessor "$accessor"
   recvault revoke --grant-file grant`,
 		Args: noArgs,
@@ -195,12 +198,12 @@ after a minute unless configured otherwise.`,
 	cmd.MarkFlagsMutuallyExclusive("accessor", "grant-file")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
-		end, err := c.ending(ctx, &accessor, &grant)
+		revoke, err := c.revocation(ctx, &accessor, &grant)
 		if err != nil {
 			return err
 		}
 		if !*dryRun {
-			if err := end(ctx); err != nil {
+			if err := revoke(ctx); err != nil {
 				return err
 			}
 		}
@@ -209,8 +212,8 @@ after a minute unless configured otherwise.`,
 	return cmd
 }
 
-// ending returns what ends the grant, by its accessor or else by its own right, and sets the accessor.
-func (c *cli) ending(ctx context.Context, accessor *string, grant *grantFlag) (func(context.Context) error, error) {
+// revocation returns a function that revokes the grant, by its accessor or with the grant itself. It sets the accessor.
+func (c *cli) revocation(ctx context.Context, accessor *string, grant *grantFlag) (func(context.Context) error, error) {
 	if *accessor != "" {
 		k, err := c.openKeyring(ctx)
 		if err != nil {
@@ -219,7 +222,7 @@ func (c *cli) ending(ctx context.Context, accessor *string, grant *grantFlag) (f
 		return func(ctx context.Context) error { return k.Revoke(ctx, *accessor) }, nil
 	}
 	if !grant.given(c) {
-		return nil, usagef("say which grant: --accessor, --grant-file or RECVAULT_GRANT")
+		return nil, usagef("no grant: set --accessor, --grant-file or RECVAULT_GRANT")
 	}
 	g, err := grant.read(ctx, c)
 	if err != nil {

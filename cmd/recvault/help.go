@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// usage writes how a command is called. Unlike cobra's own it does not repeat the flags that all commands
-// share on every page.
+// usage writes a command's usage, examples, subcommands and flags. Unlike cobra's own function, it shows the flags
+// that all commands share only on the first page.
 func usage(cmd *cobra.Command) error {
 	w := cmd.OutOrStderr()
 	line := cmd.UseLine()
@@ -25,7 +25,7 @@ func usage(cmd *cobra.Command) error {
 		}
 		others := "Commands:"
 		if len(cmd.Groups()) > 0 {
-			others = "Others:"
+			others = "Other commands:"
 		}
 		commandsOf(w, cmd, "", others)
 	}
@@ -37,16 +37,16 @@ func usage(cmd *cobra.Command) error {
 		fmt.Fprintf(w, "\nFlags:\n%s", flags.FlagUsages())
 	}
 	if cmd.HasParent() {
-		fmt.Fprint(w, "\nWith --output json it prints JSON, and --quiet leaves out notes and progress.\n"+
-			"Where keys and recordings are: \"recvault help settings\".\n")
+		fmt.Fprint(w, "\n--output json prints JSON, and --quiet turns off notes and progress.\n"+
+			"For the location of keys and recordings, see \"recvault help settings\".\n")
 	} else {
-		fmt.Fprint(w, "\nMore: recvault COMMAND --help, recvault help settings, recvault help secrets,\n"+
-			"recvault help exit-codes\n")
+		fmt.Fprint(w, "\nFor more help: recvault COMMAND --help, recvault help settings,\n"+
+			"recvault help secrets, recvault help exit-codes\n")
 	}
 	return nil
 }
 
-// commandsOf lists the commands of a group, if there are any, or those of no group.
+// commandsOf lists the commands of a group, or those without a group if it is "". It writes nothing if there are none.
 func commandsOf(w io.Writer, cmd *cobra.Command, group, title string) {
 	var rows [][]string
 	for _, sub := range cmd.Commands() {

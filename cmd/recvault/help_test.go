@@ -12,12 +12,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestHelpIsAsItWas(t *testing.T) {
+func TestHelpMatchesTheGoldenFile(t *testing.T) {
 	golden := filepath.Join("testdata", "help.golden")
 	var all bytes.Buffer
 	for _, args := range commands(t) {
 		if args[0] == "completion" {
-			continue // cobra's own
+			continue // written by cobra
 		}
 		all.WriteString("$ recvault " + strings.Join(args, " ") + " --help\n")
 		all.WriteString(newDeployment(t).run(append(args, "--help")...).ok().stdout + "\n")
@@ -28,7 +28,7 @@ func TestHelpIsAsItWas(t *testing.T) {
 	}
 	want, err := os.ReadFile(golden)
 	require.NoError(t, err)
-	assert.Equal(t, string(want), all.String(), "after a change that is meant: go test ./cmd/recvault -run TestHelp -update")
+	assert.Equal(t, string(want), all.String(), "to accept a change: go test ./cmd/recvault -run TestHelp -update")
 }
 
 // commands returns the arguments that name each command.
@@ -50,7 +50,7 @@ func commands(t *testing.T) [][]string {
 	return all
 }
 
-func TestEveryCommandExplainsItself(t *testing.T) {
+func TestEveryCommandHasHelpAndDryRun(t *testing.T) {
 	root := (&cli{getenv: func(string) string { return "" }, output: outputText}).root()
 	var walk func(cmd *cobra.Command)
 	walk = func(cmd *cobra.Command) {
@@ -74,16 +74,20 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 
 func TestHelpTopicsAndCompletion(t *testing.T) {
 	d := newDeployment(t)
-	assert.Contains(t, d.run("help", "exit-codes").ok().stdout, "130")
-	assert.Contains(t, d.run("help", "settings").ok().stdout, "VAULT_ADDR")
-	assert.Contains(t, d.run("help", "secrets").ok().stdout, "RECVAULT_GRANT")
+	for topic, contains := range map[string]string{"exit-codes": "130", "settings": "VAULT_ADDR", "secrets": "RECVAULT_GRANT"} {
+		t.Run(topic, func(t *testing.T) {
+			assert.Contains(t, d.in(t).run("help", topic).ok().stdout, contains)
+		})
+	}
 	assert.Contains(t, d.run().ok().stdout, "Rotating keys:")
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
-		assert.Contains(t, d.run("completion", shell).ok().stdout, "recvault")
+		t.Run(shell, func(t *testing.T) {
+			assert.Contains(t, d.in(t).run("completion", shell).ok().stdout, "recvault")
+		})
 	}
 }
 
-func TestTheManualNamesEveryCommandAndExitCode(t *testing.T) {
+func TestManualNamesEveryCommandAndCode(t *testing.T) {
 	manual := readFile(t, "doc.go")
 	for _, args := range commands(t) {
 		switch args[0] {

@@ -16,13 +16,15 @@ import (
 func (c *cli) hold() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "hold",
-		Short:   "Keep a patient's recordings from being erased",
+		Short:   "Protect a patient's recordings from erasure",
 		GroupID: groupErasure,
-		Long: `hold sets, clears and shows a legal hold on a patient. While it stands, nothing
-of the patient's is erased, deleted, re-keyed or swept.
+		Long: `Set, clear or show a legal hold on a patient. During a hold, no recording of the
+patient is erased, deleted, re-keyed or swept.
 
-Reason and operator stand in the store in clear: name a case, not a person. By
---key-id no right in Vault is needed.`,
+The store holds reason and operator in clear text: name a case, not a person.
+
+Role: none with --key-id, which needs no Vault at all. With the patient's
+identifier: writer, enroller, granter or eraser.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: needsSubcommand,
 	}
@@ -30,9 +32,9 @@ Reason and operator stand in the store in clear: name a case, not a person. By
 	return cmd
 }
 
-// holds opens the holds in the store, and finds the patient.
+// holds opens the holds in the store, and returns the patient's KeyID.
 func (c *cli) holds(ctx context.Context, patient *patientFlag) (*erasure.Holds, keys.KeyID, error) {
-	keyID, err := patient.pseudonym(ctx, c, c.pseudonyms(ctx))
+	keyID, err := patient.findKeyID(ctx, c, c.keyringLater(ctx))
 	if err != nil {
 		return nil, keys.KeyID{}, err
 	}
@@ -43,27 +45,28 @@ func (c *cli) holds(ctx context.Context, patient *patientFlag) (*erasure.Holds, 
 	return erasure.NewHolds(store), keyID, nil
 }
 
-// signed are the flags of the commands that somebody answers for.
-type signed struct {
+// holdFlags are the flags of hold set and hold clear.
+type holdFlags struct {
 	patient          patientFlag
 	reason, operator string
 	dryRun           *bool
 }
 
-func (s *signed) add(cmd *cobra.Command) {
-	s.patient.addKeyID(cmd)
-	cmd.Flags().StringVar(&s.reason, "reason", "", "`why`, such as the number of a case; required")
-	operatorFlag(cmd, &s.operator)
-	s.dryRun = dryRunFlag(cmd)
+func (f *holdFlags) add(cmd *cobra.Command) {
+	f.patient.addKeyID(cmd)
+	cmd.Flags().StringVar(&f.reason, "reason", "", "`reason`, such as a case number; required")
+	operatorFlag(cmd, &f.operator)
+	f.dryRun = dryRunFlag(cmd)
 }
 
-func (s *signed) check(c *cli) error {
-	s.operator = c.operator(s.operator)
+// check returns a usage error unless there is a reason and an operator.
+func (f *holdFlags) check(c *cli) error {
+	f.operator = c.operator(f.operator)
 	switch {
-	case s.reason == "":
-		return usagef("say why: --reason")
-	case s.operator == "":
-		return usagef("say who answers for this: --operator or RECVAULT_OPERATOR")
+	case f.reason == "":
+		return usagef("no reason: set --reason")
+	case f.operator == "":
+		return usagef("no operator: set --operator or RECVAULT_OPERATOR")
 	}
 	return nil
 }
@@ -73,20 +76,20 @@ type holdResult struct {
 	KeyID  keys.KeyID `json:"key_id"`
 	Held   bool       `json:"held"`
 
-	Hold    *erasure.Hold        `json:"hold,omitempty"`    // the one that stands
-	Cleared *erasure.ClearedHold `json:"cleared,omitempty"` // the one that was cleared; the store keeps no record of it
+	Hold    *erasure.Hold        `json:"hold,omitempty"`    // the current hold
+	Cleared *erasure.ClearedHold `json:"cleared,omitempty"` // the hold that was cleared; the store keeps no record of it
 }
 
 func (c *cli) holdSet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set --reason WHY --operator WHO",
 		Short: "Put a patient on hold",
-		Long: `set puts a patient on hold. If a hold stands already, it stays as it is and the
-code is 8.`,
+		Long: `Put a patient on hold. If the patient is on hold already, that hold stays as it
+is and the exit code is 8.`,
 		Example: `  recvault hold set --key-id "$key_id" --reason "case 2026-114" --operator m.okafor`,
 		Args:    noArgs,
 	}
-	var flags signed
+	var flags holdFlags
 	flags.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
@@ -118,13 +121,13 @@ code is 8.`,
 func (c *cli) holdClear() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "clear --reason WHY --operator WHO",
-		Short: "End a hold",
-		Long: `clear ends a hold and prints the record of it. Keep that: the store keeps none.
-Without a hold the code is 4.`,
+		Short: "End a hold, and print the record of it",
+		Long: `End a hold, and print the record of it. Keep the record: the store keeps none.
+If the patient is not on hold, the exit code is 4.`,
 		Example: `  recvault hold clear --key-id "$key_id" --reason "case closed" --operator m.okafor --output json >> holds.json`,
 		Args:    noArgs,
 	}
-	var flags signed
+	var flags holdFlags
 	flags.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
@@ -149,7 +152,7 @@ Without a hold the code is 4.`,
 		result := holdResult{KeyID: keyID, Cleared: &cleared}
 		err = c.printDone(result, "the hold is cleared")
 		if err != nil {
-			c.printLine(result) // there is no other record
+			c.printLine(result) // the only record
 		}
 		return err
 	}
@@ -160,7 +163,7 @@ func (c *cli) holdShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "show",
 		Short:   "Show whether a patient is on hold",
-		Long:    `show tells whether a patient is on hold. The code is 0 either way.`,
+		Long:    `Show whether a patient is on hold. The exit code is 0 in both cases.`,
 		Example: `  recvault hold show --key-id "$key_id"`,
 		Args:    noArgs,
 	}
@@ -200,6 +203,7 @@ func (r holdResult) writeText(w io.Writer) {
 	}
 }
 
+// holdLine describes a hold in one line.
 func holdLine(h erasure.Hold) string {
 	return fmt.Sprintf("since %s: %s, by %s", humanTime(h.Time), printable(h.Reason), printable(h.Operator))
 }

@@ -9,16 +9,16 @@ import (
 	"os"
 )
 
-// input is what a flag or an argument names to be read. No error of it repeats the name: somebody may
-// have given a secret, or a patient, in place of the file that holds it.
+// input is a file, or standard input, that a flag or an argument names. Its errors do not repeat the name, which may be
+// a secret or a patient's identifier given by mistake in place of the file that holds it.
 type input struct {
 	source io.ReadCloser
 	flag   string
-	size   int64 // in bytes, or -1 if only reading it tells
+	size   int64 // in bytes, or -1 if unknown
 }
 
-// openInput opens a file, or standard input for "-", which can be had once. Reading from what may never
-// yield anything, such as a pipe, ends with the context.
+// openInput opens a file, or standard input for "-". Standard input can be opened once. Reading from a pipe or a
+// device, which may block forever, ends with the context.
 func (c *cli) openInput(ctx context.Context, name, what, flag string) (*input, error) {
 	in := &input{flag: flag, size: -1}
 	if name == dash {
@@ -39,20 +39,20 @@ func (c *cli) openInput(ctx context.Context, name, what, flag string) (*input, e
 	}
 	file, err := os.Open(name)
 	if err != nil {
-		return nil, in.nameless(err)
+		return nil, in.withoutName(err)
 	}
-	if info.Size() > 0 { // files in /proc claim to be empty
+	if info.Size() > 0 { // files in /proc report size 0
 		in.size = info.Size()
 	}
 	in.source = file
 	return in, nil
 }
 
-// statInput tells whether there is something to read.
+// statInput returns a file's info, or an error if there is no file of that name or it is a directory.
 func statInput(name, flag string) (fs.FileInfo, error) {
 	info, err := os.Stat(name)
 	if err != nil {
-		return nil, (&input{flag: flag}).nameless(err)
+		return nil, (&input{flag: flag}).withoutName(err)
 	}
 	if info.IsDir() {
 		return nil, usagef("%s names a directory", flag)
@@ -62,13 +62,13 @@ func statInput(name, flag string) (fs.FileInfo, error) {
 
 func (in *input) Read(p []byte) (int, error) {
 	n, err := in.source.Read(p)
-	return n, in.nameless(err)
+	return n, in.withoutName(err)
 }
 
 func (in *input) Close() error { return in.source.Close() }
 
-// nameless says the flag in place of the file's name.
-func (in *input) nameless(err error) error {
+// withoutName replaces the file's name in an error by the flag.
+func (in *input) withoutName(err error) error {
 	var named *fs.PathError
 	if errors.As(err, &named) {
 		return fmt.Errorf("%s: %w", in.flag, named.Err)
@@ -76,8 +76,8 @@ func (in *input) nameless(err error) error {
 	return err
 }
 
-// interruptible returns a reader that ends with the context. Neither opening nor reading a terminal or a
-// pipe can be called off: the goroutine that waits for it ends with the process.
+// interruptible returns a reader that ends with the context. Opening or reading a terminal or a pipe cannot be
+// cancelled, so the goroutine that waits for it may last as long as the process.
 func interruptible(ctx context.Context, open func() (io.ReadCloser, error)) io.ReadCloser {
 	reader, writer := io.Pipe()
 	go func() {

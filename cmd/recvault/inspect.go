@@ -14,18 +14,20 @@ import (
 	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 )
 
 // formatVersion is the version of the recording format that this command knows.
 const formatVersion = envelope.Version
 
+// inspectResult is what an envelope shows without a key.
 type inspectResult struct {
 	FormatVersion int              `json:"format_version"`
 	ID            keys.RecordingID `json:"id"`
 	KeyID         keys.KeyID       `json:"key_id"`
 	Binding       string           `json:"binding"`     // the context under which the key is wrapped, as in Vault's audit log
-	Keyring       string           `json:"keyring"`     // what wrapped the key: vault, or another
+	Keyring       string           `json:"keyring"`     // the kind of keyring that wrapped the key, such as vault
 	KeyVersion    int              `json:"key_version"` // of the envelope key
 	WrappedKey    keys.WrappedKey  `json:"wrapped_key"`
 	Commitment    string           `json:"commitment"`           // hex
@@ -39,13 +41,17 @@ type inspectResult struct {
 func (c *cli) inspect() *cobra.Command {
 	return &cobra.Command{
 		Use:     "inspect FILE|ID|-",
-		Short:   "Show what an envelope says, without any key",
+		Short:   "Show the contents of an envelope, without any key",
 		GroupID: groupChecks,
-		Long: `inspect reads an envelope from a file, from standard input, or from the store
-by the recording's ID, and shows what anybody can see in it: nothing of it is
-secret, and nothing of it is authenticated without the key. It fails with code
-7 unless the envelope is in its one canonical form; of one in the store also if
-it is another recording's, or if the media is missing.`,
+		Long: `Show the contents of an envelope: from a file, from standard input, or from the
+store by the recording's ID. Nothing that is shown is secret, and without the
+key none of it is authenticated.
+
+The exit code is 7 if the envelope is not in canonical form. For an envelope in
+the store, it is also 7 if the envelope belongs to another recording or if the
+media is missing.
+
+Role: none. inspect does not use Vault.`,
 		Example: `  recvault inspect "$id"
   mc cat minio/consultations/r1/.../envelope | recvault inspect -`,
 		Args: oneArg("a file, an ID or -"),
@@ -58,6 +64,7 @@ it is another recording's, or if the media is missing.`,
 	}
 }
 
+// inspectFile shows an envelope in a file, or on standard input.
 func (c *cli) inspectFile(ctx context.Context, path string) error {
 	in, err := c.openInput(ctx, path, "envelope", "FILE")
 	if err != nil {
@@ -76,7 +83,7 @@ func (c *cli) inspectFile(ctx context.Context, path string) error {
 }
 
 func inspectEnvelope(e envelope.Envelope) inspectResult {
-	keyring, version, _, _ := e.Wrapped.Parse() // has been parsed with the envelope
+	keyring, version, _, _ := e.Wrapped.Parse() // the envelope was parsed, so this succeeds
 	return inspectResult{
 		FormatVersion: envelope.Version,
 		ID:            e.ID,
@@ -91,18 +98,26 @@ func inspectEnvelope(e envelope.Envelope) inspectResult {
 	}
 }
 
+// inspectStored shows a recording's envelope in the store. It shows one that belongs to another recording, or whose media
+// is missing, before it returns the error.
 func (c *cli) inspectStored(ctx context.Context, id vault.ID) error {
 	o, err := c.openObjects()
 	if err != nil {
 		return err
 	}
 	stored, damaged := o.Envelope(ctx, id)
-	if damaged != nil && !errors.Is(damaged, objects.ErrMisplaced) {
+	switch {
+	case errors.Is(damaged, storage.ErrNotFound):
+		return vault.ErrNotFound
+	case damaged != nil && !errors.Is(damaged, objects.ErrMisplaced):
 		return damaged
 	}
 	found, err := o.Find(ctx, id)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case found.Envelope == nil:
+		return vault.ErrNotFound // deleted in between
 	}
 	result := inspectEnvelope(stored.Envelope)
 	result.Written = stored.Info.Modified
@@ -116,7 +131,7 @@ func (c *cli) inspectStored(ctx context.Context, id vault.ID) error {
 }
 
 func (r inspectResult) writeText(w io.Writer) {
-	media := "not looked at"
+	media := "not checked"
 	if r.MediaMissing {
 		media = "missing"
 	} else if r.MediaSize != nil {

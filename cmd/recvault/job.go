@@ -1,38 +1,55 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/recvault/recvault/vault/job"
 )
 
-// job shows the progress of a job over many patients.
+// job returns a function that shows the progress of a job over many patients.
 func (p *progress) job() func(job.Progress) {
 	return func(done job.Progress) {
-		p.show(done.Fraction, func() string {
-			text := fmt.Sprintf("patients %d", done.Patients)
-			if done.Done > 0 {
-				text += fmt.Sprintf(", recordings %d of %d found", done.Done, done.Recordings)
-			}
-			if done.Bytes > 0 {
-				text += ", " + humanBytes(done.Bytes)
-			}
-			if done.Findings > 0 {
-				text += fmt.Sprintf(", findings %d", done.Findings)
-			}
-			return text
-		}, done)
+		p.show(done.Fraction, func() string { return describeProgress(done) }, done)
 	}
+}
+
+// describeProgress describes a job's progress. What a job does not count is left out.
+func describeProgress(done job.Progress) string {
+	text := fmt.Sprintf("patients %d", done.Patients)
+	if done.Done > 0 {
+		text += fmt.Sprintf(", recordings %d of %d found", done.Done, done.Recordings)
+	}
+	if done.Bytes > 0 {
+		text += ", " + humanBytes(done.Bytes)
+	}
+	if done.Findings > 0 {
+		text += fmt.Sprintf(", findings %d", done.Findings)
+	}
+	return text
+}
+
+// writeHeading writes the first line of a report: what was done, for which patients, and how long it took.
+func writeHeading(w io.Writer, r job.Report) {
+	verb, scope := r.Verb, r.Scope
+	if r.DryRun {
+		verb += " (dry run: counts what would change)"
+	}
+	if scope == "all" {
+		scope = "all patients"
+	}
+	fmt.Fprintf(w, "%s, %s, in %v\n", verb, scope, r.Finished.Sub(r.Started).Round(time.Millisecond))
 }
 
 // maxShown is how many findings of each kind the text of a report shows. Its JSON has up to [job.MaxListed].
 const maxShown = 100
 
-// writeFindings writes how many findings there are of each kind, and then the findings themselves.
+// writeFindings writes how many findings there are of each kind, and the findings themselves.
 func writeFindings(w io.Writer, f job.Findings) {
 	if len(f.Counts) == 0 {
 		return
@@ -47,28 +64,22 @@ func writeFindings(w io.Writer, f job.Findings) {
 	rows = nil
 	shown := map[job.Kind]int{}
 	for _, finding := range f.Listed {
-		if shown[finding.Kind]++; shown[finding.Kind] > maxShown {
-			continue
+		if shown[finding.Kind]++; shown[finding.Kind] <= maxShown {
+			rows = append(rows, []string{"  " + string(finding.Kind), printable(findingName(finding)), printable(finding.Detail)})
 		}
-		rows = append(rows, []string{"  " + string(finding.Kind), printable(findingName(finding)), printable(finding.Detail)})
 	}
 	table(w, rows)
-}
-
-// findingName names what a finding is about: an object, or a recording, or an upload, or a patient.
-func findingName(f job.Finding) string {
-	switch {
-	case f.Object != "":
-		return f.Object
-	case !f.ID.IsZero():
-		return f.ID.String()
-	case f.Upload != "":
-		return f.Upload
+	if f.Total() > int64(len(rows)) {
+		fmt.Fprintf(w, "\nonly the first %d findings of each kind are shown; --output json lists up to %d\n", maxShown, job.MaxListed)
 	}
-	return f.KeyID.String()
 }
 
-// findingCounts lists the kinds of findings in one line.
+// findingName returns the name of the object, recording, upload or patient that a finding is about.
+func findingName(f job.Finding) string {
+	return cmp.Or(f.Object, f.ID.String(), f.Upload, f.KeyID.String())
+}
+
+// findingCounts returns how many findings there are of each kind, in one line.
 func findingCounts(f job.Findings) string {
 	var all []string
 	for _, kind := range slices.Sorted(maps.Keys(f.Counts)) {

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Scripts rely on the fields of what is printed: none is to be renamed or to go away unawares.
-func TestJSONHasTheFieldsThatItHad(t *testing.T) {
+// Scripts rely on the JSON fields, so none may be renamed or removed by accident.
+func TestJSONFieldsAreStable(t *testing.T) {
 	d := inDirectory(t)
 	alice, aliceID := d.enrol("alice")
 	grant := d.grant(alice, "grant")
@@ -22,7 +22,7 @@ func TestJSONHasTheFieldsThatItHad(t *testing.T) {
 	about := d.file("about.json", []byte(`{"title":"t","recorded_at":"2026-03-01T10:30:00Z","duration":"40m","attributes":{"clinic":"north"}}`))
 	id := d.put(alice, random(t, 10))
 	var all strings.Builder
-	tell := func(exit int, args ...string) map[string]any {
+	record := func(exit int, args ...string) map[string]any {
 		t.Helper()
 		object := d.run(append(args, "--output", "json")...).exits(exit).object()
 		all.WriteString("recvault " + strings.Join(words(args), " ") + "\n")
@@ -33,40 +33,40 @@ func TestJSONHasTheFieldsThatItHad(t *testing.T) {
 		}
 		return object
 	}
-	tell(0, "setup", "--dry-run")
-	tell(0, "enrol", "--patient-file", alice)
-	described := tell(0, "put", "--patient-file", alice, "--metadata-file", about, file)["id"].(string)
-	tell(0, "get", "--grant-file", grant, "--out", d.path("out"), described)
-	tell(0, "list", "--grant-file", grant)
-	accessor := tell(0, "grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--request-id", "r", "--out", d.path("g"))["accessor"].(string)
-	tell(0, "revoke", "--accessor", accessor)
-	tell(0, "plan", "--all")
-	tell(0, "rotate", "--all")
-	tell(exitIncomplete, append([]string{"retire", "--all"}, quickly...)...)
-	tell(0, "rewrap", "--all")
-	tell(0, "reinstate", "--key-id", aliceID, "--oldest", "1")
-	tell(0, "rekey", "--grant-file", grant, id)
-	tell(0, "inspect", described)
-	tell(0, "verify", "--all")
-	tell(0, "sweep", "--all")
+	record(0, "setup", "--dry-run")
+	record(0, "enrol", "--patient-file", alice)
+	described := record(0, "put", "--patient-file", alice, "--metadata-file", about, file)["id"].(string)
+	record(0, "get", "--grant-file", grant, "--out", d.path("out"), described)
+	record(0, "list", "--grant-file", grant)
+	accessor := record(0, "grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--request-id", "r", "--out", d.path("g"))["accessor"].(string)
+	record(0, "revoke", "--accessor", accessor)
+	record(0, "plan", "--all")
+	record(0, "rotate", "--all")
+	record(exitIncomplete, append([]string{"retire", "--all"}, shortGrace...)...)
+	record(0, "rewrap", "--all")
+	record(0, "reinstate", "--key-id", aliceID, "--oldest", "1")
+	record(0, "rekey", "--grant-file", grant, id)
+	record(0, "inspect", described)
+	record(0, "verify", "--all")
+	record(0, "sweep", "--all")
 	require.NoError(t, os.WriteFile(filepath.Join(d.environment["RECVAULT_DIR"], objectsDir, "objects", "r1", "stray"), nil, 0o600))
-	tell(exitIncomplete, "verify", "--all")
+	record(exitIncomplete, "verify", "--all")
 	hold := []string{"--key-id", aliceID, "--reason", "r", "--operator", "o"}
-	tell(0, append([]string{"hold", "set"}, hold...)...)
-	tell(0, "hold", "show", "--key-id", aliceID)
-	tell(0, append([]string{"hold", "clear"}, hold...)...)
-	digest := tell(0, "erase", "plan", "--key-id", aliceID)["digest"].(string)
-	tell(0, "erase", "confirm", "--key-id", aliceID, "--digest", digest, "--operator", "o", "--grant-file", grant)
-	tell(0, "version")
+	record(0, append([]string{"hold", "set"}, hold...)...)
+	record(0, "hold", "show", "--key-id", aliceID)
+	record(0, append([]string{"hold", "clear"}, hold...)...)
+	digest := record(0, "erase", "plan", "--key-id", aliceID)["digest"].(string)
+	record(0, "erase", "confirm", "--key-id", aliceID, "--digest", digest, "--operator", "o", "--grant-file", grant)
+	record(0, "version")
 
 	golden := filepath.Join("testdata", "json.golden")
 	if *update {
 		require.NoError(t, os.WriteFile(golden, []byte(all.String()), 0o644))
 	}
-	assert.Equal(t, readFile(t, golden), all.String(), "after a change that is meant: go test ./cmd/recvault -run TestJSON -update")
+	assert.Equal(t, readFile(t, golden), all.String(), "to accept a change: go test ./cmd/recvault -run TestJSON -update")
 }
 
-// words are the arguments up to the first flag.
+// words returns the arguments up to the first flag.
 func words(args []string) []string {
 	for i, arg := range args {
 		if strings.HasPrefix(arg, "-") {
@@ -76,7 +76,7 @@ func words(args []string) []string {
 	return args[:1]
 }
 
-// collect gathers the names of all fields, with those of maps by version as "N".
+// collect collects the names of all fields. A key version becomes "N".
 func collect(fields map[string]bool, path string, value any) {
 	switch value := value.(type) {
 	case map[string]any:
@@ -85,7 +85,7 @@ func collect(fields map[string]bool, path string, value any) {
 				name = "N"
 			}
 			if name == "grace_period" || name == "older_versions_needed" {
-				name = "KIND" // which of them depends on how fast the machine is
+				name = "KIND" // which one depends on the speed of the machine
 			}
 			fields[path+name] = true
 			collect(fields, path+name+".", field)

@@ -13,21 +13,21 @@ import (
 	"github.com/recvault/recvault/vault/erasure"
 )
 
-// quickly makes the grace period so short that a test can wait for it. There are no other writers.
-var quickly = []string{"--freshness", "1ns", "--commit-timeout", "1ns", "--clock-skew", "1ns", "--grace", "1s"}
+// shortGrace sets a grace period that a test can wait for. There are no other writers.
+var shortGrace = []string{"--freshness", "1ns", "--commit-timeout", "1ns", "--clock-skew", "1ns", "--grace", "1s"}
 
-func TestARecordingsLifeFromSetUpToErasure(t *testing.T) {
+func TestLifeOfARecording(t *testing.T) {
 	onEachBackend(t, wholeLife)
 }
 
-func TestARecordingsLifeAsProcesses(t *testing.T) {
+func TestLifeOfARecordingAsProcesses(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, d *deployment) { wholeLife(t, d.asProcess()) })
 }
 
 // wholeLife runs every command, each with the token of its role.
 func wholeLife(t *testing.T, d *deployment) {
 	assert.Equal(t, []any{}, d.as("setup").run("setup", "--max-grant-ttl", "1h", "--output", "json").ok().object()["changes"],
-		"it is set up already")
+		"nothing is left to set up")
 	alice, aliceID := d.enrol("alice")
 	assert.Equal(t, aliceID, d.as("enroller").run("enrol", "--patient-file", alice).line(), "enrolling twice changes nothing")
 	bob, bobID := d.enrol("bob")
@@ -37,7 +37,7 @@ func wholeLife(t *testing.T, d *deployment) {
 	bobs := d.put(bob, random(t, 10))
 	grant, bobsGrant := d.grant(alice, "grant"), d.grant(bob, "bobs-grant")
 
-	// Reading, with no right but the grant's.
+	// Reading, with the grant as the only right.
 	out := d.path("copy.webm")
 	got := d.run("get", "--grant-file", grant, "--out", out, "--output", "json", first).ok().object()
 	assert.Equal(t, "video/webm", got["content_type"])
@@ -59,20 +59,20 @@ func wholeLife(t *testing.T, d *deployment) {
 	again := d.as("rotator").run("rotate", "--all", "--older-than", "1h", "--output", "json").ok().object()
 	assert.EqualValues(t, 2, again["patients"].(map[string]any)["unchanged"])
 	resumed := d.as("rotator").run("rotate", "--all", "--older-than", rotated["older_than"].(string), "--output", "json").ok().object()
-	assert.EqualValues(t, 2, resumed["patients"].(map[string]any)["unchanged"], "a run that is resumed rotates nobody twice")
+	assert.EqualValues(t, 2, resumed["patients"].(map[string]any)["unchanged"], "a resumed run rotates no key twice")
 	plan := d.as("rotator").run("plan", "--all", "--output", "json").ok().object()
 	assert.EqualValues(t, 3, plan["envelopes"].(map[string]any)["older"])
-	left := d.as("retirer").run(append([]string{"retire", "--all", "--output", "json"}, quickly...)...).exits(exitIncomplete)
-	assert.Equal(t, "incomplete", left.failure().Code)
-	assert.Equal(t, false, left.object()["complete"])
+	retired := d.as("retirer").run(append([]string{"retire", "--all", "--output", "json"}, shortGrace...)...).exits(exitIncomplete)
+	assert.Equal(t, "incomplete", retired.failure().Code)
+	assert.Equal(t, false, retired.object()["complete"])
 	rewrapped := d.as("rotator").run("rewrap", "--all", "--output", "json").ok().object()
 	assert.EqualValues(t, 3, rewrapped["envelopes"].(map[string]any)["rewrapped"])
 	require.Eventually(t, func() bool {
-		return d.as("retirer").run(append([]string{"retire", "--all"}, quickly...)...).code == exitOK
+		return d.as("retirer").run(append([]string{"retire", "--all"}, shortGrace...)...).code == exitOK
 	}, time.Minute, 100*time.Millisecond)
 	d.as("retirer").run("reinstate", "--key-id", aliceID, "--oldest", "1").ok()
-	d.as("retirer").run(append([]string{"retire", "--key-id", aliceID}, quickly...)...).ok()
-	trimmed := d.as("trimmer").run(append([]string{"trim", "--all", "--output", "json"}, quickly...)...).ok().object()
+	d.as("retirer").run(append([]string{"retire", "--key-id", aliceID}, shortGrace...)...).ok()
+	trimmed := d.as("trimmer").run(append([]string{"trim", "--all", "--output", "json"}, shortGrace...)...).ok().object()
 	assert.EqualValues(t, 2, trimmed["patients"].(map[string]any)["changed"])
 	d.as("retirer").run("reinstate", "--key-id", aliceID, "--oldest", "1").exits(exitUsage)
 	inspected := d.run("inspect", "--output", "json", first).ok().object()
@@ -122,7 +122,7 @@ func wholeLife(t *testing.T, d *deployment) {
 	assert.Equal(t, aliceID, receipt.KeyID.String())
 	d.as("eraser").run(append(confirm, "-", "--receipt", receiptFile)...).exits(exitFailure)
 	assert.Equal(t, printed, readFile(t, receiptFile), "a receipt is never overwritten")
-	d.as("eraser").run(append(confirm, "-")...).ok() // once more, when the longest upload has ended
+	d.as("eraser").run(append(confirm, "-")...).ok() // again, when the longest upload has ended
 
 	assert.Equal(t, "erased", d.as("writer").run("put", "--patient-file", alice, "--output", "json", out).exits(exitNotFound).failure().Code)
 	d.run("get", "--grant-file", grant, "--out", "-", renewed).exits(exitNotFound)

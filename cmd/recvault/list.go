@@ -17,17 +17,16 @@ type listResult struct {
 	KeyID      keys.KeyID    `json:"key_id"`
 	Recordings []listedEntry `json:"recordings"` // in the order of their IDs
 
-	titles bool
+	described bool // with the metadata
 }
 
-// listedEntry is a recording as anybody sees it who can list the store, and with a grant what is sealed in
-// it.
+// listedEntry is a recording as the store's listing shows it and, with a grant, its metadata.
 type listedEntry struct {
 	ID      string    `json:"id"`
 	Size    int64     `json:"size"`    // of the plaintext, in bytes; -1 if the media is missing or cannot be media
 	Written time.Time `json:"written"` // when the envelope was last written
 	metadata
-	Error string `json:"error,omitempty"` // why the metadata cannot be told: a code as in "help exit-codes"
+	Error string `json:"error,omitempty"` // why there is no metadata: a code as in "help exit-codes"
 }
 
 func (c *cli) list() *cobra.Command {
@@ -35,12 +34,12 @@ func (c *cli) list() *cobra.Command {
 		Use:     "list",
 		Short:   "List a patient's recordings",
 		GroupID: groupRecordings,
-		Long: `list shows a patient's recordings: IDs, sizes and times of writing, for which
-it asks the store alone. With a grant, which says whose recordings it is for,
-it shows titles and types too, and takes a use of the grant for each recording.
+		Long: `List a patient's recordings with their IDs, sizes and times of writing. With a
+grant, list also shows titles and types. The grant names the patient, and each
+recording takes one use of it.
 
-By --key-id it needs no right in Vault, by the patient's identifier a role that
-makes pseudonyms: writer, enroller, granter or eraser.`,
+Role: none with a grant, or with --key-id, which needs no Vault at all. With the
+patient's identifier: writer, enroller, granter or eraser.`,
 		Example: `  recvault list --key-id "$key_id"
   recvault list --grant-file grant --output json | jq -r '.recordings[].title'`,
 		Args: noArgs,
@@ -61,7 +60,7 @@ makes pseudonyms: writer, enroller, granter or eraser.`,
 			}
 			return c.listGranted(ctx, g)
 		}
-		keyID, err := patient.pseudonym(ctx, c, c.pseudonyms(ctx))
+		keyID, err := patient.findKeyID(ctx, c, c.keyringLater(ctx))
 		if err != nil {
 			return err
 		}
@@ -81,12 +80,13 @@ makes pseudonyms: writer, enroller, granter or eraser.`,
 	return cmd
 }
 
+// listGranted lists the recordings of a grant's patient, with their metadata.
 func (c *cli) listGranted(ctx context.Context, g keys.Grant) error {
 	v, err := c.openGrantVault()
 	if err != nil {
 		return err
 	}
-	result := listResult{KeyID: g.KeyID(), Recordings: []listedEntry{}, titles: true}
+	result := listResult{KeyID: g.KeyID(), Recordings: []listedEntry{}, described: true}
 	damaged := 0
 	for entry, err := range v.ListByKeyID(ctx, g.KeyID()) {
 		if err != nil {
@@ -101,7 +101,7 @@ func (c *cli) listGranted(ctx context.Context, g keys.Grant) error {
 			listed.Error = classify(ctx, err).Code
 			damaged++
 		case errors.Is(err, vault.ErrNotFound):
-			continue // deleted meanwhile
+			continue // deleted since it was listed
 		default:
 			return err
 		}
@@ -116,7 +116,7 @@ func (c *cli) listGranted(ctx context.Context, g keys.Grant) error {
 
 func (r listResult) writeText(w io.Writer) {
 	rows := [][]string{{"ID", "SIZE", "WRITTEN"}}
-	if r.titles {
+	if r.described {
 		rows[0] = append(rows[0], "RECORDED", "TYPE", "TITLE")
 	}
 	for _, entry := range r.Recordings {
@@ -128,7 +128,7 @@ func (r listResult) writeText(w io.Writer) {
 		switch {
 		case entry.Error != "":
 			row = append(row, "-", "-", "("+entry.Error+")")
-		case r.titles:
+		case r.described:
 			row = append(row, humanTime(entry.RecordedAt), orDash(entry.ContentType), orDash(printable(entry.Title)))
 		}
 		rows = append(rows, row)

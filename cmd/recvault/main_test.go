@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,19 +22,19 @@ import (
 	"github.com/recvault/recvault/internal/testserver"
 )
 
-// update has the golden files written instead of compared.
-var update = flag.Bool("update", false, "write testdata/help.golden")
+// update makes the tests write the golden files before they compare them.
+var update = flag.Bool("update", false, "write the golden files in testdata")
 
-// deployment is where a test's commands find keys and recordings.
+// deployment is the place, in a directory or on servers, where a test's commands find keys and recordings.
 type deployment struct {
 	t    *testing.T
 	home string // an empty directory for the test's files
 
 	environment map[string]string
-	tokens      map[string]string // by role; empty for a directory, which knows no roles
-	secrets     []string          // what no command may print
+	tokens      map[string]string // by role; empty for a directory, which has no roles
+	secrets     []string          // that no command may print
 
-	binary string // if not empty, commands are run as processes of this program
+	binary string // if not empty, commands run as processes of this program
 }
 
 // onEachBackend runs a test in a directory, and on real servers with a token for each role.
@@ -79,7 +80,14 @@ func onServers(t *testing.T) *deployment {
 	return d
 }
 
-// as is the deployment for somebody who holds a role's token.
+// in returns the deployment for a subtest.
+func (d *deployment) in(t *testing.T) *deployment {
+	copied := *d
+	copied.t = t
+	return &copied
+}
+
+// as returns the deployment with a role's token.
 func (d *deployment) as(role string) *deployment {
 	d.t.Helper()
 	if len(d.tokens) == 0 {
@@ -89,20 +97,17 @@ func (d *deployment) as(role string) *deployment {
 	return d.with("VAULT_TOKEN", d.tokens[role])
 }
 
-// with is the deployment with other variables in the environment: names and values.
+// with returns the deployment with other variables in the environment: names and values.
 func (d *deployment) with(pairs ...string) *deployment {
 	copied := *d
-	copied.environment = map[string]string{}
-	for name, value := range d.environment {
-		copied.environment[name] = value
-	}
+	copied.environment = maps.Clone(d.environment)
 	for i := 0; i < len(pairs); i += 2 {
 		copied.environment[pairs[i]] = pairs[i+1]
 	}
 	return &copied
 }
 
-// outcome is what became of a command.
+// outcome is the result of a command.
 type outcome struct {
 	t              *testing.T
 	args           []string
@@ -115,7 +120,7 @@ func (d *deployment) run(args ...string) *outcome {
 	return d.runWith(nil, args...)
 }
 
-// runWith runs a command with something on standard input, and looks for secrets in all that it says.
+// runWith runs a command with standard input, and checks that it prints no secret.
 func (d *deployment) runWith(stdin io.Reader, args ...string) *outcome {
 	d.t.Helper()
 	if stdin == nil {
@@ -143,7 +148,7 @@ func (d *deployment) runWith(stdin io.Reader, args ...string) *outcome {
 	return o
 }
 
-// command is one process of the program.
+// command returns a process of the program.
 func (d *deployment) command(args ...string) *exec.Cmd {
 	command := exec.CommandContext(context.WithoutCancel(d.t.Context()), d.binary, args...)
 	for name, value := range d.environment {
@@ -152,7 +157,7 @@ func (d *deployment) command(args ...string) *exec.Cmd {
 	return command
 }
 
-// folder is where the program is built.
+// folder is the directory in which the program is built.
 var folder string
 
 // program builds the command, once for all tests.
@@ -175,7 +180,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// asProcess is the deployment whose commands are processes of the program as it is shipped.
+// asProcess returns the deployment with commands that run as processes of the built program.
 func (d *deployment) asProcess() *deployment {
 	d.t.Helper()
 	path, err := program()
@@ -197,7 +202,7 @@ func (o *outcome) ok() *outcome {
 	return o.exits(exitOK)
 }
 
-// line returns the one line that was printed.
+// line returns the only line that was printed.
 func (o *outcome) line() string {
 	o.t.Helper()
 	text, ok := strings.CutSuffix(o.ok().stdout, "\n")
@@ -205,13 +210,13 @@ func (o *outcome) line() string {
 	return text
 }
 
-// object decodes the one JSON object that was printed.
+// object decodes the only JSON object that was printed.
 func (o *outcome) object() map[string]any {
 	o.t.Helper()
 	return decodeOne(o.t, o.stdout)
 }
 
-// failure decodes the error, which is the last line on standard error.
+// failure decodes the error: the last line on standard error.
 func (o *outcome) failure() failure {
 	o.t.Helper()
 	lines := strings.Split(strings.TrimSpace(o.stderr), "\n")
@@ -243,10 +248,10 @@ func (d *deployment) file(name string, data []byte) string {
 	return path
 }
 
-// path is that of a file in the test's directory that may not be there.
+// path returns the path of a file in the test's directory. The file need not exist.
 func (d *deployment) path(name string) string { return filepath.Join(d.home, name) }
 
-// patient makes the identifier of somebody whom nobody else has, and returns the file that holds it.
+// patient makes an identifier of the test's own, and returns the file that holds it.
 func (d *deployment) patient(name string) string {
 	d.t.Helper()
 	identifier := "canary-" + name + "-" + rand.Text()
@@ -254,7 +259,7 @@ func (d *deployment) patient(name string) string {
 	return d.file(name, []byte(identifier+"\n"))
 }
 
-// enrol makes a patient and enrols them.
+// enrol makes and enrols a patient.
 func (d *deployment) enrol(name string) (file, keyID string) {
 	d.t.Helper()
 	file = d.patient(name)

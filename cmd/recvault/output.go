@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -18,12 +19,12 @@ const (
 func (c *cli) checkOutput() error {
 	if c.output != outputText && c.output != outputJSON {
 		c.output = outputText
-		return usagef("--output (or RECVAULT_OUTPUT) is neither text nor json")
+		return usagef("--output (or RECVAULT_OUTPUT) must be text or json")
 	}
 	return nil
 }
 
-// result is what a command has to tell: one JSON object, or text.
+// result is what a command prints: one JSON object, or text.
 type result interface {
 	writeText(w io.Writer)
 }
@@ -47,7 +48,7 @@ func (c *cli) print(r result) error {
 	return nil
 }
 
-// printDone prints the result of what cannot be taken back. If that fails, the error says what was done.
+// printDone prints the result of a change that cannot be undone. If printing fails, the error says what was done.
 func (c *cli) printDone(r result, done string) error {
 	if err := c.print(r); err != nil {
 		return &notPrintedError{done, err}
@@ -55,7 +56,7 @@ func (c *cli) printDone(r result, done string) error {
 	return nil
 }
 
-// errWriter keeps its first error, so that whoever writes text need not look.
+// errWriter keeps its first error, so that writeText need not check each write.
 type errWriter struct {
 	w   io.Writer
 	err error
@@ -68,22 +69,16 @@ func (e *errWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// table writes rows in columns.
+// table writes rows in columns. The last cell of a row may be empty.
 func table(w io.Writer, rows [][]string) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		for i, cell := range row {
-			if i > 0 {
-				fmt.Fprint(t, "\t")
-			}
-			fmt.Fprint(t, cell)
-		}
-		fmt.Fprintln(t)
+		fmt.Fprintln(t, strings.TrimSuffix(strings.Join(row, "\t"), "\t"))
 	}
-	_ = t.Flush() // the writers below keep their errors
+	_ = t.Flush() // an errWriter below keeps the error
 }
 
-// note tells something beside the result, on standard error.
+// note writes a note to standard error, unless --quiet is set.
 func (c *cli) note(format string, args ...any) {
 	if c.quiet {
 		return
@@ -96,6 +91,7 @@ func (c *cli) note(format string, args ...any) {
 	fmt.Fprintln(c.stderr, text)
 }
 
+// printFailure writes the error that the command ends with.
 func (c *cli) printFailure(f failure) {
 	if c.output == outputJSON {
 		c.printLine(f)
@@ -104,14 +100,14 @@ func (c *cli) printFailure(f failure) {
 	fmt.Fprintln(c.stderr, "recvault: "+f.Error)
 }
 
-// printLine writes one JSON object as one line to standard error.
+// printLine writes a JSON object as one line to standard error.
 func (c *cli) printLine(v any) {
 	encoder := json.NewEncoder(c.stderr)
 	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(v) // whoever does not read it misses it
+	_ = encoder.Encode(v) // an error on standard error can be reported nowhere
 }
 
-// humanBytes is a size as people read it.
+// humanBytes formats a size for people.
 func humanBytes(n int64) string {
 	const unit = 1024
 	if n < unit {
@@ -125,7 +121,7 @@ func humanBytes(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", value, "KMGTPE"[prefix])
 }
 
-// humanTime is a time as people read it, or "-" if there is none.
+// humanTime formats a time for people, or returns "-" for the zero time.
 func humanTime(t time.Time) string {
 	if t.IsZero() {
 		return "-"
@@ -133,7 +129,7 @@ func humanTime(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05Z")
 }
 
-// printable replaces what could drive a terminal in a text that somebody else wrote.
+// printable replaces control characters in a text from elsewhere, which could otherwise control the terminal.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -143,9 +139,4 @@ func printable(text string) string {
 	}, text)
 }
 
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
-}
+func orDash(text string) string { return cmp.Or(text, "-") }

@@ -11,15 +11,23 @@ import (
 	"github.com/recvault/recvault/vault/rotation"
 )
 
-type planResult struct{ rotation.Plan }
+// planResult is a plan, and whether anything needs attention.
+type planResult struct {
+	rotation.Plan
+	Complete    bool `json:"complete"`
+	Interrupted bool `json:"interrupted"`
+}
 
 func (c *cli) plan() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "plan",
-		Short:   "Tell what there is to rewrap, and how long it will take",
+		Short:   "Count recordings by key version, and estimate a rotation",
 		GroupID: groupRotation,
-		Long: `plan reads every envelope in the scope and tells which key versions wrap them.
-It changes nothing.` + "\n\nRole: rotator." + scopeHelp,
+		Long: `Count recordings by the key version that wraps them, and estimate how many
+requests and how much time it takes to rotate all keys and to rewrap what is
+old. plan reads every envelope of the selected patients. It changes nothing.
+
+Role: rotator.` + scopeHelp,
 		Example: `  recvault plan --all`,
 		Args:    noArgs,
 	}
@@ -32,16 +40,18 @@ It changes nothing.` + "\n\nRole: rotator." + scopeHelp,
 		}
 		plan, err := r.Plan(cmd.Context(), s)
 		end()
-		if err == nil && !plan.Complete() {
-			err = fmt.Errorf("%w: some patients and recordings need attention: %s", errIncomplete, findingCounts(plan.Findings))
+		result := planResult{plan, err == nil && plan.Complete(), err != nil && cmd.Context().Err() != nil}
+		printErr := c.print(result)
+		if err == nil && !result.Complete {
+			err = needsAttention(plan.Findings)
 		}
-		return errors.Join(c.print(planResult{plan}), err)
+		return errors.Join(err, printErr)
 	}
 	return cmd
 }
 
 func (r planResult) writeText(w io.Writer) {
-	fmt.Fprintf(w, "plan, %s, in %v\n", r.Scope, r.Finished.Sub(r.Started).Round(time.Millisecond))
+	writeHeading(w, r.Report)
 	table(w, [][]string{
 		{"patients", counts(r.Patients.Seen, []count{
 			{"with old envelopes", r.Patients.Changed},
@@ -71,9 +81,13 @@ func (r planResult) writeText(w io.Writer) {
 		table(w, rows)
 	}
 	writeFindings(w, r.Findings)
+	if r.Interrupted {
+		fmt.Fprintln(w, "\ninterrupted: not everything was counted")
+	}
 }
 
+// forecast describes what a verb would take.
 func forecast(f rotation.Forecast) string {
-	return fmt.Sprintf("about %v (%s): %d keyring calls, %d reads, %d writes",
-		f.Duration.Round(time.Millisecond), f.Basis, f.Requests.Keyring, f.Requests.Reads, f.Requests.Writes)
+	return fmt.Sprintf("about %v: %d keyring calls, %d reads, %d writes (%s)",
+		f.Duration.Round(time.Millisecond), f.Requests.Keyring, f.Requests.Reads, f.Requests.Writes, f.Basis)
 }

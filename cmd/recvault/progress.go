@@ -12,14 +12,14 @@ import (
 )
 
 const (
-	barAfter  = 500 * time.Millisecond // how long work takes that gets a bar
-	barEvery  = 100 * time.Millisecond // how often the bar is drawn
-	lineEvery = 10 * time.Second       // how often work tells of itself where there is no terminal
-	barSteps  = 1000                   // of a whole
+	barAfter  = 500 * time.Millisecond // time before the bar appears
+	barEvery  = 100 * time.Millisecond // time between two drawings of the bar
+	lineEvery = 10 * time.Second       // time between two lines where there is no terminal
+	barSteps  = 1000                   // steps of a full bar
 )
 
-// progress tells on standard error how far long work has come: as a bar on a terminal, and otherwise as a
-// line from time to time. It is safe for concurrent use.
+// progress shows on standard error how far long work has come: as a bar on a terminal, and otherwise as a line
+// every ten seconds, which is JSON with --output json. It is safe for concurrent use.
 type progress struct {
 	c        *cli
 	what     string // such as "rewrap"
@@ -28,11 +28,11 @@ type progress struct {
 	terminal bool
 
 	mu   sync.Mutex
-	bar  *progressbar.ProgressBar // nil until there is something to show, and where there is no terminal
-	next time.Time                // when something is told next
+	bar  *progressbar.ProgressBar // nil until it appears, and where there is no terminal
+	next time.Time                // when progress is shown next
 }
 
-// startProgress begins to tell of work. The caller ends it.
+// startProgress begins to show the progress of work. The caller calls end.
 func (c *cli) startProgress(what string) *progress {
 	p := &progress{c: c, what: what, begun: time.Now(), every: lineEvery}
 	p.next = p.begun.Add(lineEvery)
@@ -47,11 +47,11 @@ func isTerminal(w any) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// unknown is the fraction of what nobody knows the whole of.
+// unknown is the fraction of work with an unknown total.
 const unknown = -1
 
-// tell says how far the work has come: which fraction of it, from 0 to 1 or unknown, is done, in words, and as
-// what is encoded to JSON.
+// show reports how far the work has come: the fraction that is done, from 0 to 1 or unknown, a description of it,
+// and an object for JSON. It prints at most once in every interval.
 func (p *progress) show(fraction float64, words func() string, object any) {
 	if p.c.quiet {
 		return
@@ -89,12 +89,12 @@ func (p *progress) draw(fraction float64, text string) {
 			progressbar.OptionSetSpinnerChangeInterval(0), // which would take a goroutine
 		)
 	}
-	// One step short of the end, where the bar would go away before the work is done.
+	// Stop one step short of the end: a full bar disappears, and the work may not be done.
 	_ = p.bar.Set64(min(int64(fraction*barSteps), barSteps-1))
 	p.bar.Describe(text)
 }
 
-// forecast says how long the work will take at the pace so far.
+// forecast returns the time that the rest of the work will take at the pace so far.
 func (p *progress) forecast(fraction float64, now time.Time) string {
 	if fraction <= 0 {
 		return ""
@@ -104,7 +104,7 @@ func (p *progress) forecast(fraction float64, now time.Time) string {
 	return fmt.Sprintf(" (%.0f%%, about %v left)", fraction*100, left.Round(time.Second))
 }
 
-// end takes the bar away.
+// end removes the bar.
 func (p *progress) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -115,18 +115,18 @@ func (p *progress) end() {
 	}
 }
 
-// bytesDone is how far a transfer has come.
+// bytesDone is the progress of a transfer, for JSON.
 type bytesDone struct {
 	What  string `json:"what"`
 	Bytes int64  `json:"bytes"`
-	Total int64  `json:"total"` // -1 if it is not known
+	Total int64  `json:"total"` // -1 if unknown
 }
 
-// transfer tells of bytes that are read or written.
+// transfer counts bytes that are read or written, and shows the progress.
 type transfer struct {
 	p     *progress
 	done  int64
-	total int64 // -1 if it is not known
+	total int64 // -1 if unknown
 }
 
 func (t *transfer) add(n int) {
@@ -144,7 +144,7 @@ func (t *transfer) add(n int) {
 	}, bytesDone{t.p.what, t.done, t.total})
 }
 
-// reader tells of the bytes that are read through it.
+// reader returns a reader that shows the progress of what is read through it. total is -1 if unknown.
 func (p *progress) reader(r io.Reader, total int64) io.Reader {
 	return &progressReader{r, transfer{p: p, total: total}}
 }
@@ -160,7 +160,7 @@ func (r *progressReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// writer tells of the bytes that are written through it.
+// writer returns a writer that shows the progress of what is written through it. total is -1 if unknown.
 func (p *progress) writer(w io.Writer, total int64) io.Writer {
 	return &progressWriter{w, transfer{p: p, total: total}}
 }

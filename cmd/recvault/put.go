@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"mime"
 	"path/filepath"
 	"strings"
@@ -17,7 +19,7 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-// metadata is how a recording is described in JSON, in what is read and in what is printed.
+// metadata is a recording's metadata in JSON, as read from --metadata-file and as printed.
 type metadata struct {
 	ContentType string            `json:"content_type,omitempty"`
 	Title       string            `json:"title,omitempty"`
@@ -37,7 +39,7 @@ func (m metadata) ofVault() vault.Metadata {
 	}
 }
 
-// duration is written as Go writes it: "40m0s".
+// duration is a time.Duration whose JSON is text such as "40m0s".
 type duration time.Duration
 
 func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
@@ -50,7 +52,7 @@ func (d *duration) UnmarshalText(text []byte) error {
 
 type putResult struct {
 	DryRun      bool       `json:"dry_run"`
-	ID          string     `json:"id,omitempty"` // none for a dry run
+	ID          string     `json:"id,omitempty"` // empty for a dry run
 	KeyID       keys.KeyID `json:"key_id"`
 	ContentType string     `json:"content_type,omitempty"`
 }
@@ -60,17 +62,19 @@ func (c *cli) put() *cobra.Command {
 		Use:     "put FILE",
 		Short:   "Encrypt and store a recording",
 		GroupID: groupRecordings,
-		Long: `put encrypts a recording for one patient, stores it, and prints its ID. FILE is
-a file, or - for standard input. The recording exists when the command has
-ended with code 0; otherwise nothing was stored, save after the codes
-"uncertain" and "not_printed", whose errors tell the ID.
-Interrupted, it stores nothing.
+		Long: `Encrypt a recording for one patient, store it, and print its ID. FILE is a file,
+or - for standard input.
 
-The metadata are sealed in the recording. A title given as a flag is visible to
-every user of the machine while the command runs; --metadata-file avoids that.
-It is a JSON object with any of content_type, title, recorded_at (RFC 3339),
-duration ("40m") and attributes (an object of strings). Flags go before it. The
-content type is that of the file's extension unless it is given.
+The recording exists if the exit code is 0. Otherwise nothing was stored, with
+two exceptions: after the error code "uncertain" the recording may exist, and
+after "not_printed" it does. Both errors name its ID. An interrupted put stores
+nothing.
+
+The metadata is encrypted as well. Every user of the machine can see a title in
+a flag while the command runs, so use --metadata-file instead: a JSON object
+with any of content_type, title, recorded_at (RFC 3339), duration ("40m") and
+attributes (an object of strings). Flags take precedence over the file. By
+default, the content type follows from the file's extension.
 
 Role: writer.`,
 		Example: `  recvault put --patient-file patient consultation.webm
@@ -90,17 +94,17 @@ Role: writer.`,
 	patient.add(cmd)
 	cmd.Flags().StringVar(&metadataFile, "metadata-file", "", "JSON `file` with the metadata")
 	cmd.Flags().StringVar(&flags.ContentType, "content-type", "", "media `type`, such as video/webm")
-	cmd.Flags().StringVar(&flags.Title, "title", "", "`title`; visible to other users of the machine while it runs")
+	cmd.Flags().StringVar(&flags.Title, "title", "", "`title`; other users of the machine can see it while put runs")
 	cmd.Flags().StringVar(&recordedAt, "recorded-at", "", "`time` of the consultation (RFC 3339)")
-	cmd.Flags().DurationVar(&length, "duration", 0, "how long it took, such as 40m")
-	cmd.Flags().StringToStringVar(&flags.Attributes, "attribute", nil, "`name=value` of the application's own; can be repeated")
-	cmd.Flags().Int64Var(&size, "size", -1, "`bytes` that standard input will yield; needed for more than about 150 GiB")
+	cmd.Flags().DurationVar(&length, "duration", 0, "length of the consultation, such as 40m")
+	cmd.Flags().StringToStringVar(&flags.Attributes, "attribute", nil, "attribute of the application, as `name=value`; can be repeated")
+	cmd.Flags().Int64Var(&size, "size", -1, "size of standard input in `bytes`; required above about 150 GiB")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
 		if recordedAt != "" {
 			var err error
 			if flags.RecordedAt, err = time.Parse(time.RFC3339, recordedAt); err != nil {
-				return usagef("--recorded-at is not a time such as 2026-03-01T10:30:00Z")
+				return usagef("--recorded-at must be a time such as 2026-03-01T10:30:00Z")
 			}
 		}
 		flags.Duration = duration(length)
@@ -122,7 +126,7 @@ Role: writer.`,
 		}
 		result := putResult{DryRun: *dryRun, KeyID: keyID, ContentType: described.ContentType}
 		if *dryRun {
-			// A writer may see whether the patient is enrolled.
+			// fails unless the patient is enrolled
 			if _, err := k.Versions(ctx, keyID); err != nil {
 				return err
 			}
@@ -145,7 +149,7 @@ Role: writer.`,
 	return cmd
 }
 
-// checkPut checks, for a dry run, that there is a file and that its metadata would be accepted.
+// checkPut checks, for a dry run, that the file exists and the metadata is valid.
 func checkPut(path string, m vault.Metadata) error {
 	if path != dash {
 		if _, err := statInput(path, "FILE"); err != nil {
@@ -155,7 +159,7 @@ func checkPut(path string, m vault.Metadata) error {
 	return m.Validate()
 }
 
-// describe puts the metadata together.
+// describe returns the metadata in the file and the flags. Flags take precedence.
 func (c *cli) describe(ctx context.Context, metadataFile string, flags metadata, path string) (vault.Metadata, error) {
 	var m metadata
 	if metadataFile != "" {
@@ -166,35 +170,23 @@ func (c *cli) describe(ctx context.Context, metadataFile string, flags metadata,
 		decoder := json.NewDecoder(strings.NewReader(string(text)))
 		decoder.DisallowUnknownFields()
 		if err := decoder.Decode(&m); err != nil {
-			return vault.Metadata{}, usagef("--metadata-file is not a JSON object of content_type, title, recorded_at, duration and attributes")
+			return vault.Metadata{}, usagef("--metadata-file must be a JSON object of content_type, title, recorded_at, duration and attributes")
 		}
 	}
-	if flags.ContentType != "" {
-		m.ContentType = flags.ContentType
-	}
-	if flags.Title != "" {
-		m.Title = flags.Title
-	}
-	if !flags.RecordedAt.IsZero() {
-		m.RecordedAt = flags.RecordedAt
-	}
-	if flags.Duration != 0 {
-		m.Duration = flags.Duration
-	}
-	for name, value := range flags.Attributes {
-		if m.Attributes == nil {
-			m.Attributes = map[string]string{}
-		}
-		m.Attributes[name] = value
-	}
-	if m.ContentType == "" {
-		m.ContentType = contentType(path)
+	m.ContentType = cmp.Or(flags.ContentType, m.ContentType, contentType(path))
+	m.Title = cmp.Or(flags.Title, m.Title)
+	m.RecordedAt = cmp.Or(flags.RecordedAt, m.RecordedAt)
+	m.Duration = cmp.Or(flags.Duration, m.Duration)
+	if m.Attributes == nil {
+		m.Attributes = flags.Attributes
+	} else {
+		maps.Copy(m.Attributes, flags.Attributes)
 	}
 	return m.ofVault(), nil
 }
 
-// contentType tells a file's media type by its extension. Those of recordings are known whatever the
-// machine's own table says.
+// contentType returns the media type for a file's extension. The types of recordings do not depend on the machine's
+// own table.
 func contentType(path string) string {
 	switch extension := strings.ToLower(filepath.Ext(path)); extension {
 	case ".webm":
@@ -218,6 +210,7 @@ func contentType(path string) string {
 	}
 }
 
+// putFile stores a file, or standard input, as a recording.
 func (c *cli) putFile(ctx context.Context, v *vault.Vault, who keys.Patient, path string, size int64, m vault.Metadata) (vault.ID, error) {
 	in, err := c.openInput(ctx, path, "recording", "FILE")
 	if err != nil {
@@ -232,13 +225,13 @@ func (c *cli) putFile(ctx context.Context, v *vault.Vault, who keys.Patient, pat
 	return v.Put(ctx, who, p.reader(in, size), m, vault.WithSize(size))
 }
 
-// openVault joins a keyring and the store.
+// openVault opens a vault with a keyring and the store.
 func (c *cli) openVault(k vault.Keyring) (*vault.Vault, error) {
 	store, err := c.openStore()
 	if err != nil {
 		return nil, err
 	}
-	// What is refused or damaged is the command's own error, so it is not logged as well.
+	// The command reports refusals and damage as its own errors, so they are not logged as well.
 	options := []vault.Option{vault.WithLogger(slog.New(slog.DiscardHandler))}
 	if prefix := c.prefix(); prefix != "" {
 		options = append(options, vault.WithPrefix(prefix))
@@ -247,7 +240,7 @@ func (c *cli) openVault(k vault.Keyring) (*vault.Vault, error) {
 	if err != nil {
 		return nil, usagef("RECVAULT_PREFIX or --prefix: %v", err)
 	}
-	c.opened = append(c.opened, v.Close)
+	c.closers = append(c.closers, v.Close)
 	return v, nil
 }
 

@@ -13,22 +13,24 @@ import (
 type rekeyResult struct {
 	DryRun bool   `json:"dry_run"`
 	Old    string `json:"old"`
-	New    string `json:"new,omitempty"` // none for a dry run
+	New    string `json:"new,omitempty"` // empty for a dry run
 }
 
 func (c *cli) rekey() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "rekey ID",
-		Short:   "Encrypt a recording anew, after its key may have become known",
+		Short:   "Encrypt a recording again, after its key may have leaked",
 		GroupID: groupRotation,
-		Long: `rekey encrypts a recording under a fresh recording key, and so under a new ID,
-which it prints, and removes the old one: what is to be done where a recording
-key may have leaked, which rotating envelope keys does not help against. Copies
-of the old recording in backups still open with the old key.
+		Long: `Encrypt a recording again under a fresh recording key, and remove the old one.
+The recording gets a new ID, which is printed. Use rekey when a recording key
+may have leaked: rotating envelope keys does not help then. Copies of the old
+recording, for example in backups, still open with the old key.
 
-Interrupted, it leaves the old recording, the new one, or both, and loses none.
+An interrupted rekey leaves the old recording, the new one, or both. It never
+loses the recording.
 
-Role: writer, and a grant for the patient, of which it takes two uses or more.`,
+Role: writer, and a grant for the patient. It takes two or more uses of the
+grant.`,
 		Example: `  recvault rekey --grant-file grant "$id"`,
 		Args:    oneArg("a recording's ID"),
 	}
@@ -67,15 +69,15 @@ Role: writer, and a grant for the patient, of which it takes two uses or more.`,
 		if result.New == "" {
 			return err
 		}
-		// With an error too, the new one exists: whoever keeps IDs must know of it.
-		return errors.Join(err, c.printDone(result, "the recording was encrypted anew, with the ID "+result.New))
+		// Even with an error, the new recording exists. The caller must learn its ID.
+		return errors.Join(err, c.printDone(result, "the recording was encrypted again, with the new ID "+result.New))
 	}
 	return cmd
 }
 
 func (r rekeyResult) writeText(w io.Writer) {
 	if r.DryRun {
-		fmt.Fprintln(w, "would encrypt anew and remove", r.Old)
+		fmt.Fprintln(w, "would encrypt again under a new ID, and remove", r.Old)
 		return
 	}
 	fmt.Fprintln(w, r.New)

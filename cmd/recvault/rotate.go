@@ -14,19 +14,20 @@ import (
 
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/rotation"
 	"github.com/recvault/recvault/vault/scope"
 )
 
-// rotationResult is a report and what follows of it.
+// rotationResult is a report, and whether anything needs attention.
 type rotationResult struct {
 	rotation.Report
 	Complete    bool      `json:"complete"`
 	Interrupted bool      `json:"interrupted"`
-	OlderThan   time.Time `json:"older_than,omitzero"` // for rotate: with it, --older-than resumes this run
+	OlderThan   time.Time `json:"older_than,omitzero"` // for rotate: the value of --older-than that resumes this run
 }
 
-// rotationFlags are those that the commands which work through many patients share.
+// rotationFlags are the flags of plan, rotate, rewrap, retire and trim.
 type rotationFlags struct {
 	scopeFlags
 	options rotation.Options
@@ -35,39 +36,40 @@ type rotationFlags struct {
 func (f *rotationFlags) add(cmd *cobra.Command) {
 	f.scopeFlags.add(cmd)
 	flags := cmd.Flags()
-	flags.IntVar(&f.options.Concurrency, "concurrency", 8, "how `many` requests are under way at a time; as many writes beside them")
-	flags.Float64Var(&f.options.KeyringRate, "keyring-rate", 0, "at most so `many` requests a second to Vault, 0 for no bound")
-	flags.Float64Var(&f.options.StorageRate, "storage-rate", 0, "at most so `many` reads and writes a second of objects, 0 for no bound")
+	flags.IntVar(&f.options.Concurrency, "concurrency", 8, "at most `n` requests at a time, and n writes beside them")
+	flags.Float64Var(&f.options.KeyringRate, "keyring-rate", 0, "at most `n` requests to Vault per second, 0 for no limit")
+	flags.Float64Var(&f.options.StorageRate, "storage-rate", 0, "at most `n` reads and writes of objects per second, 0 for no limit")
 }
 
-// addGrace adds what the writers are configured with, for the commands that wait for them.
+// addGrace adds the grace period and the writers' settings that it depends on.
 func (f *rotationFlags) addGrace(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.DurationVar(&f.options.Grace, "grace", 15*time.Minute, "how old the newest version must be")
+	flags.DurationVar(&f.options.Grace, "grace", 15*time.Minute, "the least age of the newest version")
 	flags.DurationVar(&f.options.Freshness, "freshness", vault.DefaultFreshness, "the longest freshness window of any writer")
 	flags.DurationVar(&f.options.CommitTimeout, "commit-timeout", vault.DefaultCommitTimeout, "the longest commit timeout of any writer")
-	flags.DurationVar(&f.options.ClockSkew, "clock-skew", time.Minute, "how far clocks may be apart")
+	flags.DurationVar(&f.options.ClockSkew, "clock-skew", time.Minute, "the greatest difference between clocks")
 }
 
 const scopeHelp = `
 
-Which patients must be said: --all, a share of them, or some by name.`
+Select the patients with --all, as a share (--shard, --shards), or one by one.`
 
-const resumeHelp = scopeHelp + ` A run
-that was interrupted, or killed, is just run again: it does what is left.`
+const resumeHelp = scopeHelp + `
+After an interruption or a crash, run the same command again: it does what is
+left.`
 
 func (c *cli) rotate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "rotate",
 		Short:   "Add a version to envelope keys",
 		GroupID: groupRotation,
-		Long: `rotate adds a version to the envelope key of every patient in the scope who has
-recordings. New recordings use it; older ones stay readable and are moved by
-"recvault rewrap".
+		Long: `Add a version to the envelope key of every selected patient who has recordings.
+New recordings use the new version. Older ones stay readable, and "recvault
+rewrap" moves them.
 
-Run again, it would rotate again. --older-than leaves alone the keys that were
-rotated since: give the time at which the first run began to resume it, which
-is printed when it begins, or an age, as in a job that runs regularly.
+A second run rotates again, unless --older-than excludes the keys that were
+rotated since. To resume an interrupted run, set it to the time at which that
+run began, which rotate prints. In a job that runs regularly, set it to an age.
 
 Role: rotator.` + scopeHelp,
 		Example: `  recvault rotate --all --older-than 720h --keyring-rate 500
@@ -76,10 +78,10 @@ Role: rotator.` + scopeHelp,
 	}
 	var flags rotationFlags
 	flags.add(cmd)
-	olderThan := cmd.Flags().String("older-than", "", "leave alone keys rotated since this `time` (RFC 3339), or within this age (720h)")
+	olderThan := cmd.Flags().String("older-than", "", "skip keys rotated since this `time` (RFC 3339), or within this age (720h)")
 	dryRunVar(cmd, &flags.options.DryRun)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		begun := time.Now().UTC().Truncate(time.Second) // Vault's clock may tell no more
+		begun := time.Now().UTC().Truncate(time.Second) // Vault may report whole seconds
 		since, err := parseOlderThan(*olderThan, begun)
 		if err != nil {
 			return err
@@ -104,7 +106,7 @@ func parseOlderThan(text string, now time.Time) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return time.Time{}, usagef("--older-than is neither a time such as 2026-03-01T00:00:00Z nor an age such as 720h")
+		return time.Time{}, usagef("--older-than must be a time such as 2026-03-01T00:00:00Z or an age such as 720h")
 	}
 	return t, nil
 }
@@ -114,9 +116,9 @@ func (c *cli) rewrap() *cobra.Command {
 		Use:     "rewrap",
 		Short:   "Move recordings to the newest version of their patient's key",
 		GroupID: groupRotation,
-		Long: `rewrap has the wrapped key of every recording in the scope encrypted anew under
-the newest version of its patient's envelope key. It sees no key and touches no
-media.
+		Long: `Move recordings to the newest version of their patient's envelope key: Vault
+decrypts each wrapped key and encrypts it again under the newest version. rewrap
+sees no key and touches no media.
 
 Role: rotator.` + resumeHelp,
 		Example: `  recvault rewrap --all --storage-rate 500
@@ -135,15 +137,16 @@ Role: rotator.` + resumeHelp,
 func (c *cli) retire() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "retire",
-		Short:   "End the use of old key versions that no recording needs",
+		Short:   "Stop the use of old key versions that no recording needs",
 		GroupID: groupRotation,
-		Long: `retire reads every envelope of each patient in the scope. If all are at the
-newest version, and that is older than the grace period, older versions no
-longer unwrap. Others are left, and the report says why. "recvault reinstate"
-takes it back.
+		Long: `Stop the use of old key versions, so that they no longer unwrap. retire reads
+every envelope of each selected patient. It retires the patient's old versions
+if every envelope is at the newest version, and if that version is older than
+the grace period. Otherwise it changes nothing for the patient, and the report
+says why. "recvault reinstate" undoes it.
 
-The grace period must be longer than freshness window, commit timeout and clock
-skew together, which are those of the writers.
+The grace period must be at least as long as the writers' freshness window and
+commit timeout and the clock skew together.
 
 Role: retirer.` + resumeHelp,
 		Example: `  recvault retire --all
@@ -165,10 +168,12 @@ func (c *cli) trim() *cobra.Command {
 		Use:     "trim",
 		Short:   "Destroy retired key versions for good",
 		GroupID: groupRotation,
-		Long: `trim destroys the versions that were retired, once it has read every envelope
-of the patient and found none that needs them. This cannot be undone: nothing
-brings a version back but a backup of Vault. Copies of envelopes from before
-their rewrap, in backups and older object versions, open nothing any more.
+		Long: `Destroy retired key versions for good. This cannot be undone: only a backup of
+Vault has the versions afterwards. Before trim destroys a patient's versions, it
+reads every envelope of the patient to make sure that none needs them.
+
+Copies of envelopes from before the rewrap, in backups and older object
+versions, can no longer be opened.
 
 Role: trimmer.` + resumeHelp,
 		Example: `  recvault trim --all --dry-run
@@ -181,20 +186,23 @@ Role: trimmer.` + resumeHelp,
 	dryRunVar(cmd, &flags.options.DryRun)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if !flags.options.DryRun {
-			c.note("trim: this destroys key versions and cannot be undone; --dry-run shows what it would do")
+			c.note("trim destroys key versions, which cannot be undone; --dry-run shows which")
 		}
 		return c.runRotation(cmd.Context(), &flags, "trim", (*rotation.Rotation).Trim, time.Time{})
 	}
 	return cmd
 }
 
-// rotation makes what the commands run, and what they run it on. The caller calls end when it has run.
-func (c *cli) rotation(ctx context.Context, flags *rotationFlags, verb string) (*rotation.Rotation, scope.Scope, func(), error) {
+// rotation returns a Rotation with the options of the flags, and the scope to run a verb on. The caller calls end
+// after the run.
+func (c *cli) rotation(
+	ctx context.Context, flags *rotationFlags, verb string,
+) (r *rotation.Rotation, s scope.Scope, end func(), err error) {
 	k, err := c.openKeyring(ctx)
 	if err != nil {
 		return nil, scope.Scope{}, nil, err
 	}
-	s, err := flags.scope(ctx, c, func() (keys.Wrapper, error) { return k, nil })
+	s, err = flags.scope(ctx, c, func() (keys.Wrapper, error) { return k, nil })
 	if err != nil {
 		return nil, scope.Scope{}, nil, err
 	}
@@ -205,11 +213,11 @@ func (c *cli) rotation(ctx context.Context, flags *rotationFlags, verb string) (
 	p := c.startProgress(verb)
 	flags.options.Prefix = c.prefix()
 	flags.options.Progress = p.job()
-	r, err := rotation.New(k, store, flags.options)
+	r, err = rotation.New(k, store, flags.options)
 	return r, s, p.end, err
 }
 
-// runRotation runs a verb and prints its report. olderThan is what resumes it, for rotate.
+// runRotation runs a verb and prints its report. For rotate, olderThan is the value of --older-than that resumes it.
 func (c *cli) runRotation(
 	ctx context.Context, flags *rotationFlags, verb string,
 	run func(*rotation.Rotation, context.Context, scope.Scope) (rotation.Report, error), olderThan time.Time,
@@ -219,7 +227,7 @@ func (c *cli) runRotation(
 		return err
 	}
 	if !olderThan.IsZero() && flags.options.OlderThan.IsZero() && !flags.options.DryRun {
-		c.note("%s: to resume this run after an interruption, add --older-than %s", verb, olderThan.Format(time.RFC3339))
+		c.note("%s: to resume this run after an interruption, use --older-than %s", verb, olderThan.Format(time.RFC3339))
 	}
 	report, err := run(r, ctx, s)
 	end()
@@ -227,17 +235,18 @@ func (c *cli) runRotation(
 	interrupted := err != nil && ctx.Err() != nil
 	printErr := c.print(rotationResult{report, complete, interrupted, olderThan})
 	if err == nil && !complete {
-		err = fmt.Errorf("%w: some patients and recordings need attention: %s", errIncomplete, findingCounts(report.Findings))
+		err = needsAttention(report.Findings)
 	}
 	return errors.Join(err, printErr)
 }
 
+// needsAttention returns the error of a plan or a run with findings.
+func needsAttention(f job.Findings) error {
+	return fmt.Errorf("%w: some patients and recordings need attention: %s", errIncomplete, findingCounts(f))
+}
+
 func (r rotationResult) writeText(w io.Writer) {
-	what := r.Verb
-	if r.DryRun {
-		what += " (dry run: what is counted as changed would be)"
-	}
-	fmt.Fprintf(w, "%s, %s, in %v\n", what, r.Scope, r.Finished.Sub(r.Started).Round(time.Millisecond))
+	writeHeading(w, r.Report.Report)
 	table(w, [][]string{
 		{"patients", counts(r.Patients.Seen, []count{
 			{"changed", r.Patients.Changed},
@@ -266,7 +275,7 @@ func (r rotationResult) writeText(w io.Writer) {
 		if !r.OlderThan.IsZero() {
 			resume = " with --older-than " + r.OlderThan.Format(time.RFC3339)
 		}
-		fmt.Fprintf(w, "\ninterrupted: run it again%s to do what is left\n", resume)
+		fmt.Fprintf(w, "\ninterrupted: run the same command again%s to do what is left\n", resume)
 	}
 }
 
@@ -275,7 +284,7 @@ type count struct {
 	n    int
 }
 
-// counts is a total and those of its parts that are there.
+// counts returns a total and its parts that are not zero.
 func counts(total int, parts []count) string {
 	text := fmt.Sprint(total)
 	separator := ": "
@@ -288,7 +297,7 @@ func counts(total int, parts []count) string {
 	return text
 }
 
-// versionCounts is how many there are of each version.
+// versionCounts returns how many there are of each version.
 func versionCounts(versions map[int]int) string {
 	var parts []string
 	for _, version := range slices.Sorted(maps.Keys(versions)) {
@@ -309,11 +318,11 @@ type reinstateResult struct {
 func (c *cli) reinstate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "reinstate --oldest VERSION",
-		Short:   "Take a retirement back",
+		Short:   "Undo a retirement",
 		GroupID: groupRotation,
-		Long: `reinstate has the versions from --oldest on unwrap again: for recordings that
-turn out to need them, such as those restored from a backup. What was trimmed
-is gone.
+		Long: `Undo a retirement: the versions from --oldest on unwrap again. Use reinstate for
+recordings that still need them, such as those restored from a backup. Versions
+that were trimmed are gone.
 
 Role: retirer.`,
 		Example: `  recvault reinstate --oldest 3 --key-id "$key_id"`,
@@ -325,17 +334,17 @@ Role: retirer.`,
 		dryRun  = dryRunFlag(cmd)
 	)
 	patient.addKeyID(cmd)
-	cmd.Flags().IntVar(&oldest, "oldest", 0, "the oldest `version` that is to unwrap; required")
+	cmd.Flags().IntVar(&oldest, "oldest", 0, "the oldest `version` to unwrap again; required")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		if oldest < 1 {
-			return usagef("say from which version on: --oldest, which counts from 1")
+			return usagef("no version: set --oldest, which counts from 1")
 		}
 		k, err := c.openKeyring(ctx)
 		if err != nil {
 			return err
 		}
-		id, err := patient.pseudonym(ctx, c, func() (keys.Wrapper, error) { return k, nil })
+		id, err := patient.findKeyID(ctx, c, func() (keys.Wrapper, error) { return k, nil })
 		if err != nil {
 			return err
 		}

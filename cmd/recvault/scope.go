@@ -10,7 +10,7 @@ import (
 	"github.com/recvault/recvault/vault/scope"
 )
 
-// scopeFlags say which patients a job is about.
+// scopeFlags select the patients of a job.
 type scopeFlags struct {
 	all         bool
 	shard       string
@@ -23,11 +23,11 @@ type scopeFlags struct {
 func (s *scopeFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.BoolVar(&s.all, "all", false, "every patient")
-	flags.StringVar(&s.shard, "shard", "", "share `i/n` of all patients, i from 0 to n-1")
-	flags.IntVar(&s.shards, "shards", 0, "the share that JOB_COMPLETION_INDEX says, out of `n` (RECVAULT_SHARDS)")
+	flags.StringVar(&s.shard, "shard", "", "share `i/n` of all patients, with i from 0 to n-1")
+	flags.IntVar(&s.shards, "shards", 0, "share JOB_COMPLETION_INDEX out of `n` (RECVAULT_SHARDS)")
 	flags.StringArrayVar(&s.keyIDs, "key-id", nil, "the patient with this `KeyID`; can be repeated")
-	flags.StringVar(&s.keyIDFile, "key-id-file", "", "the patients with the KeyIDs in this `file`, one to a line, - for standard input")
-	flags.StringVar(&s.patientFile, "patient-file", "", "the patients with the identifiers in this `file`, one to a line, - for standard input")
+	flags.StringVar(&s.keyIDFile, "key-id-file", "", "the patients with the KeyIDs in this `file`, one per line, - for standard input")
+	flags.StringVar(&s.patientFile, "patient-file", "", "the patients with the identifiers in this `file`, one per line, - for standard input")
 	for _, one := range []string{"key-id", "key-id-file", "patient-file"} {
 		for _, many := range []string{"all", "shard", "shards"} {
 			cmd.MarkFlagsMutuallyExclusive(one, many)
@@ -36,17 +36,16 @@ func (s *scopeFlags) add(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("all", "shard", "shards")
 }
 
-// indexVariable is where Kubernetes tells a pod of an Indexed Job which of them it is.
+// indexVariable is the variable in which Kubernetes passes its index to a pod of an Indexed Job.
 const indexVariable = "JOB_COMPLETION_INDEX"
 
-// scope returns the patients that the flags name. That there are none is a mistake: all patients are a
-// matter of saying so. pseudonyms is asked for the KeyIDs of patients who are given by their
-// identifiers.
-func (s *scopeFlags) scope(ctx context.Context, c *cli, pseudonyms func() (keys.Wrapper, error)) (scope.Scope, error) {
+// scope returns the patients that the flags select. It is a usage error to select none: all patients take --all.
+// openKeyring is called only to derive KeyIDs from identifiers.
+func (s *scopeFlags) scope(ctx context.Context, c *cli, openKeyring func() (keys.Wrapper, error)) (scope.Scope, error) {
 	if len(s.keyIDs) > 0 || s.keyIDFile != "" || s.patientFile != "" {
-		ids, err := s.patients(ctx, c, pseudonyms)
+		ids, err := s.patients(ctx, c, openKeyring)
 		if err == nil && len(ids) == 0 {
-			err = usagef("the files name no patient")
+			err = usagef("the file has no patient")
 		}
 		return scope.Of(ids...), err
 	}
@@ -54,7 +53,7 @@ func (s *scopeFlags) scope(ctx context.Context, c *cli, pseudonyms func() (keys.
 		return scope.ParseShard(s.shard)
 	}
 	if s.all && c.getenv("RECVAULT_SHARDS") != "" {
-		return scope.Scope{}, usagef("--all is every patient, but RECVAULT_SHARDS is set for a share of them: leave out one of the two")
+		return scope.Scope{}, usagef("--all selects every patient, but RECVAULT_SHARDS selects a share: use only one of the two")
 	}
 	shards := s.shards
 	if text := c.getenv("RECVAULT_SHARDS"); shards == 0 && text != "" {
@@ -66,7 +65,7 @@ func (s *scopeFlags) scope(ctx context.Context, c *cli, pseudonyms func() (keys.
 	index := c.getenv(indexVariable)
 	switch {
 	case shards != 0 && index == "":
-		return scope.Scope{}, usagef("--shards (or RECVAULT_SHARDS) needs %s, which says which share; or give --shard i/n", indexVariable)
+		return scope.Scope{}, usagef("--shards (or RECVAULT_SHARDS) needs %s, the number of the share; or use --shard i/n", indexVariable)
 	case shards != 0:
 		i, err := strconv.Atoi(index)
 		if err != nil {
@@ -74,15 +73,16 @@ func (s *scopeFlags) scope(ctx context.Context, c *cli, pseudonyms func() (keys.
 		}
 		return scope.Shard(i, shards)
 	case index != "":
-		// Each pod would do all the work.
-		return scope.Scope{}, usagef("%s is set, so this is one of several: say how many with --shards or RECVAULT_SHARDS", indexVariable)
+		// Every pod would do all the work.
+		return scope.Scope{}, usagef("%s is set, so this is one of several processes: set their number with --shards or RECVAULT_SHARDS", indexVariable)
 	case s.all:
 		return scope.All(), nil
 	}
-	return scope.Scope{}, usagef("say which patients: --all, --shard, --shards, --key-id, --key-id-file or --patient-file")
+	return scope.Scope{}, usagef("no patients selected: use --all, --shard, --shards, --key-id, --key-id-file or --patient-file")
 }
 
-func (s *scopeFlags) patients(ctx context.Context, c *cli, pseudonyms func() (keys.Wrapper, error)) ([]keys.KeyID, error) {
+// patients returns the KeyIDs of the patients who are named one by one.
+func (s *scopeFlags) patients(ctx context.Context, c *cli, openKeyring func() (keys.Wrapper, error)) ([]keys.KeyID, error) {
 	var ids []keys.KeyID
 	add := func(text string) error {
 		id, err := keys.ParseKeyID(text)
@@ -102,7 +102,7 @@ func (s *scopeFlags) patients(ctx context.Context, c *cli, pseudonyms func() (ke
 	if s.patientFile == "" {
 		return ids, nil
 	}
-	k, err := pseudonyms()
+	k, err := openKeyring()
 	if err != nil {
 		return nil, err
 	}

@@ -16,45 +16,48 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-const secretsHelp = `Tokens, grants and patients' identifiers are never arguments: every user of a
-machine can see those, and shells keep them. Each is read from a file, from
+const secretsHelp = `Tokens, grants and patient identifiers are never arguments: every user of a
+machine can see arguments, and shells store them. Each is read from a file, from
 standard input (the file "-"), or from the environment.
 
     Vault token          --token-file FILE     VAULT_TOKEN
     Grant                --grant-file FILE     RECVAULT_GRANT
     Patient identifier   --patient-file FILE   RECVAULT_PATIENT
-    S3 credentials                             AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
+    S3 credentials                             AWS_ACCESS_KEY_ID,
+                                               AWS_SECRET_ACCESS_KEY,
+                                               AWS_SESSION_TOKEN
 
-A file goes before the environment. One line break at the end is not part of
-what either holds; everything else is: patients' identifiers are compared byte
-for byte. Only one of them can come from standard input. On a terminal it is
-asked for and not shown.
+A file takes precedence over the environment. One line break at the end is
+removed, and nothing else: patient identifiers are compared byte for byte. Only
+one secret can come from standard input. On a terminal the command prompts for
+it and does not show it.
 
-A patient's identifier is personal data. Once a patient is enrolled, the KeyID
-stands for it: commands that need no more take --key-id, which is no secret.
-Nor are the IDs of recordings and the accessors of grants.
+A patient identifier is personal data. After enrolment, the KeyID stands for it:
+wherever a KeyID is enough, commands take --key-id. KeyIDs, recording IDs and
+the accessors of grants are not secret.
 
-Nothing here prints a token or a grant, save "recvault grant --out -", nor ever
-a patient's identifier.`
+No command prints a patient identifier or a token. Only "recvault grant --out -"
+prints a grant.`
 
-// Secrets are small. A file that is larger than this was not meant.
+// maxSecretFile is the greatest size, in bytes, of a file with a secret or with metadata. A larger file was named by
+// mistake.
 const maxSecretFile = 64 << 10
 
-// dash stands for standard input, or output, where a file is wanted.
+// dash names standard input or output in place of a file.
 const dash = "-"
 
-// secret reads a secret from a file, or from standard input, or else from the environment.
+// secret reads a secret from a file or standard input, or from the environment if no file is named.
 func (c *cli) secret(ctx context.Context, what, file, flag, variable string) (string, error) {
 	if file == "" {
 		if text := trimLineBreak([]byte(c.getenv(variable))); len(text) > 0 {
 			return string(text), nil
 		}
-		return "", usagef("no %s: set %s, or %s to a file (- for standard input)", what, variable, flag)
+		return "", usagef("no %s: set %s, or name a file with %s (- for standard input)", what, variable, flag)
 	}
 	var text []byte
 	var err error
 	if terminal, ok := c.stdin.(*os.File); ok && file == dash && term.IsTerminal(int(terminal.Fd())) {
-		text, err = c.ask(ctx, terminal, what)
+		text, err = c.prompt(ctx, terminal, what)
 	} else {
 		text, err = c.readSmallFile(ctx, file, what, flag)
 	}
@@ -63,19 +66,21 @@ func (c *cli) secret(ctx context.Context, what, file, flag, variable string) (st
 	}
 	text = trimLineBreak(text)
 	if len(text) == 0 {
-		return "", usagef("the %s that %s names is empty", what, flag)
+		return "", usagef("the file of %s is empty: it should hold the %s", flag, what)
 	}
 	return string(text), nil
 }
 
+// vaultToken reads the operator's Vault token.
 func (c *cli) vaultToken(ctx context.Context) (string, error) {
 	token, err := c.secret(ctx, "Vault token", c.settings.tokenFile, "--token-file", "VAULT_TOKEN")
 	if err == nil && strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		err = usagef("the Vault token has characters that no token has")
+		err = usagef("the Vault token has a character that no token has")
 	}
 	return token, err
 }
 
+// readSmallFile reads a file of at most maxSecretFile bytes.
 func (c *cli) readSmallFile(ctx context.Context, name, what, flag string) ([]byte, error) {
 	in, err := c.openInput(ctx, name, what, flag)
 	if err != nil {
@@ -93,8 +98,8 @@ func trimLineBreak(text []byte) []byte {
 	return bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
 }
 
-// ask reads a line from a terminal that does not show it.
-func (c *cli) ask(ctx context.Context, terminal *os.File, what string) ([]byte, error) {
+// prompt asks for a secret on a terminal, which does not show what is typed.
+func (c *cli) prompt(ctx context.Context, terminal *os.File, what string) ([]byte, error) {
 	state, err := term.GetState(int(terminal.Fd()))
 	if err != nil {
 		return nil, err
@@ -106,7 +111,7 @@ func (c *cli) ask(ctx context.Context, terminal *os.File, what string) ([]byte, 
 		err  error
 	}
 	answered := make(chan answer, 1)
-	go func() { // ends with the process, as in interruptible
+	go func() { // may last as long as the process, as in interruptible
 		text, err := term.ReadPassword(int(terminal.Fd()))
 		answered <- answer{text, err}
 	}()
@@ -118,16 +123,17 @@ func (c *cli) ask(ctx context.Context, terminal *os.File, what string) ([]byte, 
 	}
 }
 
-// grantFlag says where the grant is.
+// grantFlag is the file that holds a grant.
 type grantFlag struct{ file string }
 
 func (g *grantFlag) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&g.file, "grant-file", "", "`file` with the grant, - for standard input (RECVAULT_GRANT: the grant itself)")
 }
 
-// given tells whether there is a grant at all.
+// given reports whether there is a grant, in a file or in the environment.
 func (g *grantFlag) given(c *cli) bool { return g.file != "" || c.getenv("RECVAULT_GRANT") != "" }
 
+// read reads the grant.
 func (g *grantFlag) read(ctx context.Context, c *cli) (keys.Grant, error) {
 	text, err := c.secret(ctx, "grant", g.file, "--grant-file", "RECVAULT_GRANT")
 	if err != nil {
@@ -136,11 +142,11 @@ func (g *grantFlag) read(ctx context.Context, c *cli) (keys.Grant, error) {
 	return keys.ParseGrant(text)
 }
 
-// patientFlag says who the patient is.
+// patientFlag names a patient, by identifier or by KeyID.
 type patientFlag struct {
 	file    string
 	keyID   string
-	byKeyID bool // there is a flag for it
+	byKeyID bool // the command has --key-id
 }
 
 func (p *patientFlag) add(cmd *cobra.Command) {
@@ -148,17 +154,18 @@ func (p *patientFlag) add(cmd *cobra.Command) {
 		"`file` with the patient's identifier, - for standard input (RECVAULT_PATIENT: the identifier itself)")
 }
 
-// addKeyID adds a flag for commands to which the pseudonym will do.
+// addKeyID adds the flags of a command for which a KeyID is enough.
 func (p *patientFlag) addKeyID(cmd *cobra.Command) {
 	p.add(cmd)
 	p.byKeyID = true
-	cmd.Flags().StringVar(&p.keyID, "key-id", "", "the patient's `KeyID`, in place of the identifier")
+	cmd.Flags().StringVar(&p.keyID, "key-id", "", "the patient's `KeyID`, instead of the identifier")
 	cmd.MarkFlagsMutuallyExclusive("key-id", "patient-file")
 }
 
+// read reads the patient's identifier.
 func (p *patientFlag) read(ctx context.Context, c *cli) (keys.Patient, error) {
 	if p.byKeyID && p.file == "" && c.getenv("RECVAULT_PATIENT") == "" {
-		return "", usagef("say which patient: --key-id, or the identifier in RECVAULT_PATIENT or the file of --patient-file")
+		return "", usagef("no patient: set --key-id, or pass the identifier in RECVAULT_PATIENT or with --patient-file")
 	}
 	text, err := c.secret(ctx, "patient's identifier", p.file, "--patient-file", "RECVAULT_PATIENT")
 	if err != nil {
@@ -170,8 +177,8 @@ func (p *patientFlag) read(ctx context.Context, c *cli) (keys.Patient, error) {
 	return keys.Patient(text), keys.Patient(text).Validate()
 }
 
-// pseudonym returns the patient's KeyID. Without --key-id, the keyring is opened and asked.
-func (p *patientFlag) pseudonym(ctx context.Context, c *cli, open func() (keys.Wrapper, error)) (keys.KeyID, error) {
+// findKeyID returns the patient's KeyID. Without --key-id, it opens the keyring and derives it from the identifier.
+func (p *patientFlag) findKeyID(ctx context.Context, c *cli, open func() (keys.Wrapper, error)) (keys.KeyID, error) {
 	if p.keyID != "" {
 		return keys.ParseKeyID(p.keyID)
 	}
@@ -186,7 +193,7 @@ func (p *patientFlag) pseudonym(ctx context.Context, c *cli, open func() (keys.W
 	return k.KeyID(ctx, patient)
 }
 
-// patients reads a file with one identifier to a line.
+// patients reads a file with one patient identifier per line.
 func (c *cli) patients(ctx context.Context, file string) ([]keys.Patient, error) {
 	var patients []keys.Patient
 	err := c.eachLine(ctx, file, "patients", "--patient-file", func(line string) error {
@@ -196,7 +203,7 @@ func (c *cli) patients(ctx context.Context, file string) ([]keys.Patient, error)
 	return patients, err
 }
 
-// eachLine calls a function with each line of a file that is not empty.
+// eachLine calls a function with each non-empty line of a file.
 func (c *cli) eachLine(ctx context.Context, file, what, flag string, do func(line string) error) error {
 	in, err := c.openInput(ctx, file, what, flag)
 	if err != nil {

@@ -23,9 +23,8 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
-const settingsHelp = `A flag goes before its variable in the environment. Credentials have no flag,
-because arguments are visible to every user of a machine: see "recvault help
-secrets".
+const settingsHelp = `A flag takes precedence over its environment variable. Credentials have no flag,
+because every user of a machine can see arguments: see "recvault help secrets".
 
 Keys, in HashiCorp Vault:
 
@@ -36,10 +35,10 @@ Keys, in HashiCorp Vault:
     --mount             RECVAULT_MOUNT         default "recordings"
     --policy-prefix     RECVAULT_POLICY_PREFIX default "recvault"
 
-  What else Vault's own command reads (VAULT_CLIENT_CERT, VAULT_CLIENT_KEY,
-  VAULT_TLS_SERVER_NAME, VAULT_PROXY_ADDR, ...) is taken from the environment
-  as well; ~/.vault-token is not. VAULT_TOKEN is the token of the role that the
-  command needs, which its help names.
+  VAULT_TOKEN must have the role that the command's help page names. The other
+  variables of Vault's own command (VAULT_CLIENT_CERT, VAULT_CLIENT_KEY,
+  VAULT_TLS_SERVER_NAME, VAULT_PROXY_ADDR, ...) work as well. ~/.vault-token is
+  not read.
 
 Recordings, on an S3 server:
 
@@ -47,34 +46,35 @@ Recordings, on an S3 server:
                         default Amazon S3
     --region            AWS_REGION, AWS_DEFAULT_REGION
     --bucket            RECVAULT_BUCKET
-    --prefix            RECVAULT_PREFIX        of all objects' names, ends in "/"
+    --prefix            RECVAULT_PREFIX        of all object names; ends in "/"
     --s3-cacert         AWS_CA_BUNDLE
-                        AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-                        AWS_SESSION_TOKEN, or
-                        MINIO_ACCESS_KEY, MINIO_SECRET_KEY, or
-                        what AWS programs use: ~/.aws/credentials, the
-                        machine's or pod's identity
+    --path-style                               bucket name in the path of URLs
 
-Both in a directory, for trying things out and for single hosts:
+  The credentials are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and
+  AWS_SESSION_TOKEN, or MINIO_ACCESS_KEY and MINIO_SECRET_KEY, or what AWS
+  programs use: ~/.aws/credentials, or the identity of the machine or pod.
+
+Keys and recordings in a directory, to try things out and for single hosts:
 
     --dir               RECVAULT_DIR
 
-  It takes the place of both servers, so it cannot be combined with their
-  flags. Variables that name a server are not looked at beside --dir;
-  RECVAULT_DIR beside them is a mistake.
+  The directory replaces both servers. --dir cannot be combined with flags that
+  name a server, and variables that name one are ignored. RECVAULT_DIR together
+  with such a variable is an error.
 
-Jobs in several processes:
+Jobs split over several processes:
 
-    --shards            RECVAULT_SHARDS        how many there are
-                        JOB_COMPLETION_INDEX   which one this is, as Kubernetes
-                                               sets it in an Indexed Job
+    --shards            RECVAULT_SHARDS        the number of shares
+                        JOB_COMPLETION_INDEX   the share of this process, which
+                                               Kubernetes sets in an Indexed Job
 
 Others:
 
     --output            RECVAULT_OUTPUT        text or json
-    --operator          RECVAULT_OPERATOR      who answers for an erasure or hold`
+    --operator          RECVAULT_OPERATOR      the account responsible for an
+                                               erasure or a hold`
 
-// settings are the flags that say where keys and recordings are.
+// settings are the flags for the location of keys and recordings.
 type settings struct {
 	dir string
 
@@ -90,19 +90,19 @@ func (s *settings) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.dir, "dir", "", "keep keys and recordings in this `directory`, without servers (RECVAULT_DIR)")
 	flags.StringVar(&s.vaultAddr, "vault-addr", "", "Vault's `URL` (VAULT_ADDR)")
 	flags.StringVar(&s.vaultNamespace, "vault-namespace", "", "Vault's `namespace` (VAULT_NAMESPACE)")
-	flags.StringVar(&s.vaultCACert, "vault-cacert", "", "`file` with the authority that Vault's certificate is from (VAULT_CACERT)")
+	flags.StringVar(&s.vaultCACert, "vault-cacert", "", "`file` with the CA certificate of Vault (VAULT_CACERT)")
 	flags.StringVar(&s.tokenFile, "token-file", "", "`file` with the Vault token, - for standard input (VAULT_TOKEN: the token itself)")
 	flags.StringVar(&s.mount, "mount", "", "`path` of the Transit engine in Vault, default recordings (RECVAULT_MOUNT)")
-	flags.StringVar(&s.policyPrefix, "policy-prefix", "", "`prefix` of the policies' names in Vault, default recvault (RECVAULT_POLICY_PREFIX)")
+	flags.StringVar(&s.policyPrefix, "policy-prefix", "", "`prefix` of policy names in Vault, default recvault (RECVAULT_POLICY_PREFIX)")
 	flags.StringVar(&s.endpoint, "endpoint", "", "the S3 server's `URL`, default Amazon S3 (AWS_ENDPOINT_URL)")
 	flags.StringVar(&s.region, "region", "", "the bucket's `region` (AWS_REGION)")
-	flags.StringVar(&s.bucket, "bucket", "", "`bucket` of the recordings (RECVAULT_BUCKET)")
-	flags.StringVar(&s.prefix, "prefix", "", "`prefix` of all objects' names, ends in / (RECVAULT_PREFIX)")
-	flags.StringVar(&s.s3CACert, "s3-cacert", "", "`file` with the authority that the S3 server's certificate is from (AWS_CA_BUNDLE)")
-	flags.BoolVar(&s.pathStyle, "path-style", false, "put the bucket's name into the path of URLs everywhere")
+	flags.StringVar(&s.bucket, "bucket", "", "`bucket` with the recordings (RECVAULT_BUCKET)")
+	flags.StringVar(&s.prefix, "prefix", "", "`prefix` of all object names, ends in / (RECVAULT_PREFIX)")
+	flags.StringVar(&s.s3CACert, "s3-cacert", "", "`file` with the CA certificate of the S3 server (AWS_CA_BUNDLE)")
+	flags.BoolVar(&s.pathStyle, "path-style", false, "always put the bucket name into the path of URLs")
 }
 
-// setting returns the flag's value or else the first of the variables that is set.
+// setting returns the flag's value or, if it is empty, that of the first variable that is set.
 func (c *cli) setting(flag string, variables ...string) string {
 	for _, variable := range variables {
 		flag = cmp.Or(flag, c.getenv(variable))
@@ -127,25 +127,25 @@ func (c *cli) transitOptions() transit.Options {
 	}
 }
 
-// directory returns the directory that takes the place of servers, or "" if there are servers. Somebody who
-// means a trial must not meet the servers that the environment happens to name, nor the other way round.
+// directory returns the directory that replaces the servers, or "" if servers are used. It returns a usage error if the
+// settings name both: a trial must not reach the servers that the environment happens to name, nor the reverse.
 func (c *cli) directory() (string, error) {
 	flags := cmp.Or(c.settings.vaultAddr, c.settings.endpoint, c.settings.bucket) != ""
 	variables := cmp.Or(c.vaultAddr(), c.bucket()) != ""
 	switch {
 	case c.settings.dir != "" && flags:
-		return "", usagef("--dir takes the place of servers: give either it or --vault-addr, --endpoint and --bucket")
+		return "", usagef("--dir replaces the servers: use either it or --vault-addr, --endpoint and --bucket")
 	case c.settings.dir != "":
 		return c.settings.dir, nil
 	case flags || c.getenv("RECVAULT_DIR") == "":
 		return "", nil
 	case variables:
-		return "", usagef("RECVAULT_DIR takes the place of servers, but VAULT_ADDR or RECVAULT_BUCKET is set as well; say which with a flag")
+		return "", usagef("RECVAULT_DIR replaces the servers, but VAULT_ADDR or RECVAULT_BUCKET is set as well: choose with --dir, or with --vault-addr and --bucket")
 	}
 	return c.getenv("RECVAULT_DIR"), nil
 }
 
-// keyring has every role. Which of them succeed is decided by the token's policy.
+// keyring has the verbs of every role. The token's policy decides which of them succeed.
 type keyring interface {
 	keys.Enroller
 	keys.Wrapper
@@ -158,12 +158,12 @@ type keyring interface {
 	keys.Eraser
 }
 
-// openKeyring opens the keyring with the operator's own right.
+// openKeyring opens the keyring with the operator's own token.
 func (c *cli) openKeyring(ctx context.Context) (keyring, error) {
 	return c.keyringWith(func() (string, error) { return c.vaultToken(ctx) })
 }
 
-// keyringWith opens the keyring, in Vault with a token.
+// keyringWith opens the keyring: in Vault with the token that a function returns, or in a directory.
 func (c *cli) keyringWith(token func() (string, error)) (keyring, error) {
 	directory, err := c.directory()
 	if err != nil {
@@ -188,18 +188,18 @@ func (c *cli) keyringWith(token func() (string, error)) (keyring, error) {
 	return k, nil
 }
 
-// pseudonyms opens the keyring, if it is called at all: for patients who are given by their identifiers.
-func (c *cli) pseudonyms(ctx context.Context) func() (keys.Wrapper, error) {
+// keyringLater returns a function that opens the keyring. It is called only for patients who are named by their
+// identifiers: by KeyID, no keyring is needed.
+func (c *cli) keyringLater(ctx context.Context) func() (keys.Wrapper, error) {
 	return func() (keys.Wrapper, error) { return c.openKeyring(ctx) }
 }
 
-// openGrantKeyring opens the keyring for what a grant may do: in Vault, with no right of its own, so that
-// the grant is all that counts.
+// openGrantKeyring opens the keyring without a token, so that a grant is the only right in use.
 func (c *cli) openGrantKeyring() (keyring, error) {
 	return c.keyringWith(func() (string, error) { return "", nil })
 }
 
-// openGrantVault opens the vault for what a grant may do.
+// openGrantVault opens a vault without a token, so that a grant is the only right in use.
 func (c *cli) openGrantVault() (*vault.Vault, error) {
 	k, err := c.openGrantKeyring()
 	if err != nil {
@@ -208,22 +208,22 @@ func (c *cli) openGrantVault() (*vault.Vault, error) {
 	return c.openVault(k)
 }
 
-// vaultClient returns a client without a token.
+// vaultClient returns a client of Vault without a token.
 func (c *cli) vaultClient() (*api.Client, error) {
 	address := c.vaultAddr()
 	if address == "" {
-		return nil, usagef("no keyring: set VAULT_ADDR or --vault-addr, or try it in a directory with RECVAULT_DIR or --dir")
+		return nil, usagef("no keyring: set VAULT_ADDR or --vault-addr, or use a directory with RECVAULT_DIR or --dir")
 	}
-	config := api.DefaultConfig() // with what has no flag here, from the environment
+	config := api.DefaultConfig() // from the environment, for settings without a flag here
 	if config.Error != nil {
 		return nil, usagef("Vault's settings in the environment (VAULT_*) are not valid")
 	}
 	config.Address = address
 	if c.settings.vaultAddr != "" {
-		config.AgentAddress = "" // of VAULT_AGENT_ADDR, which would go before the flag
+		config.AgentAddress = "" // from VAULT_AGENT_ADDR, which would override the flag
 	}
 	if transport, ok := config.HttpClient.Transport.(*http.Transport); ok {
-		// Jobs keep more requests under way than the default keeps connections.
+		// Jobs make more requests at a time than the default keeps connections.
 		transport.MaxIdleConnsPerHost = transport.MaxIdleConns
 	}
 	if file := c.setting(c.settings.vaultCACert, "VAULT_CACERT"); file != "" {
@@ -243,28 +243,29 @@ func (c *cli) vaultClient() (*api.Client, error) {
 	return client, nil
 }
 
-// The parts of a directory that takes the place of servers.
+// The parts of a directory that replaces the servers.
 const (
 	keysDir    = "keys"
 	objectsDir = "objects"
 )
 
+// openLocal opens the keyring in a directory.
 func (c *cli) openLocal(directory string) (*local.Keyring, error) {
 	if err := checkDirectory(directory); err != nil {
 		return nil, err
 	}
 	k, err := local.Open(filepath.Join(directory, keysDir), local.Options{})
 	if err == nil {
-		c.opened = append(c.opened, k.Close)
+		c.closers = append(c.closers, k.Close)
 	}
 	return k, err
 }
 
-// checkDirectory keeps a misspelt path from becoming a new and empty keyring.
+// checkDirectory returns a usage error if the directory has no keyring. Opening a misspelt path would create one.
 func checkDirectory(directory string) error {
 	_, err := os.Stat(filepath.Join(directory, keysDir))
 	if errors.Is(err, fs.ErrNotExist) {
-		return usagef("there is no keyring in the directory of --dir or RECVAULT_DIR: make one with \"recvault setup --dir\"")
+		return usagef("there is no keyring in the directory of --dir or RECVAULT_DIR: create one with \"recvault setup --dir\"")
 	}
 	return err
 }
@@ -281,13 +282,13 @@ func (c *cli) openStore() (storage.Store, error) {
 		}
 		store, err := dir.Open(filepath.Join(directory, objectsDir))
 		if err == nil {
-			c.opened = append(c.opened, store.Close)
+			c.closers = append(c.closers, store.Close)
 		}
 		return store, err
 	}
 	bucket := c.bucket()
 	if bucket == "" {
-		return nil, usagef("no store: set RECVAULT_BUCKET or --bucket (and AWS_ENDPOINT_URL or --endpoint), or try it in a directory with RECVAULT_DIR or --dir")
+		return nil, usagef("no store: set RECVAULT_BUCKET or --bucket (and AWS_ENDPOINT_URL or --endpoint), or use a directory with RECVAULT_DIR or --dir")
 	}
 	client, err := s3.NewClient(s3.Config{
 		Endpoint:    c.endpoint(),
@@ -306,7 +307,7 @@ func (c *cli) openStore() (storage.Store, error) {
 	return store, nil
 }
 
-// s3Credentials returns those in the environment, or nil for those that AWS programs find elsewhere.
+// s3Credentials returns the credentials in the environment, or nil for those that AWS programs find elsewhere.
 func (c *cli) s3Credentials() *credentials.Credentials {
 	for _, pair := range [][2]string{
 		{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
@@ -325,7 +326,7 @@ func (c *cli) s3Credentials() *credentials.Credentials {
 	return nil
 }
 
-// openObjects opens the store for what needs no keyring.
+// openObjects opens the recordings' objects in the store. It needs no keyring.
 func (c *cli) openObjects() (*objects.Objects, error) {
 	store, err := c.openStore()
 	if err != nil {

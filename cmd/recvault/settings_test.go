@@ -3,10 +3,13 @@ package main
 import (
 	"fmt"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hashicorp/vault/api"
@@ -41,22 +44,24 @@ func TestMissingSettingsAreNamed(t *testing.T) {
 		{[]string{"VAULT_ADDR", "http://user:canary@x y", "VAULT_TOKEN", "x"}, []string{"plan", "--all"}, []string{"VAULT_ADDR", "--vault-addr"}},
 		{[]string{"RECVAULT_OUTPUT", "yaml"}, []string{"version"}, []string{"RECVAULT_OUTPUT", "--output"}},
 	} {
-		o := d.with(c.environment...).run(c.args...).exits(exitUsage)
-		for _, name := range c.named {
-			assert.Contains(t, o.stderr, name, "%q", c.args)
-		}
-		assert.NotContains(t, o.stderr, "canary", "a password in an address")
+		t.Run(c.args[0]+" "+c.named[0], func(t *testing.T) {
+			o := d.in(t).with(c.environment...).run(c.args...).exits(exitUsage)
+			for _, name := range c.named {
+				assert.Contains(t, o.stderr, name)
+			}
+			assert.NotContains(t, o.stderr, "canary", "a password in an address")
+		})
 	}
 }
 
-func TestADirectoryNeverMeetsTheServersThatTheEnvironmentNames(t *testing.T) {
+func TestDirectoryAndServersAreNeverMixed(t *testing.T) {
 	d := inDirectory(t)
 	alice, aliceID := d.enrol("alice")
 	d.put(alice, random(t, 10))
 	directory := d.environment["RECVAULT_DIR"]
 	servers := d.with("RECVAULT_DIR", "", "VAULT_ADDR", "http://127.0.0.1:1", "VAULT_TOKEN", "x",
 		"AWS_ENDPOINT_URL", "http://127.0.0.1:1", "RECVAULT_BUCKET", "recordings")
-	assert.Contains(t, servers.run("list", "--dir", directory, "--patient-file", alice).ok().stdout, aliceID, "a flag goes before the environment")
+	assert.Contains(t, servers.run("list", "--dir", directory, "--patient-file", alice).ok().stdout, aliceID, "a flag overrides the environment")
 	servers.run("list", "--key-id", aliceID).exits(exitUnavailable)
 
 	both := servers.with("RECVAULT_DIR", directory)
@@ -64,6 +69,38 @@ func TestADirectoryNeverMeetsTheServersThatTheEnvironmentNames(t *testing.T) {
 	both.run("list", "--key-id", aliceID, "--dir", directory).ok()
 	both.run("list", "--key-id", aliceID, "--bucket", "recordings").exits(exitUnavailable)
 	both.run("list", "--key-id", aliceID, "--bucket", "recordings", "--dir", directory).exits(exitUsage)
+}
+
+// By KeyID, these commands need only the store: neither the address of Vault nor a token.
+func TestCommandsByKeyIDNeedNoVault(t *testing.T) {
+	var requests atomic.Int64
+	vault := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		requests.Add(1)
+		http.Error(w, "no", http.StatusTeapot)
+	}))
+	t.Cleanup(vault.Close)
+	d := onServers(t)
+	alice, aliceID := d.enrol("alice")
+	id := d.put(alice, random(t, 10))
+	signed := []string{"--reason", "case 1", "--operator", "okafor"}
+	for name, address := range map[string]string{"VAULT_ADDR unset": "", "VAULT_ADDR set": vault.URL} {
+		t.Run(name, func(t *testing.T) {
+			for _, args := range [][]string{
+				{"list", "--key-id", aliceID},
+				{"inspect", id},
+				append([]string{"hold", "set", "--dry-run", "--key-id", aliceID}, signed...),
+				append([]string{"hold", "set", "--key-id", aliceID}, signed...),
+				{"hold", "show", "--key-id", aliceID},
+				append([]string{"hold", "clear", "--dry-run", "--key-id", aliceID}, signed...),
+				append([]string{"hold", "clear", "--key-id", aliceID}, signed...),
+				{"sweep", "--key-id", aliceID},
+				{"verify", "--no-keyring", "--key-id", aliceID},
+			} {
+				d.in(t).with("VAULT_ADDR", address, "VAULT_TOKEN", "").run(args...).ok()
+			}
+		})
+	}
+	assert.Zero(t, requests.Load(), "no request reached Vault")
 }
 
 func TestFlagsNameServersToo(t *testing.T) {
@@ -82,16 +119,16 @@ func TestFlagsNameServersToo(t *testing.T) {
 	bare.runWith(strings.NewReader(d.tokens["rotator"]+"\n"), append(flags, "--token-file", "-")...).ok()
 }
 
-func TestServersWithTheirOwnAuthorityAreTrustedByFile(t *testing.T) {
+func TestCAFilesAreTrusted(t *testing.T) {
 	d := newDeployment(t)
 	v, m := testserver.Vault(t, testserver.TLS()), testserver.MinIO(t, testserver.TLS())
 	d.secrets = append(d.secrets, v.RootToken(), m.SecretKey())
 	d = d.with("VAULT_ADDR", v.Address(), "VAULT_TOKEN", v.RootToken(), "AWS_ENDPOINT_URL", "https://"+m.Endpoint(), "RECVAULT_BUCKET", m.Bucket(),
 		"AWS_ACCESS_KEY_ID", m.AccessKey(), "AWS_SECRET_ACCESS_KEY", m.SecretKey(), "AWS_REGION", m.Region())
 	d.run("setup").exits(exitUnavailable)
-	told := d.run("setup", "--dry-run", "--vault-cacert", v.CAFile()).ok().stdout
-	assert.Contains(t, told, "would change:\n")
-	assert.Equal(t, strings.TrimPrefix(told, "would change:\n"), d.run("setup", "--vault-cacert", v.CAFile()).ok().stdout)
+	planned := d.run("setup", "--dry-run", "--vault-cacert", v.CAFile()).ok().stdout
+	assert.Contains(t, planned, "would change:\n")
+	assert.Equal(t, strings.TrimPrefix(planned, "would change:\n"), d.run("setup", "--vault-cacert", v.CAFile()).ok().stdout)
 	assert.Equal(t, "nothing to change\n", d.run("setup", "--dry-run", "--vault-cacert", v.CAFile()).ok().stdout)
 	trusting := d.with("VAULT_CACERT", v.CAFile(), "AWS_CA_BUNDLE", m.CAFile())
 	trusting.run("rotate", "--all").ok()
@@ -99,7 +136,7 @@ func TestServersWithTheirOwnAuthorityAreTrustedByFile(t *testing.T) {
 	d.run("verify", "--all", "--no-keyring", "--s3-cacert", m.CAFile()).ok()
 }
 
-func TestPrintedSetUpAsksNobody(t *testing.T) {
+func TestSetupPrintNeedsNoVault(t *testing.T) {
 	d := newDeployment(t)
 	text := d.run("setup", "--print", "--mount", "clinic/keys", "--policy-prefix", "clinic").ok().stdout
 	for _, shown := range []string{
@@ -114,7 +151,7 @@ func TestPrintedSetUpAsksNobody(t *testing.T) {
 	d.run("setup", "--print", "--mount", "no spaces").exits(exitUsage)
 }
 
-func TestNoScopeIsAMistakeAndAllIsAMatterOfSayingSo(t *testing.T) {
+func TestScopeMustBeSelected(t *testing.T) {
 	d := inDirectory(t)
 	var ids []string
 	for i := range 8 {
@@ -166,7 +203,7 @@ func TestNoScopeIsAMistakeAndAllIsAMatterOfSayingSo(t *testing.T) {
 	d.run("plan", "--key-id-file", d.file("bad", []byte(ids[0]+"\nx\n"))).exits(exitUsage)
 }
 
-func TestStandardInputIsReadForOneThing(t *testing.T) {
+func TestStandardInputIsReadOnce(t *testing.T) {
 	d := inDirectory(t)
 	alice, aliceID := d.enrol("alice")
 	identifier := strings.TrimSpace(readFile(t, alice))
@@ -177,18 +214,18 @@ func TestStandardInputIsReadForOneThing(t *testing.T) {
 	assert.Equal(t, string(video), d.runWith(strings.NewReader(readFile(t, d.path("g"))), "get", "--grant-file", "-", "--out", "-", id).ok().stdout)
 	assert.Contains(t, d.runWith(strings.NewReader(identifier), "put", "--patient-file", "-", "-").exits(exitUsage).stderr, "standard input")
 	assert.Equal(t, aliceID, d.with("RECVAULT_PATIENT", identifier).run("enrol").line())
-	assert.Equal(t, aliceID, d.with("RECVAULT_PATIENT", identifier+"\n").run("enrol").line(), "a line break at the end is not part of it")
+	assert.Equal(t, aliceID, d.with("RECVAULT_PATIENT", identifier+"\n").run("enrol").line(), "a line break at the end is removed")
 	d.with("RECVAULT_PATIENT", identifier+"\nx").run("enrol").exits(exitUsage)
 
 	printed := d.run("grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--out", "-")
-	assert.True(t, strings.HasPrefix(printed.line(), "recvault-grant-1."), "printed where it was asked for, and alone")
+	assert.True(t, strings.HasPrefix(printed.line(), "recvault-grant-1."), "printed only on standard output, and alone")
 	assert.NotContains(t, printed.stderr, "recvault-grant-1.")
 	assert.Equal(t, string(video), d.with("RECVAULT_GRANT", printed.line()).run("get", "--out", "-", id).ok().stdout)
 	many := d.file("many", []byte(identifier+"\nsomebody else\n"))
 	assert.Len(t, d.run("enrol", "--patient-file", many, "--output", "json").ok().object()["key_ids"], 2)
 }
 
-func TestMetadataComeFromAFileAndFlagsGoBefore(t *testing.T) {
+func TestMetadataFlagsOverrideTheFile(t *testing.T) {
 	d := inDirectory(t)
 	alice, _ := d.enrol("alice")
 	about := d.file("about.json", []byte(`{"title":"From the file","recorded_at":"2026-03-01T10:30:00Z","duration":"40m","attributes":{"clinic":"north","room":"4"}}`))
@@ -203,7 +240,7 @@ func TestMetadataComeFromAFileAndFlagsGoBefore(t *testing.T) {
 	evil := d.file("evil.json", []byte(`{"title":"x\u001b]0;y\u0007"}`))
 	d.run("put", "--patient-file", alice, "--metadata-file", evil, video).ok()
 	shown := d.run("list", "--grant-file", d.path("grant")).ok().stdout
-	assert.Contains(t, shown, "x?]0;y?", "a title drives no terminal")
+	assert.Contains(t, shown, "x?]0;y?", "a title cannot control the terminal")
 	for _, args := range [][]string{
 		{"--metadata-file", d.file("bad.json", []byte(`{"titel":"x"}`))},
 		{"--recorded-at", "yesterday"},
@@ -211,7 +248,9 @@ func TestMetadataComeFromAFileAndFlagsGoBefore(t *testing.T) {
 		{"--title", strings.Repeat("x", 2000)},
 		{"--attribute", "x"},
 	} {
-		d.run(append([]string{"put", "--patient-file", alice, video}, args...)...).exits(exitUsage)
+		t.Run(strings.TrimPrefix(args[0], "--"), func(t *testing.T) {
+			d.in(t).run(append([]string{"put", "--patient-file", alice, video}, args...)...).exits(exitUsage)
+		})
 	}
 	d.run("put", "--patient-file", alice, d.home).exits(exitUsage)
 }
@@ -247,12 +286,15 @@ func dryRuns(t *testing.T, d *deployment) {
 		{"eraser", []string{"erase", "confirm", "--key-id", aliceID, "--digest", digest, "--operator", "o", "--receipt", d.path("receipt")}},
 		{"auditor", []string{"sweep", "--all"}},
 	} {
-		args := append(dry.args, "--dry-run")
-		d.as(dry.role).run(args...).ok()
-		d.as(dry.role).run(append(args, "--output", "json")...).ok().object()
-		require.Equal(t, before, d.snapshot(), "%q", args)
+		t.Run(strings.Join(words(dry.args), " ")+" as "+dry.role, func(t *testing.T) {
+			d := d.in(t)
+			args := append(dry.args, "--dry-run")
+			d.as(dry.role).run(args...).ok()
+			d.as(dry.role).run(append(args, "--output", "json")...).ok().object()
+			require.Equal(t, before, d.snapshot())
+		})
 	}
-	d.as("retirer").run(append([]string{"retire", "--all", "--dry-run"}, quickly...)...).exits(exitIncomplete)
+	d.as("retirer").run(append([]string{"retire", "--all", "--dry-run"}, shortGrace...)...).exits(exitIncomplete)
 	d.as("writer").run("put", "--dry-run", "--patient-file", nobody, grant).exits(exitNotFound)
 	for _, fails := range []struct {
 		exit int
@@ -267,7 +309,9 @@ func dryRuns(t *testing.T, d *deployment) {
 		{exitFailure, "granter", []string{"grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--out", d.path("missing/new")}},
 		{exitFailure, "eraser", []string{"erase", "confirm", "--key-id", aliceID, "--digest", digest, "--operator", "o", "--receipt", grant}},
 	} {
-		d.as(fails.role).run(append(fails.args, "--dry-run")...).exits(fails.exit)
+		t.Run(strings.Join(words(fails.args), " ")+" fails", func(t *testing.T) {
+			d.in(t).as(fails.role).run(append(fails.args, "--dry-run")...).exits(fails.exit)
+		})
 	}
 	confirm := []string{"erase", "confirm", "--dry-run", "--key-id", aliceID, "--operator", "o", "--digest"}
 	d.as("eraser").run(append(confirm, "another")...).exits(exitFailure)
@@ -282,8 +326,7 @@ func dryRuns(t *testing.T, d *deployment) {
 	assert.Equal(t, held, d.snapshot())
 }
 
-// snapshot returns what there is: all files of the test's directory, and all objects and key versions on
-// servers.
+// snapshot returns all files of the test's directory and, on servers, all objects and key versions.
 func (d *deployment) snapshot() map[string]string {
 	d.t.Helper()
 	found := map[string]string{}

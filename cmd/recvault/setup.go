@@ -18,9 +18,10 @@ import (
 	"github.com/recvault/recvault/storage/dir"
 )
 
+// setupResult is what setup changed, or would change.
 type setupResult struct {
 	DryRun  bool          `json:"dry_run"`
-	Changes []setupChange `json:"changes"` // made, or to be
+	Changes []setupChange `json:"changes"`
 }
 
 type setupChange struct {
@@ -29,7 +30,7 @@ type setupChange struct {
 	After  string `json:"after"`
 }
 
-// setupPlan is what setup asks of a Vault in which nothing is set up.
+// setupPlan is what setup does in a Vault where nothing is set up.
 type setupPlan struct {
 	DryRun   bool           `json:"dry_run"`
 	Calls    []transit.Call `json:"calls"`
@@ -47,21 +48,20 @@ func (c *cli) setup() *cobra.Command {
 		Use:     "setup",
 		Short:   "Prepare Vault, or a directory",
 		GroupID: groupSetUp,
-		Long: `setup makes in Vault what recvault needs: the Transit engine at a path of its
-own, the key that makes pseudonyms, a policy for each role, and the token role
-of grants. It reads first and changes only what differs, so it can be run again
-at any time: after an upgrade, or to mend what was changed by hand. It replaces
-and deletes no key. It hands out no tokens and enables no audit device; without
-one nothing is logged.
+		Long: `Prepare Vault for recvault: mount the Transit engine at a path of its own, and
+create the key for pseudonyms, a policy for each role and the token role for
+grants. setup reads first and changes only what differs. Run it again at any
+time: after an upgrade, or to repair what was changed by hand. It never replaces
+or deletes a key. It issues no tokens, and it enables no audit device: without
+one, Vault logs nothing.
 
---print shows every API call and policy and touches nothing: for those who
-review before they apply, or apply by other means. It needs neither Vault nor a
-token. --dry-run reads what stands in Vault, and shows what setup would change;
-what Vault would refuse to change is only found out by setup itself.
+--print shows every API call and policy, so that they can be reviewed or applied
+by other means. It needs neither Vault nor a token. --dry-run reads Vault and
+shows what setup would change. It cannot show what Vault would refuse.
 
-With --dir it makes the directory, for trying things out.
+With --dir, setup creates the directory, to try things out.
 
-Role: setup, whose policy --print shows, or more.`,
+Role: setup, or more. --print shows its policy.`,
 		Example: `  recvault setup --print
   recvault setup --dry-run
   recvault setup --max-grant-ttl 1h --expected-patients 50000
@@ -73,9 +73,9 @@ Role: setup, whose policy --print shows, or more.`,
 		options   transit.SetupOptions
 		dryRun    = dryRunFlag(cmd)
 	)
-	cmd.Flags().BoolVar(&printOnly, "print", false, "show every API call and policy, and touch nothing")
-	cmd.Flags().DurationVar(&options.MaxGrantTTL, "max-grant-ttl", 4*time.Hour, "the longest that a grant can last")
-	cmd.Flags().IntVar(&options.ExpectedPatients, "expected-patients", 0, "how `many` keys Vault keeps in memory, 8 KiB each; 0 leaves its bound alone")
+	cmd.Flags().BoolVar(&printOnly, "print", false, "show every API call and policy, and do nothing")
+	cmd.Flags().DurationVar(&options.MaxGrantTTL, "max-grant-ttl", 4*time.Hour, "the longest lifetime of a grant")
+	cmd.Flags().IntVar(&options.ExpectedPatients, "expected-patients", 0, "`number` of keys that Vault keeps in memory, 8 KiB each; 0 leaves the limit unchanged")
 	cmd.MarkFlagsMutuallyExclusive("print", "dry-run")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		directory, err := c.directory()
@@ -95,7 +95,7 @@ Role: setup, whose policy --print shows, or more.`,
 	return cmd
 }
 
-// setUpDirectory makes what takes the place of servers.
+// setUpDirectory creates the directory that replaces the servers.
 func (c *cli) setUpDirectory(directory string, dryRun bool) error {
 	result := setupResult{DryRun: dryRun, Changes: []setupChange{}}
 	for _, part := range []string{keysDir, objectsDir} {
@@ -114,16 +114,17 @@ func (c *cli) setUpDirectory(directory string, dryRun bool) error {
 		if err != nil {
 			return err
 		}
-		c.opened = append(c.opened, keyring.Close)
+		c.closers = append(c.closers, keyring.Close)
 		store, err := dir.Open(filepath.Join(directory, objectsDir))
 		if err != nil {
 			return err
 		}
-		c.opened = append(c.opened, store.Close)
+		c.closers = append(c.closers, store.Close)
 	}
 	return c.print(result)
 }
 
+// setUpVault sets up Vault, or shows what would change.
 func (c *cli) setUpVault(ctx context.Context, options transit.SetupOptions) error {
 	client, err := c.vaultClient()
 	if err != nil {
@@ -136,7 +137,7 @@ func (c *cli) setUpVault(ctx context.Context, options transit.SetupOptions) erro
 	client.SetToken(token)
 	report, err := transit.Setup(ctx, client, options)
 	if err != nil && len(report.Changes) == 0 {
-		return err // "nothing to change" would be wrong
+		return err // not "nothing to change"
 	}
 	result := setupResult{DryRun: options.DryRun, Changes: []setupChange{}}
 	for _, change := range report.Changes {
@@ -145,6 +146,7 @@ func (c *cli) setUpVault(ctx context.Context, options transit.SetupOptions) erro
 	return errors.Join(c.print(result), err)
 }
 
+// printSetup shows what setup does in a Vault where nothing is set up. It needs no Vault.
 func (c *cli) printSetup(options transit.SetupOptions) error {
 	calls, err := transit.SetupCalls(options)
 	if err != nil {
@@ -176,10 +178,10 @@ func (r setupResult) writeText(w io.Writer) {
 	table(w, rows)
 }
 
-// writeText shows the calls in order, with policies as files in place of JSON strings.
+// writeText shows the calls in order, and each policy as a file and not as a JSON string.
 func (p setupPlan) writeText(w io.Writer) {
-	fmt.Fprintf(w, "# What setup asks of a Vault in which nothing is set up, in this order, below /v1/.\n"+
-		"# In place of %s stands the accessor that GET sys/auth answers with.\n", transit.TokenAccessor)
+	fmt.Fprintf(w, "# What setup does in a Vault where nothing is set up, in this order, below /v1/.\n"+
+		"# %s stands for the accessor that GET sys/auth returns.\n", transit.TokenAccessor)
 	for _, call := range p.Calls {
 		fmt.Fprintf(w, "\n%s %s\n", call.Method, call.Path)
 		if text, ok := call.Body["policy"].(string); ok && len(call.Body) == 1 {
@@ -191,7 +193,7 @@ func (p setupPlan) writeText(w io.Writer) {
 	}
 	for _, policy := range p.Policies {
 		if policy.Role == "setup" {
-			fmt.Fprintf(w, "\n# The policy of whoever runs setup, which setup does not install: whoever holds it could widen it.\n\n%s\n", indent(policy.HCL))
+			fmt.Fprintf(w, "\n# The policy of the role setup. Setup does not install it, because whoever has it could widen it.\n\n%s\n", indent(policy.HCL))
 		}
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestASignalInTheMiddleOfARewrapIsReportedAndResumed(t *testing.T) {
+func TestInterruptedRewrapIsReportedAndResumed(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, d *deployment) {
 		d = d.asProcess()
 		const recordings = 40
@@ -41,7 +41,7 @@ func TestASignalInTheMiddleOfARewrapIsReportedAndResumed(t *testing.T) {
 				n, _ := plan["versions"].(map[string]any)[fmt.Sprint(version)].(float64)
 				return int(n)
 			}
-			// Slow enough to be met in the middle: reads and writes at 10 a second.
+			// Slow enough to be interrupted: 10 reads and writes per second.
 			command := d.as("rotator").command("rewrap", "--all", "--output", "json", "--storage-rate", "10", "--concurrency", "2")
 			var stdout, stderr bytes.Buffer
 			command.Stdout, command.Stderr = &stdout, &stderr
@@ -56,17 +56,17 @@ func TestASignalInTheMiddleOfARewrapIsReportedAndResumed(t *testing.T) {
 			report := o.object()
 			assert.Equal(t, true, report["interrupted"])
 			rewrapped := int(report["envelopes"].(map[string]any)["rewrapped"].(float64))
-			assert.Equal(t, newest(), rewrapped, "what was begun is finished and reported")
+			assert.Equal(t, newest(), rewrapped, "work that has begun is finished and reported")
 			assert.Less(t, rewrapped, recordings)
 
 			rest := d.as("rotator").run("rewrap", "--all", "--output", "json").ok().object()
-			assert.EqualValues(t, recordings-rewrapped, rest["envelopes"].(map[string]any)["rewrapped"], "none is done twice")
+			assert.EqualValues(t, recordings-rewrapped, rest["envelopes"].(map[string]any)["rewrapped"], "no recording is rewrapped twice")
 			assert.Equal(t, recordings, newest())
 		}
 	})
 }
 
-func TestASignalEndsAPutThatLeavesNothing(t *testing.T) {
+func TestInterruptedPutStoresNothing(t *testing.T) {
 	d := inDirectory(t)
 	alice, aliceID := d.enrol("alice")
 	command := d.asProcess().command("put", "--patient-file", alice, "-")
@@ -75,7 +75,7 @@ func TestASignalEndsAPutThatLeavesNothing(t *testing.T) {
 	var stderr bytes.Buffer
 	command.Stderr = &stderr
 	require.NoError(t, command.Start())
-	_, err = io.Copy(stdin, bytes.NewReader(random(t, 1<<20))) // it is reading when this returns
+	_, err = io.Copy(stdin, bytes.NewReader(random(t, 1<<20))) // the command reads when this returns
 	require.NoError(t, err)
 	require.NoError(t, command.Process.Signal(syscall.SIGINT))
 	var exit *exec.ExitError
@@ -90,7 +90,7 @@ func TestASecondSignalStopsAtOnce(t *testing.T) {
 	d := inDirectory(t)
 	alice, _ := d.enrol("alice")
 	id := d.put(alice, random(t, 1<<20))
-	unread, stdout, err := os.Pipe() // nobody reads it, and it holds less than the recording
+	unread, stdout, err := os.Pipe() // is never read, and holds less than the recording
 	require.NoError(t, err)
 	defer unread.Close()
 	defer stdout.Close()
@@ -113,34 +113,36 @@ func TestASecondSignalStopsAtOnce(t *testing.T) {
 	}
 }
 
-func TestASignalEndsTheWaitForAPipe(t *testing.T) {
+func TestSignalEndsReadingAPipe(t *testing.T) {
 	d := inDirectory(t)
 	alice, _ := d.enrol("alice")
 	id := d.put(alice, random(t, 10))
 	pipe := d.path("pipe")
-	for _, args := range [][]string{
-		{"put", "--patient-file", alice, pipe},
-		{"put", "--patient-file", alice, "--metadata-file", pipe, alice},
-		{"get", "--grant-file", pipe, "--out", d.path("out"), id},
-		{"enrol", "--patient-file", pipe},
-		{"inspect", pipe},
+	for name, args := range map[string][]string{
+		"recording":  {"put", "--patient-file", alice, pipe},
+		"metadata":   {"put", "--patient-file", alice, "--metadata-file", pipe, alice},
+		"grant":      {"get", "--grant-file", pipe, "--out", d.path("out"), id},
+		"identifier": {"enrol", "--patient-file", pipe},
+		"envelope":   {"inspect", pipe},
 	} {
-		require.NoError(t, syscall.Mkfifo(pipe, 0o600))
-		command := d.asProcess().command(args...)
-		require.NoError(t, command.Start())
-		writer, err := os.OpenFile(pipe, os.O_WRONLY, 0) // returns when the command opens it
-		require.NoError(t, err)
-		require.NoError(t, command.Process.Signal(syscall.SIGTERM))
-		var exit *exec.ExitError
-		require.ErrorAs(t, command.Wait(), &exit)
-		assert.Equal(t, exitTerminated, exit.ExitCode(), "%q", args)
-		require.NoError(t, writer.Close())
-		require.NoError(t, os.Remove(pipe))
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, syscall.Mkfifo(pipe, 0o600))
+			command := d.in(t).asProcess().command(args...)
+			require.NoError(t, command.Start())
+			writer, err := os.OpenFile(pipe, os.O_WRONLY, 0) // returns when the command opens it
+			require.NoError(t, err)
+			require.NoError(t, command.Process.Signal(syscall.SIGTERM))
+			var exit *exec.ExitError
+			require.ErrorAs(t, command.Wait(), &exit)
+			assert.Equal(t, exitTerminated, exit.ExitCode())
+			require.NoError(t, writer.Close())
+			require.NoError(t, os.Remove(pipe))
+		})
 	}
 }
 
-// Nobody ever writes to this pipe, so opening it does not return.
-func TestTheWaitForAPipeThatNobodyOpensEndsWithTheContext(t *testing.T) {
+// The pipe has no writer, so opening it does not return.
+func TestOpeningAPipeEndsWithTheContext(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -149,13 +151,13 @@ func TestTheWaitForAPipeThatNobodyOpensEndsWithTheContext(t *testing.T) {
 	cancel()
 	_, err = io.ReadAll(in)
 	require.ErrorIs(t, err, context.Canceled)
-	// The goroutine that waits goes too.
+	// A writer ends the goroutine that waits.
 	writer, err := os.OpenFile(pipe, os.O_WRONLY, 0)
 	require.NoError(t, err)
 	require.NoError(t, writer.Close())
 }
 
-func TestForceReplacesNothingButFiles(t *testing.T) {
+func TestForceReplacesOnlyRegularFiles(t *testing.T) {
 	d := inDirectory(t)
 	alice, _ := d.enrol("alice")
 	id, grant := d.put(alice, random(t, 10)), d.grant(alice, "grant")
@@ -164,24 +166,26 @@ func TestForceReplacesNothingButFiles(t *testing.T) {
 	require.NoError(t, os.Mkdir(folder, 0o700))
 	require.NoError(t, os.Symlink(os.DevNull, link))
 	before := d.files()
-	for _, out := range []string{pipe, folder, link} {
-		d.wants(exitUsage, "usage", "get", "--force", "--grant-file", grant, "--out", out, id)
-		info, err := os.Lstat(out)
-		require.NoError(t, err)
-		assert.False(t, info.Mode().IsRegular())
+	for name, out := range map[string]string{"pipe": pipe, "folder": folder, "link": link} {
+		t.Run(name, func(t *testing.T) {
+			d.in(t).wants(exitUsage, "usage", "get", "--force", "--grant-file", grant, "--out", out, id)
+			info, err := os.Lstat(out)
+			require.NoError(t, err)
+			assert.False(t, info.Mode().IsRegular())
+		})
 	}
 	assert.Equal(t, before, d.files())
 	d.run("get", "--force", "--grant-file", grant, "--out", d.file("old", nil), id).ok()
 }
 
-func TestAHangupEndsTheCommandUnlessItIsIgnored(t *testing.T) {
+func TestHangupEndsTheCommandUnlessIgnored(t *testing.T) {
 	d := inDirectory(t)
 	alice, aliceID := d.enrol("alice")
 	begun := func(command *exec.Cmd) io.WriteCloser {
 		stdin, err := command.StdinPipe()
 		require.NoError(t, err)
 		require.NoError(t, command.Start())
-		_, err = io.Copy(stdin, bytes.NewReader(random(t, 1<<20))) // it is reading when this returns
+		_, err = io.Copy(stdin, bytes.NewReader(random(t, 1<<20))) // the command reads when this returns
 		require.NoError(t, err)
 		require.NoError(t, command.Process.Signal(syscall.SIGHUP))
 		return stdin
@@ -202,7 +206,7 @@ func TestAHangupEndsTheCommandUnlessItIsIgnored(t *testing.T) {
 	assert.Len(t, d.run("list", "--key-id", aliceID, "--output", "json").ok().object()["recordings"], 1)
 }
 
-// closedPipe is standard output that nobody reads.
+// closedPipe returns a pipe for standard output whose reading end is closed.
 func closedPipe(t *testing.T) *os.File {
 	t.Helper()
 	reader, writer, err := os.Pipe()
@@ -212,7 +216,7 @@ func closedPipe(t *testing.T) *os.File {
 	return writer
 }
 
-func TestWhatIsDoneIsToldWhenItCannotBePrinted(t *testing.T) {
+func TestUnprintedResultsAreReported(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, d *deployment) {
 		alice, aliceID := d.enrol("alice")
 		file := d.file("visit.webm", random(t, 10))
@@ -232,21 +236,21 @@ func TestWhatIsDoneIsToldWhenItCannotBePrinted(t *testing.T) {
 			}
 			return all
 		}
-		told := unprinted(d.as("writer"), "put", "--patient-file", alice, file).failure()
+		failed := unprinted(d.as("writer"), "put", "--patient-file", alice, file).failure()
 		require.Len(t, ids(), 1)
-		assert.Equal(t, "not_printed", told.Code)
-		assert.Contains(t, told.Error, ids()[0])
+		assert.Equal(t, "not_printed", failed.Code)
+		assert.Contains(t, failed.Error, ids()[0])
 
 		old, grant := ids()[0], d.grant(alice, "grant")
-		told = unprinted(d.as("writer"), "rekey", "--grant-file", grant, old).failure()
+		failed = unprinted(d.as("writer"), "rekey", "--grant-file", grant, old).failure()
 		require.Len(t, ids(), 1)
 		assert.NotEqual(t, old, ids()[0])
-		assert.Contains(t, told.Error, ids()[0])
+		assert.Contains(t, failed.Error, ids()[0])
 
 		issue := []string{"grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--out", "-"}
 		o := unprinted(d.as("granter"), issue...)
 		assert.NotContains(t, o.stderr, "recvault-grant-1.")
-		assert.Regexp(t, `accessor \S+ was issued and ended again`, o.failure().Error)
+		assert.Regexp(t, `accessor \S+ was issued and revoked again`, o.failure().Error)
 
 		hold := []string{"--key-id", aliceID, "--reason", "case 4", "--operator", "okafor"}
 		d.run(append([]string{"hold", "set"}, hold...)...).ok()
@@ -263,7 +267,7 @@ func TestWhatIsDoneIsToldWhenItCannotBePrinted(t *testing.T) {
 	})
 }
 
-// failingWriter is standard output on a full disk. It keeps what did not fit.
+// failingWriter is standard output on a full disk. It keeps what it could not write.
 type failingWriter struct{ lost bytes.Buffer }
 
 func (f *failingWriter) Write(p []byte) (int, error) {
@@ -271,7 +275,7 @@ func (f *failingWriter) Write(p []byte) (int, error) {
 	return 0, syscall.ENOSPC
 }
 
-func TestAGrantThatCouldNotBePrintedOpensNothing(t *testing.T) {
+func TestUnprintedGrantIsRevoked(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, d *deployment) {
 		alice, _ := d.enrol("alice")
 		id := d.put(alice, random(t, 10))
@@ -287,7 +291,7 @@ func TestAGrantThatCouldNotBePrintedOpensNothing(t *testing.T) {
 	})
 }
 
-func TestTheProgramTellsItsVersion(t *testing.T) {
+func TestVersion(t *testing.T) {
 	d := newDeployment(t).asProcess()
 	version := d.run("version", "--output", "json").ok().object()
 	assert.NotEmpty(t, version["version"])

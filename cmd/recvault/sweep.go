@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/recvault/recvault/vault/upkeep"
 )
 
+// sweepResult is a report, and whether anything needs attention.
 type sweepResult struct {
 	upkeep.SweepReport
 	Complete    bool `json:"complete"`
@@ -20,14 +20,18 @@ type sweepResult struct {
 func (c *cli) sweep() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "sweep",
-		Short:   "Remove what unfinished uploads left",
+		Short:   "Remove what unfinished uploads left behind",
 		GroupID: groupChecks,
-		Long: `sweep finds media that no envelope names and uploads that were never finished,
-older than any upload may last, and removes them. Look at a --dry-run first: if
-envelopes were lost by mistake, their media looks the same. What belongs to a
-patient on hold stays.
+		Long: `Remove media without an envelope, and uploads that were never finished, if they
+are older than any upload may last (--older-than). Media and uploads of a
+patient on hold are kept.
 
-It needs no right in Vault.` + resumeHelp,
+Run sweep with --dry-run first, and compare what it would remove with the number
+of uploads that failed. If envelopes were lost by mistake, their media looks the
+same, and a backup of the envelopes needs it.
+
+Role: none. Only --patient-file needs Vault, and the role writer, enroller,
+granter or eraser.` + resumeHelp,
 		Example: `  recvault sweep --all --dry-run
   recvault sweep --all --older-than 48h`,
 		Args: noArgs,
@@ -37,12 +41,12 @@ It needs no right in Vault.` + resumeHelp,
 		options upkeep.SweepOptions
 	)
 	flags.add(cmd)
-	cmd.Flags().DurationVar(&options.OlderThan, "older-than", upkeep.DefaultOlderThan, "longer than any upload takes, at least an hour")
-	cmd.Flags().IntVar(&options.Concurrency, "concurrency", upkeep.DefaultConcurrency, "how `many` recordings are worked on at a time")
+	cmd.Flags().DurationVar(&options.OlderThan, "older-than", upkeep.DefaultOlderThan, "least age of what is removed: longer than any upload takes, at least 1h")
+	cmd.Flags().IntVar(&options.Concurrency, "concurrency", upkeep.DefaultConcurrency, "check `n` recordings at a time")
 	dryRunVar(cmd, &options.DryRun)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
-		s, err := flags.scope(ctx, c, c.pseudonyms(ctx))
+		s, err := flags.scope(ctx, c, c.keyringLater(ctx))
 		if err != nil {
 			return err
 		}
@@ -55,12 +59,12 @@ It needs no right in Vault.` + resumeHelp,
 		report, err := upkeep.Sweep(ctx, store, s, options)
 		p.end()
 		if report.Started.IsZero() {
-			return err // the options were wrong
+			return err // the options are not valid
 		}
 		result := sweepResult{report, err == nil && report.Complete(), err != nil && ctx.Err() != nil}
 		printErr := c.print(result)
 		if err == nil && !result.Complete {
-			err = fmt.Errorf("%w: sweep found what somebody should look at", errIncomplete)
+			err = fmt.Errorf("%w: some objects need attention; the report lists them", errIncomplete)
 		}
 		return errors.Join(err, printErr)
 	}
@@ -68,19 +72,20 @@ It needs no right in Vault.` + resumeHelp,
 }
 
 func (r sweepResult) writeText(w io.Writer) {
-	what, gone := "sweep (dry run)", "would remove"
-	if !r.DryRun {
-		what, gone = "sweep", "removed"
+	writeHeading(w, r.Report)
+	removed := "removed"
+	if r.DryRun {
+		removed = "would remove"
 	}
-	fmt.Fprintf(w, "%s, %s, older than %s, in %v\n", what, r.Scope, humanTime(r.Before), r.Finished.Sub(r.Started).Round(time.Millisecond))
 	uploads := fmt.Sprint(r.Uploads)
 	if !r.UploadsListed {
-		uploads += " (the store could not be asked for all)"
+		uploads += " (the store could not list all uploads)"
 	}
 	table(w, [][]string{
+		{"older than", humanTime(r.Before)},
 		{"recordings", fmt.Sprint(r.Recordings)},
-		{gone + ": media without an envelope", tally(r.Orphans)},
-		{gone + ": unfinished uploads", uploads},
+		{removed + ": media without an envelope", tally(r.Orphans)},
+		{removed + ": unfinished uploads", uploads},
 		{"kept, too young: media", tally(r.Young)},
 		{"kept, too young: uploads", fmt.Sprint(r.YoungUploads)},
 		{"kept, on hold: media", tally(r.Held)},
@@ -88,8 +93,9 @@ func (r sweepResult) writeText(w io.Writer) {
 	})
 	writeFindings(w, r.Findings)
 	if r.Interrupted {
-		fmt.Fprintln(w, "\ninterrupted: run it again to do what is left")
+		fmt.Fprintln(w, "\ninterrupted: run the same command again to do what is left")
 	}
 }
 
+// tally formats how many objects there are, and how large they are together.
 func tally(t upkeep.Tally) string { return fmt.Sprintf("%d, %s", t.Count, humanBytes(t.Bytes)) }

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal is a pseudo-terminal: what a program writes to tty, somebody at master sees.
+// terminal is a pseudo-terminal: master shows what a program writes to tty.
 type terminal struct{ master, tty *os.File }
 
 func newTerminal(t *testing.T) *terminal {
@@ -32,18 +32,18 @@ func newTerminal(t *testing.T) *terminal {
 	return &terminal{master, tty}
 }
 
-// watch reads what is shown, until the terminal is closed.
+// watch reads what the terminal shows, until it is closed.
 func (term *terminal) watch() <-chan string {
 	shown := make(chan string, 1)
 	go func() {
 		var all bytes.Buffer
-		_, _ = all.ReadFrom(term.master) // ends with EIO when the last program has gone
+		_, _ = all.ReadFrom(term.master) // ends with EIO after the last program has ended
 		shown <- all.String()
 	}()
 	return shown
 }
 
-func TestLongWorkShowsABarOnATerminalAndTakesItAway(t *testing.T) {
+func TestTerminalShowsABarAndRemovesIt(t *testing.T) {
 	d := inDirectory(t).asProcess()
 	patient, _ := d.enrol("alice")
 	for range 20 {
@@ -51,32 +51,35 @@ func TestLongWorkShowsABarOnATerminalAndTakesItAway(t *testing.T) {
 		inProcess.binary = ""
 		inProcess.put(patient, random(t, 10))
 	}
-	for _, quiet := range []bool{false, true} {
-		d.run("rotate", "--all").ok()
-		term := newTerminal(t)
-		args := []string{"rewrap", "--all", "--storage-rate", "20"}
-		if quiet {
-			args = append(args, "--quiet")
-		}
-		command := d.command(args...)
-		command.Env = append(command.Env, "TERM=xterm")
-		var stdout bytes.Buffer
-		command.Stdout, command.Stderr = &stdout, term.tty
-		shown := term.watch()
-		require.NoError(t, command.Run())
-		require.NoError(t, term.tty.Close())
-		text := <-shown
-		assert.Contains(t, stdout.String(), "20 rewrapped")
-		if quiet {
-			assert.Empty(t, text)
-			continue
-		}
-		assert.Regexp(t, `rewrap: patients 1, recordings \d+ of 20 found .*%`, text)
-		assert.Regexp(t, `\r +\r$`, text, "the bar is taken away")
+	for name, quiet := range map[string]bool{"bar": false, "quiet": true} {
+		t.Run(name, func(t *testing.T) {
+			d := d.in(t)
+			d.run("rotate", "--all").ok()
+			term := newTerminal(t)
+			args := []string{"rewrap", "--all", "--storage-rate", "20"}
+			if quiet {
+				args = append(args, "--quiet")
+			}
+			command := d.command(args...)
+			command.Env = append(command.Env, "TERM=xterm")
+			var stdout bytes.Buffer
+			command.Stdout, command.Stderr = &stdout, term.tty
+			shown := term.watch()
+			require.NoError(t, command.Run())
+			require.NoError(t, term.tty.Close())
+			text := <-shown
+			assert.Contains(t, stdout.String(), "20 rewrapped")
+			if quiet {
+				assert.Empty(t, text)
+				return
+			}
+			assert.Regexp(t, `rewrap: patients 1, recordings \d+ of 20 found .*%`, text)
+			assert.Regexp(t, `\r +\r$`, text, "the bar is removed")
+		})
 	}
 }
 
-func TestASecretTypedAtATerminalIsNotShown(t *testing.T) {
+func TestTypedSecretsAreNotShown(t *testing.T) {
 	d := inDirectory(t).asProcess()
 	alice, aliceID := d.enrol("alice")
 	identifier := strings.TrimSpace(readFile(t, alice))
@@ -86,7 +89,7 @@ func TestASecretTypedAtATerminalIsNotShown(t *testing.T) {
 	command.Stdin, command.Stdout, command.Stderr = term.tty, &stdout, term.tty
 	shown := term.watch()
 	require.NoError(t, command.Start())
-	require.Eventually(t, func() bool { // the terminal no longer shows what is typed
+	require.Eventually(t, func() bool { // echo is off
 		state, err := unix.IoctlGetTermios(int(term.tty.Fd()), unix.TCGETS)
 		return err == nil && state.Lflag&unix.ECHO == 0
 	}, 10*time.Second, time.Millisecond)
@@ -100,7 +103,7 @@ func TestASecretTypedAtATerminalIsNotShown(t *testing.T) {
 	assert.NotContains(t, text, identifier)
 }
 
-func TestASignalWhileASecretIsTypedRestoresTheTerminal(t *testing.T) {
+func TestSignalAtThePromptRestoresTheTerminal(t *testing.T) {
 	d := inDirectory(t).asProcess()
 	term := newTerminal(t)
 	before, err := unix.IoctlGetTermios(int(term.tty.Fd()), unix.TCGETS)
@@ -123,7 +126,7 @@ func TestASignalWhileASecretIsTypedRestoresTheTerminal(t *testing.T) {
 	assert.Equal(t, before, after)
 }
 
-func TestARecordingIsNotWrittenToATerminal(t *testing.T) {
+func TestGetRefusesATerminal(t *testing.T) {
 	d := inDirectory(t).asProcess()
 	alice, _ := d.enrol("alice")
 	id := d.put(alice, random(t, 10))

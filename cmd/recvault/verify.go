@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/recvault/recvault/vault/upkeep"
 )
 
+// verifyResult is a report, and whether anything needs attention.
 type verifyResult struct {
 	upkeep.VerifyReport
 	Complete    bool `json:"complete"`
@@ -23,21 +23,22 @@ type verifyResult struct {
 func (c *cli) verify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "verify",
-		Short:   "Tell what is damaged",
+		Short:   "Check recordings for damage",
 		GroupID: groupChecks,
-		Long: `verify checks what is there and changes nothing. Of every recording it checks
-that envelope and media are there and that the media has a size that media can
-have; of those in the sample also that the envelope is one and the recording's
-own, that the media begins as media does, and that the key version still
-unwraps. That takes no key, and cannot tell media that was altered.
+		Long: `Check recordings for damage, and change nothing. verify checks that every
+envelope has its media, and that the size of the media is possible. For the
+recordings in the sample it also checks that the envelope is well formed and
+belongs to the recording, that the media begins with a valid header, and that
+the key version still unwraps. These checks need no key, and cannot detect media
+that was altered.
 
-With grants, one to a line of the grant file, the sampled recordings of their
-patients are read to the end, which authenticates every byte. Each takes a use
-of the grant.
+With grants, verify reads the sampled recordings of the grants' patients to the
+end, which authenticates every byte. The grant file has one grant per line. Each
+recording takes one use of its grant.
 
-The code is 6 if anything was found.
+The exit code is 6 if there are any findings.
 
-Role: auditor; with --no-keyring none, and key versions are not checked.` + scopeHelp,
+Role: auditor. With --no-keyring none: key versions are not checked then.` + scopeHelp,
 		Example: `  recvault verify --all
   recvault verify --all --sample 0.01 --output json
   recvault verify --key-id "$key_id" --grant-file grant`,
@@ -50,17 +51,17 @@ Role: auditor; with --no-keyring none, and key versions are not checked.` + scop
 		noKeyring bool
 	)
 	flags.add(cmd)
-	cmd.Flags().Float64Var(&options.Sample, "sample", 1, "the `fraction` of recordings to look into, over 0 and up to 1")
-	cmd.Flags().Uint64Var(&options.Seed, "seed", 0, "`number` that picks the sample; drawn at random unless given")
-	cmd.Flags().StringVar(&grantFile, "grant-file", "", "`file` with grants, one to a line, - for standard input (RECVAULT_GRANT: one grant)")
+	cmd.Flags().Float64Var(&options.Sample, "sample", 1, "`fraction` of the recordings to check closely, over 0 and up to 1")
+	cmd.Flags().Uint64Var(&options.Seed, "seed", 0, "`number` that picks the sample; random by default")
+	cmd.Flags().StringVar(&grantFile, "grant-file", "", "`file` with grants, one per line, - for standard input (RECVAULT_GRANT: one grant)")
 	cmd.Flags().BoolVar(&noKeyring, "no-keyring", false, "do not ask Vault whether key versions still unwrap")
-	cmd.Flags().IntVar(&options.Concurrency, "concurrency", upkeep.DefaultConcurrency, "how `many` recordings are worked on at a time")
+	cmd.Flags().IntVar(&options.Concurrency, "concurrency", upkeep.DefaultConcurrency, "check `n` recordings at a time")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		if !cmd.Flags().Changed("seed") {
 			options.Seed = rand.Uint64()
 		}
-		s, err := flags.scope(ctx, c, c.pseudonyms(ctx))
+		s, err := flags.scope(ctx, c, c.keyringLater(ctx))
 		if err != nil {
 			return err
 		}
@@ -82,19 +83,19 @@ Role: auditor; with --no-keyring none, and key versions are not checked.` + scop
 		report, err := upkeep.Verify(ctx, versions, store, s, options)
 		p.end()
 		if report.Started.IsZero() {
-			return err // the options were wrong
+			return err // the options are not valid
 		}
 		result := verifyResult{report, err == nil && report.Complete(), err != nil && ctx.Err() != nil}
 		printErr := c.print(result)
 		if err == nil && !result.Complete {
-			err = fmt.Errorf("%w: verify found problems", errIncomplete)
+			err = fmt.Errorf("%w: problems were found: %s", errIncomplete, findingCounts(report.Findings))
 		}
 		return errors.Join(err, printErr)
 	}
 	return cmd
 }
 
-// verifyGrants has recordings read to the end as far as there are grants.
+// verifyGrants reads the grants. With any, the recordings of their patients are read to the end.
 func (c *cli) verifyGrants(ctx context.Context, file string, options *upkeep.VerifyOptions) error {
 	grants := map[keys.KeyID]keys.Grant{}
 	add := func(text string) error {
@@ -126,23 +127,23 @@ func (c *cli) verifyGrants(ctx context.Context, file string, options *upkeep.Ver
 }
 
 func (r verifyResult) writeText(w io.Writer) {
-	fmt.Fprintf(w, "verify, %s, in %v\n", r.Scope, r.Finished.Sub(r.Started).Round(time.Millisecond))
-	asked := "checked"
+	writeHeading(w, r.Report)
+	keyVersions := "checked"
 	if !r.KeysAsked {
-		asked = "not checked"
+		keyVersions = "not checked"
 	}
 	table(w, [][]string{
 		{"recordings", fmt.Sprint(r.Recordings)},
-		{"looked into", fmt.Sprintf("%d (sample %v, seed %d)", r.Checked, r.Sample, r.Seed)},
+		{"checked closely", fmt.Sprintf("%d (sample %v, seed %d)", r.Checked, r.Sample, r.Seed)},
 		{"read to the end", fmt.Sprintf("%d, %s", r.Read, humanBytes(r.BytesRead))},
-		{"key versions", asked},
+		{"key versions", keyVersions},
 		{"media without an envelope", tally(r.Uncommitted)},
 	})
 	writeFindings(w, r.Findings)
 	switch {
 	case r.Interrupted:
-		fmt.Fprintln(w, "\ninterrupted: run it again")
+		fmt.Fprintln(w, "\ninterrupted: not everything was checked")
 	case r.Complete:
-		fmt.Fprintln(w, "\nnothing is wrong")
+		fmt.Fprintln(w, "\nno problems found")
 	}
 }

@@ -9,17 +9,17 @@ import (
 )
 
 type versionResult struct {
-	Version  string `json:"version"`  // of the module; "(devel)" if it was built from a checkout without one
-	Revision string `json:"revision"` // of the checkout; empty if it was not built from one
-	Modified bool   `json:"modified"` // the checkout had changes that were not committed
+	Version  string `json:"version"`  // of the module; "(devel)" if built from a checkout without a version
+	Revision string `json:"revision"` // of the checkout; empty if not built from one
+	Modified bool   `json:"modified"` // the checkout had uncommitted changes
 	Go       string `json:"go"`
-	Format   int    `json:"format"` // the version of the recording format
+	Format   int    `json:"format"` // version of the recording format
 }
 
 func (c *cli) version() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
-		Short:   "Tell which version this is",
+		Short:   "Show the version of recvault and of the recording format",
 		Example: "  recvault version --output json",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
