@@ -30,7 +30,7 @@ type Run struct {
 }
 
 // Start begins a job over the patients in a scope. report is the shared part of the job's report. notify, unless
-// nil, is called every 100 ms and at the end, never concurrently.
+// nil, is called every 100 ms and at the end, never concurrently. The caller calls [Run.End].
 func Start(report *job.Report, s scope.Scope, notify func(job.Progress)) *Run {
 	r := &Run{
 		scope: s, notify: notify, done: make(chan struct{}),
@@ -64,7 +64,7 @@ func (r *Run) snapshot(final bool) job.Progress {
 	return p
 }
 
-// Record changes the job's report and its progress, alone.
+// Record calls change, which may change the job's report and its progress. It is never called concurrently.
 func (r *Run) Record(change func(p *job.Progress)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -76,7 +76,7 @@ func (r *Run) Find(finding job.Finding) {
 	r.Record(func(*job.Progress) { r.report.Findings.Add(finding) })
 }
 
-// Walk yields what the store has in the scope, as [objects.Objects.Walk] does, and counts it as found.
+// Walk yields what the store has in the scope, as [objects.Objects.Walk] does, and counts it in the progress.
 func (r *Run) Walk(ctx context.Context, o *objects.Objects) iter.Seq2[objects.Item, error] {
 	return func(yield func(objects.Item, error) bool) {
 		var patient keys.KeyID
@@ -93,7 +93,7 @@ func (r *Run) Walk(ctx context.Context, o *objects.Objects) iter.Seq2[objects.It
 					}
 				})
 			}
-			if !yield(item, err) {
+			if !yield(item, err) || err != nil {
 				return
 			}
 		}

@@ -1,11 +1,10 @@
-// Package job describes what the jobs over many patients have in common: how far they have come and what
-// they report. The jobs themselves are in packages vault/rotation and vault/upkeep; package vault/scope says
-// for which patients they run.
+// Package job has the report and the progress that the jobs over many patients share. The jobs are in packages
+// vault/rotation and vault/upkeep; package vault/scope selects the patients.
 //
-// Every job takes its scope as an argument. With DryRun set in its options it does everything but change
-// something, and counts what it would change as changed; the default is to change it. What fails for one
-// patient or recording is a [Finding] and does not stop the rest. A job returns its report together with the
-// error if it ends early. Running it again does what is left.
+// Every job takes its scope as an argument. With DryRun set in its options, a job changes nothing, and counts what
+// it would change as changed; the default is to change it. A failure of one patient or recording is a [Finding] and
+// does not stop the rest. A job that ends early returns its report together with the error. Running it again does
+// what is left.
 package job
 
 import (
@@ -17,7 +16,7 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// Report is the part that the reports of all jobs share. It names patients by their KeyIDs and holds no key.
+// Report is the part that all reports share. It names patients by their KeyIDs and holds no key.
 type Report struct {
 	Verb     string    `json:"verb"`
 	Scope    string    `json:"scope"`
@@ -28,7 +27,7 @@ type Report struct {
 	Findings Findings `json:"findings"`
 }
 
-// NewReport begins the report of a job.
+// NewReport returns the report of a job that starts now.
 func NewReport(verb, scope string, dryRun bool) Report {
 	return Report{
 		Verb: verb, Scope: scope, DryRun: dryRun, Started: time.Now().UTC(),
@@ -36,13 +35,13 @@ func NewReport(verb, scope string, dryRun bool) Report {
 	}
 }
 
-// Finish ends the report.
+// Finish completes the report of a job that ends now.
 func (r *Report) Finish() {
 	r.Finished = time.Now().UTC()
 	r.Findings.sort()
 }
 
-// Kind says what a Finding is about. Each job documents its own.
+// Kind says what a Finding is about. Each job documents its kinds.
 type Kind string
 
 // Finding is a patient, a recording or an object that a person should know of.
@@ -84,7 +83,7 @@ func (f *Findings) Add(finding Finding) {
 	}
 }
 
-// Total is how many findings there are of the kinds given, or of all kinds if none is.
+// Total returns how many findings there are of the kinds given, or of all kinds if none is given.
 func (f Findings) Total(kinds ...Kind) (total int64) {
 	for kind, n := range f.Counts {
 		if len(kinds) == 0 || slices.Contains(kinds, kind) {

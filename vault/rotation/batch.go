@@ -53,26 +53,33 @@ func (p *patient) failed(err error) {
 	}
 }
 
-// inBatches lists the envelopes in the scope, reads them, and calls handle with up to batchSize of one patient,
-// for several batches at a time. handle settles or drops every item.
+// inBatches reads the envelopes in the scope, and calls handle with up to batchSize of one patient, for several
+// batches at a time. handle settles every item, unless the run ends.
 func (r *run) inBatches(handle func(*patient, []*item)) error {
-	inFlight := make(chan struct{}, max(minInFlight, 4*r.options.Concurrency)) // bounds the envelopes in memory
 	var handling errgroup.Group
 	handling.SetLimit(r.options.Concurrency)
+	err := r.list(func(p *patient, batch []*item) {
+		handling.Go(func() error {
+			r.eachItem(batch, func(it *item) { it.stored, it.err = r.read(r.ctx, it.id) })
+			handle(p, batch)
+			for range batch {
+				leave(r.inFlight)
+			}
+			return nil
+		})
+	})
+	_ = handling.Wait() // no batch returns an error
+	return err
+}
+
+// list calls yield with batches of what the store lists in the scope. It takes a place in flight for each envelope.
+func (r *run) list(yield func(*patient, []*item)) error {
 	var p *patient
 	var batch []*item
 	flush := func() {
-		if full := batch; len(full) > 0 {
-			p := p
+		if len(batch) > 0 {
+			yield(p, batch)
 			batch = nil
-			handling.Go(func() error {
-				r.readAll(full)
-				handle(p, full)
-				for range full {
-					<-inFlight
-				}
-				return nil
-			})
 		}
 	}
 	endPatient := func() {
@@ -84,15 +91,18 @@ func (r *run) inBatches(handle func(*patient, []*item)) error {
 	for found, err := range r.recordings {
 		if err != nil {
 			flush()
-			return errors.Join(handling.Wait(), err)
+			return err
 		}
-		if id := found.ID.KeyID(); p == nil || p.id != id {
+		if p == nil || p.id != found.ID.KeyID() {
 			endPatient()
-			p = &patient{id: id, pending: 1}
+			p = &patient{id: found.ID.KeyID(), pending: 1}
 		} else if len(batch) == batchSize {
 			flush()
 		}
-		inFlight <- struct{}{}
+		if !enter(r.ctx, r.inFlight) {
+			flush()
+			return r.ctx.Err()
+		}
 		batch = append(batch, &item{patient: p, id: found.ID, size: found.Envelope.Size})
 		r.record(func(report *Report) {
 			report.Envelopes.Seen++
@@ -101,12 +111,7 @@ func (r *run) inBatches(handle func(*patient, []*item)) error {
 		})
 	}
 	endPatient()
-	return handling.Wait()
-}
-
-// readAll reads envelopes, several at a time.
-func (r *run) readAll(items []*item) {
-	r.eachItem(items, func(it *item) { it.stored, it.err = r.read(r.ctx, it.id) })
+	return nil
 }
 
 // eachItem calls work for every item, for several at a time.

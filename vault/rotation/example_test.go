@@ -17,7 +17,7 @@ import (
 )
 
 // A scheduled job gives every patient's key a new version and moves the recordings to it. A later one
-// retires what nothing needs any more.
+// retires the old versions.
 func Example() {
 	path, err := os.MkdirTemp("", "recvault-example-")
 	if err != nil {
@@ -61,7 +61,7 @@ func Example() {
 
 	rewrapped, err := r.Rewrap(ctx, scope.All())
 	if err != nil {
-		log.Fatal(err) // run it again: it goes on where it stopped
+		log.Fatal(err) // run it again: it does what is left
 	}
 	fmt.Println("envelopes rewrapped:", rewrapped.Envelopes.Rewrapped, "complete:", rewrapped.Complete())
 
@@ -69,9 +69,9 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println("patients retired:", retired.Patients.Changed, "left:", retired.Reasons)
+	fmt.Println("patients retired:", retired.Patients.Changed, "findings:", retired.Findings.Counts)
 	// Output:
 	// patients rotated: 2
 	// envelopes rewrapped: 2 complete: true
-	// patients retired: 0 left: map[grace period has not passed:2]
+	// patients retired: 0 findings: map[grace_period:2]
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/recvault/recvault/vault/scope"
 )
 
-// roles are what a child process can be told to do.
-var roles = map[string]func(context.Context, *backend) error{
+// tasks are what a child process can do.
+var tasks = map[string]func(context.Context, *backend, task) error{
 	"rewrap once": rewrapChild,
 
 	"put":    putWorker,
@@ -29,12 +29,10 @@ var roles = map[string]func(context.Context, *backend) error{
 	"retire": retireWorker,
 }
 
-// child returns the command for a process that plays a role in the deployment.
-func (b *backend) child(t *testing.T, role string, seed uint64, patients ...string) *exec.Cmd {
+// child returns the command for a process that carries out a task in the deployment.
+func (b *backend) child(t *testing.T, name string, seed uint64, patients ...string) *exec.Cmd {
 	t.Helper()
-	p := b.place
-	p.Role, p.Seed, p.Patients = role, seed, patients
-	text, err := json.Marshal(p)
+	text, err := json.Marshal(task{b.Place, name, seed, patients})
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), childEnv+"="+string(text))
@@ -43,7 +41,7 @@ func (b *backend) child(t *testing.T, role string, seed uint64, patients ...stri
 }
 
 // rewrapChild rewraps everything, and prints a line before each write.
-func rewrapChild(ctx context.Context, b *backend) error {
+func rewrapChild(ctx context.Context, b *backend, _ task) error {
 	store := &faulty{Store: b.store, beforePut: func(name string) { fmt.Println(name) }}
 	r, err := rotation.New(b.rotator, store, rotation.Options{Concurrency: 2})
 	if err != nil {
@@ -53,11 +51,11 @@ func rewrapChild(ctx context.Context, b *backend) error {
 	return err
 }
 
-func TestAKilledRewrapIsJustRunAgain(t *testing.T) {
+func TestKilledRewrapCanBeRunAgain(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		var recordings []recording
 		for range 5 {
-			patient, _ := b.enrol(t)
+			patient, _ := b.Enrol(t)
 			recordings = append(recordings, b.putMany(t, patient, 8)...)
 		}
 		b.rotate(t)
@@ -71,33 +69,33 @@ func TestAKilledRewrapIsJustRunAgain(t *testing.T) {
 				require.True(t, lines.Scan())
 			}
 			require.NoError(t, cmd.Process.Kill())
-			assert.Error(t, cmd.Wait(), "it was killed in mid-work")
-			b.opens(t, recordings...)
+			assert.Error(t, cmd.Wait(), "it was killed while it worked")
+			b.requireOpens(t, recordings...)
 		}
 		report := b.rewrap(t)
-		assert.Positive(t, report.Envelopes.Rewrapped, "something was left to do")
-		assert.GreaterOrEqual(t, report.Envelopes.Current, 1+7+15-3*2, "what was done stays done")
+		assert.Positive(t, report.Envelopes.Rewrapped, "the killed runs had not done everything")
+		assert.GreaterOrEqual(t, report.Envelopes.Current, 1+7+15-3*2, "the killed runs' work is not repeated")
 		assert.Equal(t, 40, report.Envelopes.Rewrapped+report.Envelopes.Current)
 		assert.True(t, report.Complete())
 		for _, r := range recordings {
 			assert.Equal(t, 2, b.version(t, r.id))
 		}
-		b.opens(t, recordings...)
+		b.requireOpens(t, recordings...)
 	})
 }
 
-// TestTheAuditLogOfAWholeRunHasNoDecrypt runs every verb with the token of its role, on a Vault of its
-// own, and looks at everything that Vault was asked.
-func TestTheAuditLogOfAWholeRunHasNoDecrypt(t *testing.T) {
+// TestAuditLogOfAWholeRunHasNoDecrypt runs every verb with the token of its role, on a Vault of its own, and checks
+// every request in Vault's audit log.
+func TestAuditLogOfAWholeRunHasNoDecrypt(t *testing.T) {
 	b := servers(t, testserver.Dedicated())
 	var recordings []recording
 	for range 6 {
-		patient, _ := b.enrol(t)
+		patient, _ := b.Enrol(t)
 		recordings = append(recordings, b.put(t, patient, 10))
 	}
-	many, manyID := b.enrol(t)
+	many, manyID := b.Enrol(t)
 	recordings = append(recordings, b.putMany(t, many, 600)...)
-	start := len(b.vault.Audit(t))
+	start := len(b.Vault.Audit(t))
 
 	plan, err := b.rotation(t, b.rotator, hasty()).Plan(t.Context(), scope.All())
 	require.NoError(t, err)
@@ -114,27 +112,27 @@ func TestTheAuditLogOfAWholeRunHasNoDecrypt(t *testing.T) {
 	assert.Equal(t, rotation.Patients{Seen: 7, Changed: 7}, trimmed.Patients)
 
 	asked := map[string]int{}
-	for _, entry := range b.vault.Audit(t)[start:] {
+	for _, entry := range b.Vault.Audit(t)[start:] {
 		if entry.Type != "request" {
 			continue
 		}
-		asked[pathVerb(b.place.Mount, entry.Request.Path)]++
+		asked[pathVerb(b.Place.Mount, entry.Request.Path)]++
 		for _, policy := range entry.Auth.Policies {
-			assert.Contains(t, []string{b.place.Prefix + "-rotator", b.place.Prefix + "-retirer", b.place.Prefix + "-trimmer", "root"}, policy)
+			assert.Contains(t, []string{b.Place.Prefix + "-rotator", b.Place.Prefix + "-retirer", b.Place.Prefix + "-trimmer", "root"}, policy)
 		}
 	}
 	assert.Zero(t, asked["decrypt"], "%v", asked)
 	assert.Zero(t, asked["encrypt"]+asked["datakey"]+asked["export"], "%v", asked)
 	assert.Equal(t, 7, asked["rotate"])
-	// One per patient; 600 envelopes take three. The second time, one tells that all are current.
+	// One per patient; 600 envelopes take three. The second time, one shows that all are current.
 	assert.Equal(t, 6+3+6+1, asked["rewrap"], "%v", asked)
 	assert.Equal(t, 6+3, rewrapped.Requests.Keyring)
 	assert.Equal(t, 6+1, again.Requests.Keyring)
 	assert.Equal(t, 7, plan.Requests.Keyring)
-	b.opens(t, recordings[0], recordings[6], recordings[len(recordings)-1])
+	b.requireOpens(t, recordings[0], recordings[6], recordings[len(recordings)-1])
 }
 
-// pathVerb returns what a path asks for: the last part of <mount>/keys/<name>/rotate, the first one of
+// pathVerb returns the operation that a path names: the last part of <mount>/keys/<name>/rotate, the first one of
 // <mount>/rewrap/<name>.
 func pathVerb(mount, path string) string {
 	parts := strings.Split(strings.TrimPrefix(path, mount+"/"), "/")

@@ -32,10 +32,10 @@ const (
 	seedEnv     = "RECVAULT_PROPERTY_SEED" // what the test printed when it failed; default: another each time
 )
 
-// TestPropertyCommittedRecordingsAlwaysOpen has processes put, delete, rotate, rewrap and retire the
-// recordings of a few patients all at once, kills them at random points and starts others. At the end,
-// every recording whose Put had returned and that nobody deleted opens, byte-identically; what was deleted
-// is gone. The seed decides what is tried and when; how the processes interleave is up to the machine.
+// TestPropertyCommittedRecordingsAlwaysOpen runs processes that put, delete, rotate, rewrap and retire the
+// recordings of a few patients at the same time, kills them at random points and starts others. At the end, every
+// recording whose Put had returned and that was not deleted opens, byte-identically; what was deleted is gone. The
+// seed decides what is tried and when; how the processes interleave depends on the machine.
 func TestPropertyCommittedRecordingsAlwaysOpen(t *testing.T) {
 	duration, err := time.ParseDuration(setting(durationEnv, "8s"))
 	require.NoError(t, err)
@@ -46,12 +46,12 @@ func TestPropertyCommittedRecordingsAlwaysOpen(t *testing.T) {
 	b := servers(t)
 	var patients []string
 	for range 4 {
-		patient, _ := b.enrol(t)
+		patient, _ := b.Enrol(t)
 		patients = append(patients, string(patient))
 	}
 	what := newWitness()
-	// Puts are started more often than what needs recordings to work on. Each kind of worker is there from
-	// the beginning.
+	// Puts are started more often than the others, which need recordings. One worker of each kind is started
+	// at once.
 	kinds := []string{"put", "put", "rewrap", "retire", "rotate", "delete"}
 	var slots sync.WaitGroup
 	end := time.Now().Add(duration)
@@ -86,7 +86,7 @@ func TestPropertyCommittedRecordingsAlwaysOpen(t *testing.T) {
 	}
 	assert.Positive(t, opened)
 
-	// And the rotation ends: everything can be brought to the newest version, and nothing is left to do.
+	// The rotation can be completed: everything comes to the newest version.
 	b.rotate(t)
 	report := b.rewrap(t)
 	assert.True(t, report.Complete(), "%+v", report)
@@ -111,7 +111,7 @@ func sum(data []byte) string {
 	return hex.EncodeToString(digest[:])
 }
 
-// witness knows what the workers said they had done, which survives them.
+// witness keeps what the workers have printed, and outlives them.
 type witness struct {
 	mu       sync.Mutex
 	put      map[vault.ID]committed
@@ -131,7 +131,7 @@ func newWitness() *witness {
 	return &witness{put: map[vault.ID]committed{}, deleting: map[vault.ID]bool{}, deleted: map[vault.ID]bool{}, count: map[string]int{}}
 }
 
-// watch runs a worker, kills it when its life is over, and takes down all that it has printed.
+// watch runs a worker, kills it after its life, and notes every line that it printed.
 func (w *witness) watch(t *testing.T, cmd *exec.Cmd, life time.Duration) {
 	stdout, err := cmd.StdoutPipe()
 	if !assert.NoError(t, err) || !assert.NoError(t, cmd.Start()) {
@@ -152,7 +152,7 @@ func (w *witness) watch(t *testing.T, cmd *exec.Cmd, life time.Duration) {
 	}
 }
 
-// note takes down a line, of which the last may be cut.
+// note notes a line. The last line of a killed worker may be cut.
 func (w *witness) note(t *testing.T, fields []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -179,29 +179,28 @@ func (w *witness) note(t *testing.T, fields []string) {
 	}
 }
 
-// What follows are the workers. Each goes on until it is killed.
+// The workers follow. Each works until it is killed.
 
-func (b *backend) random() *rand.Rand { return rand.New(rand.NewPCG(b.place.Seed, 0)) }
+func (w task) random() *rand.Rand { return rand.New(rand.NewPCG(w.Seed, 0)) }
 
-func (b *backend) anyPatient(random *rand.Rand) keys.Patient {
-	return keys.Patient(b.place.Patients[random.IntN(len(b.place.Patients))])
+func (w task) anyPatient(random *rand.Rand) keys.Patient {
+	return keys.Patient(w.Patients[random.IntN(len(w.Patients))])
 }
 
-// hastyVault is the vault of a writer for which the options of hasty are right.
+// hastyVault returns the vault of a writer whose settings are those in hasty.
 func (b *backend) hastyVault() (*vault.Vault, error) {
 	return vault.New(b.writer, b.store, vault.WithFreshness(hasty().Freshness), vault.WithCommitTimeout(hasty().CommitTimeout))
 }
 
-// putWorker puts recordings, some of which take longer than the freshness window, and prints what it has
-// put.
-func putWorker(ctx context.Context, b *backend) error {
-	random := b.random()
+// putWorker puts recordings, and prints what it has put. Some take longer than the freshness window.
+func putWorker(ctx context.Context, b *backend, w task) error {
+	random := w.random()
 	v, err := b.hastyVault()
 	if err != nil {
 		return err
 	}
 	for {
-		patient := b.anyPatient(random)
+		patient := w.anyPatient(random)
 		data := make([]byte, random.IntN(20_000))
 		for i := range data {
 			data[i] = byte(random.Uint32())
@@ -209,13 +208,13 @@ func putWorker(ctx context.Context, b *backend) error {
 		slow := &slowReader{bytes.NewReader(data), time.Duration(random.IntN(300)) * time.Millisecond}
 		id, err := v.Put(ctx, patient, slow, vault.Metadata{})
 		if err != nil {
-			continue // it need not exist; on a busy machine the commit's timeout may pass
+			continue // the recording need not exist: on a busy machine the commit's timeout may pass
 		}
 		fmt.Println("put", id, string(patient), sum(data), ".")
 	}
 }
 
-// slowReader takes its time once.
+// slowReader waits before its first read.
 type slowReader struct {
 	io.Reader
 	wait time.Duration
@@ -227,15 +226,15 @@ func (s *slowReader) Read(p []byte) (int, error) {
 	return s.Reader.Read(p)
 }
 
-// deleteWorker deletes a recording now and then, and prints which before and after.
-func deleteWorker(ctx context.Context, b *backend) error {
-	random := b.random()
+// deleteWorker deletes a recording from time to time, and prints its ID before and after.
+func deleteWorker(ctx context.Context, b *backend, w task) error {
+	random := w.random()
 	v, err := b.hastyVault()
 	if err != nil {
 		return err
 	}
 	for {
-		patient := b.anyPatient(random)
+		patient := w.anyPatient(random)
 		for entry, err := range v.List(ctx, patient) {
 			if err != nil {
 				return err
@@ -253,12 +252,12 @@ func deleteWorker(ctx context.Context, b *backend) error {
 	}
 }
 
-// rotateWorker rotates the key of one patient, and leaves the others time to grow old enough to be
+// rotateWorker rotates the key of one patient at a time, so that those of the others grow old enough to be
 // retired.
-func rotateWorker(ctx context.Context, b *backend) error {
-	random := b.random()
+func rotateWorker(ctx context.Context, b *backend, w task) error {
+	random := w.random()
 	return repeat(ctx, b, b.rotator, func(r *rotation.Rotation) error {
-		id, err := b.writer.KeyID(ctx, b.anyPatient(random))
+		id, err := b.writer.KeyID(ctx, w.anyPatient(random))
 		if err != nil {
 			return err
 		}
@@ -269,7 +268,7 @@ func rotateWorker(ctx context.Context, b *backend) error {
 	})
 }
 
-func rewrapWorker(ctx context.Context, b *backend) error {
+func rewrapWorker(ctx context.Context, b *backend, _ task) error {
 	return repeat(ctx, b, b.rotator, func(r *rotation.Rotation) error {
 		report, err := r.Rewrap(ctx, scope.All())
 		fmt.Println("count rewrapped", report.Envelopes.Rewrapped, ".")
@@ -280,7 +279,7 @@ func rewrapWorker(ctx context.Context, b *backend) error {
 	})
 }
 
-func retireWorker(ctx context.Context, b *backend) error {
+func retireWorker(ctx context.Context, b *backend, _ task) error {
 	return repeat(ctx, b, b.retirer, func(r *rotation.Rotation) error {
 		report, err := r.Retire(ctx, scope.All())
 		fmt.Println("count retired", report.Patients.Changed, ".")
@@ -288,7 +287,7 @@ func retireWorker(ctx context.Context, b *backend) error {
 	})
 }
 
-// repeat does something with a Rotation again and again.
+// repeat calls do with a Rotation until it fails.
 func repeat(ctx context.Context, b *backend, k rotation.Keyring, do func(*rotation.Rotation) error) error {
 	options := hasty()
 	options.ClockSkew, options.Grace = 2*time.Second, 2500*time.Millisecond // the machine is busy

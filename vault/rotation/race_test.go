@@ -17,15 +17,16 @@ import (
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/rotation"
 	"github.com/recvault/recvault/vault/scope"
 )
 
-// faulty is a real store to which something happens between its requests.
+// faulty is a real store that the test changes or interrupts at each write.
 type faulty struct {
 	storage.Store
 	beforePut func(name string)       // not called concurrently
-	putError  func(name string) fault // what becomes of a write
+	putError  func(name string) fault // the outcome of a write
 
 	mu    sync.Mutex
 	count int
@@ -75,7 +76,7 @@ func (f *faulty) puts() int {
 	return f.count
 }
 
-// once makes something happen before the first write only.
+// once returns a beforePut that calls happens before the first write only.
 func once(happens func()) func(string) {
 	return func(string) {
 		if happens != nil {
@@ -85,9 +86,9 @@ func once(happens func()) func(string) {
 	}
 }
 
-func TestALostRaceIsReadAgainAndNeverOverwritten(t *testing.T) {
+func TestLostRaceIsReadAgainAndNotOverwritten(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
-		patient, id := b.enrol(t)
+		patient, id := b.Enrol(t)
 		rewrap := func(happens func(string)) rotation.Report {
 			store := &faulty{Store: b.store, beforePut: happens}
 			report, err := rotationOf(t, b.rotator, store, rotation.Options{}).Rewrap(t.Context(), scope.Of(id))
@@ -102,20 +103,20 @@ func TestALostRaceIsReadAgainAndNeverOverwritten(t *testing.T) {
 			b.rewrap(t)
 			text = string(teststore.Read(t, b.store, objectName(r.id, "envelope")))
 		}))
-		assert.Equal(t, rotation.Envelopes{Seen: 1, Changed: 1}, report.Envelopes, "another was faster")
+		assert.Equal(t, rotation.Envelopes{Seen: 1, Superseded: 1}, report.Envelopes, "another was faster")
 		assert.Equal(t, text, string(teststore.Read(t, b.store, objectName(r.id, "envelope"))), "and what it wrote stays")
-		b.opens(t, r)
+		b.requireOpens(t, r)
 
 		b.rotate(t)
 		report = rewrap(once(func() {
 			b.rotate(t)
 			b.rewrap(t)
 		}))
-		assert.Equal(t, rotation.Envelopes{Seen: 1, Changed: 1}, report.Envelopes, "a newer version stays")
+		assert.Equal(t, rotation.Envelopes{Seen: 1, Superseded: 1}, report.Envelopes, "a newer version stays")
 		assert.Equal(t, 4, b.version(t, r.id))
-		b.opens(t, r)
+		b.requireOpens(t, r)
 
-		// Somebody puts an older envelope back: it is the one to rewrap.
+		// An older envelope is put back, and is then the one to rewrap.
 		old := teststore.Read(t, b.store, objectName(r.id, "envelope"))
 		b.rotate(t)
 		b.rewrap(t)
@@ -123,7 +124,7 @@ func TestALostRaceIsReadAgainAndNeverOverwritten(t *testing.T) {
 		report = rewrap(once(func() { teststore.Write(t, b.store, objectName(r.id, "envelope"), old) }))
 		assert.Equal(t, rotation.Envelopes{Seen: 1, Rewrapped: 1}, report.Envelopes)
 		assert.Equal(t, 6, b.version(t, r.id))
-		b.opens(t, r)
+		b.requireOpens(t, r)
 
 		b.rotate(t)
 		v, err := vault.New(b.writer, b.store)
@@ -135,9 +136,9 @@ func TestALostRaceIsReadAgainAndNeverOverwritten(t *testing.T) {
 	})
 }
 
-func TestAnEnvelopeThatKeepsChangingIsLeftAndTold(t *testing.T) {
+func TestContendedEnvelopeIsReported(t *testing.T) {
 	b := embedded(t)
-	patient, _ := b.enrol(t)
+	patient, _ := b.Enrol(t)
 	r := b.put(t, patient, 10)
 	texts := [][]byte{teststore.Read(t, b.store, objectName(r.id, "envelope"))}
 	b.rotate(t)
@@ -152,15 +153,15 @@ func TestAnEnvelopeThatKeepsChangingIsLeftAndTold(t *testing.T) {
 	report, err := rotationOf(t, b.rotator, store, rotation.Options{}).Rewrap(t.Context(), scope.All())
 	require.NoError(t, err)
 	assert.Equal(t, rotation.Envelopes{Seen: 1, Failed: 1}, report.Envelopes)
-	assert.Equal(t, map[string]int{"envelope kept changing": 1}, report.Reasons)
-	assert.Equal(t, r.id, report.Left[0].ID)
+	assert.Equal(t, map[job.Kind]int64{rotation.KindContended: 1}, report.Findings.Counts)
+	assert.Equal(t, r.id, report.Findings.Listed[0].ID)
 	assert.False(t, report.Complete())
-	b.opens(t, r)
+	b.requireOpens(t, r)
 }
 
-func TestAnswersThatAreLostAreFoundOut(t *testing.T) {
+func TestLostAnswersAreResolvedByReading(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
-		patient, _ := b.enrol(t)
+		patient, _ := b.Enrol(t)
 		recordings := b.putMany(t, patient, 12)
 		b.rotate(t)
 		faults := map[string]int{}
@@ -178,28 +179,28 @@ func TestAnswersThatAreLostAreFoundOut(t *testing.T) {
 		for _, r := range recordings {
 			assert.Equal(t, 2, b.version(t, r.id))
 		}
-		b.opens(t, recordings...)
+		b.requireOpens(t, recordings...)
 	})
 }
 
-func TestAFullStoreEndsTheRunAndLosesNothing(t *testing.T) {
+func TestFullStoreEndsTheRunAndLosesNothing(t *testing.T) {
 	b := embedded(t)
-	patient, _ := b.enrol(t)
+	patient, _ := b.Enrol(t)
 	recordings := b.putMany(t, patient, 40)
 	b.rotate(t)
 	store := &faulty{Store: b.store, putError: func(string) fault { return full }}
 	report, err := rotationOf(t, b.rotator, store, rotation.Options{Concurrency: 2}).Rewrap(t.Context(), scope.All())
 	assert.ErrorIs(t, err, storage.ErrFull)
 	assert.Less(t, report.Requests.Writes, 15)
-	assert.Equal(t, report.Envelopes.Failed, report.Reasons[storage.ErrFull.Error()])
-	b.opens(t, recordings...)
+	assert.EqualValues(t, report.Envelopes.Failed, report.Findings.Counts[rotation.KindUnavailable])
+	b.requireOpens(t, recordings...)
 }
 
-func TestTwoRewrapsAtOnceDoTheWorkOnce(t *testing.T) {
+func TestConcurrentRewrapsDoTheWorkOnce(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		var recordings []recording
 		for range 4 {
-			patient, _ := b.enrol(t)
+			patient, _ := b.Enrol(t)
 			recordings = append(recordings, b.putMany(t, patient, 20)...)
 		}
 		b.rotate(t)
@@ -212,20 +213,20 @@ func TestTwoRewrapsAtOnceDoTheWorkOnce(t *testing.T) {
 		done := 0
 		for _, report := range reports {
 			e := report.Envelopes
-			assert.Equal(t, 80, e.Rewrapped+e.Current+e.Changed, "%+v", report)
+			assert.Equal(t, 80, e.Rewrapped+e.Current+e.Superseded, "%+v", report)
 			done += e.Rewrapped
 		}
 		assert.Equal(t, 80, done)
 		for _, r := range recordings {
 			assert.Equal(t, 2, b.version(t, r.id))
 		}
-		b.opens(t, recordings...)
+		b.requireOpens(t, recordings...)
 	})
 }
 
-func TestRewrappingWhileRecordingsComeAndGoLosesNone(t *testing.T) {
+func TestRewrapDuringPutsAndDeletesLosesNothing(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
-		patient, _ := b.enrol(t)
+		patient, _ := b.Enrol(t)
 		kept, gone := b.putMany(t, patient, 20), b.putMany(t, patient, 20)
 		v, err := vault.New(b.writer, b.store)
 		require.NoError(t, err)
@@ -243,7 +244,7 @@ func TestRewrappingWhileRecordingsComeAndGoLosesNone(t *testing.T) {
 		others.Wait()
 		report := b.rewrap(t)
 		assert.Equal(t, rotation.Envelopes{Seen: 40, Current: 40}, report.Envelopes)
-		b.opens(t, kept...)
+		b.requireOpens(t, kept...)
 		for _, r := range gone {
 			_, err := b.read(t, r)
 			assert.ErrorIs(t, err, vault.ErrNotFound)
@@ -251,9 +252,9 @@ func TestRewrappingWhileRecordingsComeAndGoLosesNone(t *testing.T) {
 	})
 }
 
-func TestDamagedEnvelopesAreToldAndLeftAlone(t *testing.T) {
+func TestDamagedEnvelopesAreReportedAndKept(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
-		patient, _ := b.enrol(t)
+		patient, _ := b.Enrol(t)
 		good, other := b.put(t, patient, 10), b.put(t, patient, 10)
 		damage := map[string]func(text []byte) []byte{
 			"empty":               func([]byte) []byte { return nil },
@@ -285,22 +286,23 @@ func TestDamagedEnvelopesAreToldAndLeftAlone(t *testing.T) {
 		b.rotate(t)
 
 		report := b.rewrap(t)
-		assert.Equal(t, rotation.Envelopes{Seen: 2 + len(damage), Rewrapped: 2, Damaged: len(damage)}, report.Envelopes, "%+v", report.Left)
-		assert.Equal(t, rotation.Patients{Seen: 1, Left: 1}, report.Patients)
+		assert.Equal(t, rotation.Envelopes{Seen: 2 + len(damage), Rewrapped: 2, Damaged: len(damage)}, report.Envelopes, "%+v", report.Findings)
+		assert.Equal(t, rotation.Patients{Seen: 1, Unresolved: 1}, report.Patients)
 		assert.False(t, report.Complete())
-		for _, left := range report.Left {
-			text, ok := stored[left.ID]
-			require.True(t, ok, "%+v", left)
-			assert.Equal(t, string(text), string(teststore.Read(t, b.store, objectName(left.ID, "envelope"))), "it is left as it is")
-			assert.NotEmpty(t, strings.TrimSpace(left.Detail))
+		assert.Len(t, report.Findings.Listed, len(damage))
+		for _, finding := range report.Findings.Listed {
+			text, ok := stored[finding.ID]
+			require.True(t, ok, "%+v", finding)
+			assert.Equal(t, string(text), string(teststore.Read(t, b.store, objectName(finding.ID, "envelope"))), "it is unchanged")
+			assert.NotEmpty(t, strings.TrimSpace(finding.Detail))
 		}
-		b.opens(t, good, other)
+		b.requireOpens(t, good, other)
 
-		// And nothing is retired that a damaged envelope may need.
+		// No version is retired that a damaged envelope may need.
 		b.waitForGrace(t, good.id.KeyID())
 		report, err := b.rotation(t, b.retirer, hasty()).Retire(t.Context(), scope.All())
 		require.NoError(t, err)
-		assert.Equal(t, rotation.Patients{Seen: 1, Left: 1}, report.Patients)
+		assert.Equal(t, rotation.Patients{Seen: 1, Unresolved: 1}, report.Patients)
 		v, err := b.admin.Versions(t.Context(), good.id.KeyID())
 		require.NoError(t, err)
 		assert.Equal(t, 1, v.MinDecryption)

@@ -38,11 +38,11 @@ var (
 // when the keyring or the store keeps failing.
 type requests struct {
 	keyring Keyring
-	objects *objects.Objects // through a meteredStore
+	objects *objects.Objects // reads through a meteredStore
 
-	keyringRate, storageRate *rate.Limiter
-	slots                    chan struct{} // one for each request under way
-	calls, reads, writes     meter
+	keyringTurns, storageTurns turns
+	slots                      chan struct{} // one for each request under way
+	calls, reads, writes       meter
 
 	// Each kind of request has its own count: with the wrong role, or a read-only store, one kind keeps
 	// failing while another works.
@@ -60,63 +60,86 @@ func (m *meter) mean() time.Duration { return time.Duration(m.taken.Load() / max
 // streak counts failures in a row.
 type streak struct{ atomic.Int64 }
 
-// newLimiter spreads requests evenly.
-func newLimiter(perSecond float64) *rate.Limiter {
-	if perSecond == 0 {
-		return rate.NewLimiter(rate.Inf, 0)
-	}
-	return rate.NewLimiter(rate.Limit(perSecond), 1)
-}
-
 func (q *requests) counts() Requests {
 	return Requests{Keyring: int(q.calls.count.Load()), Reads: int(q.reads.count.Load()), Writes: int(q.writes.count.Load())}
 }
 
-// await waits for a request's turn. The limiter's own Wait fails at once when the turn comes after the
-// context's deadline, and so would every other request until then.
-func await(ctx context.Context, limiter *rate.Limiter) error {
-	if delay := limiter.Reserve().Delay(); delay > 0 {
+// turns spreads requests evenly. One request at a time waits for the rate and then for a slot, and the others queue
+// behind it: a request that has its turn begins at once, and no slot is held by one that waits for its turn.
+type turns struct {
+	rate *rate.Limiter
+	next chan struct{} // holds the request that is next
+}
+
+func newTurns(perSecond float64) turns {
+	limiter := rate.NewLimiter(rate.Limit(perSecond), 1)
+	if perSecond == 0 {
+		limiter.SetLimit(rate.Inf)
+	}
+	return turns{limiter, make(chan struct{}, 1)}
+}
+
+// begin waits until a request may begin, and starts its time. The request must call end. It returns the
+// context's error once that has ended.
+func (q *requests) begin(ctx context.Context, t turns, m *meter) (end func(), err error) {
+	if !enter(ctx, t.next) {
+		return nil, ctx.Err()
+	}
+	defer leave(t.next)
+	// The limiter's own Wait fails at once when the turn comes after the context's deadline, and so would
+	// every other request until then.
+	if delay := t.rate.Reserve().Delay(); delay > 0 {
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
 		}
 	}
-	return ended(ctx, ctx.Err())
-}
-
-// begin takes a slot for a request and starts its time. The request must call end.
-func (q *requests) begin(m *meter) (end func()) {
-	q.slots <- struct{}{}
+	if !enter(ctx, q.slots) {
+		return nil, ctx.Err()
+	}
 	m.count.Add(1)
 	start := time.Now()
 	return func() {
 		m.taken.Add(int64(time.Since(start)))
-		<-q.slots
-	}
+		leave(q.slots)
+	}, nil
 }
 
-// call makes one call to the keyring when it is its turn.
-func call[T any](ctx context.Context, q *requests, failed *streak, do func(context.Context) (T, error)) (T, error) {
-	if err := await(ctx, q.keyringRate); err != nil {
-		return *new(T), err
+// enter takes a place in a semaphore, and reports whether the context has not ended before.
+func enter(ctx context.Context, semaphore chan struct{}) bool {
+	select {
+	case semaphore <- struct{}{}:
+	case <-ctx.Done():
+		return false
 	}
-	return callNow(ctx, q, failed, do)
+	if ctx.Err() != nil {
+		leave(semaphore)
+		return false
+	}
+	return true
 }
 
-func callNow[T any](ctx context.Context, q *requests, failed *streak, do func(context.Context) (T, error)) (T, error) {
-	end := q.begin(&q.calls)
-	answer, err := do(ctx)
+func leave(semaphore chan struct{}) { <-semaphore }
+
+// call makes one call to the keyring. It waits for its turn with one context, and once it has begun goes on with the
+// other, which is longer if the call changes something.
+func call[T any](ctx, finish context.Context, q *requests, failed *streak, do func(context.Context) (T, error)) (T, error) {
+	end, err := q.begin(ctx, q.keyringTurns, &q.calls)
+	if err != nil {
+		return *new(T), ended(ctx, err)
+	}
+	answer, err := do(finish)
 	end()
 	q.watch(failed, err, keys.ErrDenied, keys.ErrUnavailable)
-	return answer, ended(ctx, err)
+	return answer, ended(finish, err)
 }
 
 func (q *requests) versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
-	return call(ctx, q, &q.versionsFailed, func(ctx context.Context) (keys.Versions, error) { return q.keyring.Versions(ctx, id) })
+	return call(ctx, ctx, q, &q.versionsFailed, func(ctx context.Context) (keys.Versions, error) { return q.keyring.Versions(ctx, id) })
 }
 
 func (q *requests) rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error) {
-	results, err := call(ctx, q, &q.rewrapsFailed, func(ctx context.Context) ([]keys.RewrapResult, error) {
+	results, err := call(ctx, ctx, q, &q.rewrapsFailed, func(ctx context.Context) ([]keys.RewrapResult, error) {
 		return q.keyring.Rewrap(ctx, id, items)
 	})
 	if err == nil && len(results) != len(items) {
@@ -125,13 +148,9 @@ func (q *requests) rewrap(ctx context.Context, id keys.KeyID, items []keys.Rewra
 	return results, err
 }
 
-// change makes one call that changes an envelope key. It waits for its turn with one context, and once it
-// has begun goes on with the other, longer one.
+// change makes one call that changes an envelope key: see call for the contexts.
 func (q *requests) change(ctx, finish context.Context, do func(context.Context) error) error {
-	if err := await(ctx, q.keyringRate); err != nil {
-		return err
-	}
-	_, err := callNow(finish, q, &q.changesFailed, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx) })
+	_, err := call(ctx, finish, q, &q.changesFailed, func(ctx context.Context) (struct{}, error) { return struct{}{}, do(ctx) })
 	return err
 }
 
@@ -156,27 +175,29 @@ func (q *requests) read(ctx context.Context, id keys.RecordingID) (stored, error
 }
 
 // replace puts an envelope with another wrapped key in the place of one that was read, if that is still there.
-// The caller waits for the turn.
+// The caller has begun the request.
 func (q *requests) replace(ctx context.Context, old stored, wrapped keys.WrappedKey) error {
+	limited, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	next := old.Envelope
 	next.Wrapped = wrapped
-	err := q.objects.Replace(ctx, old.Stored, next)
+	err := q.objects.Replace(limited, old.Stored, next)
 	q.watchStorage(&q.writesFailed, err)
 	return ended(ctx, err)
 }
 
-// meteredStore is the store of a run.
+// meteredStore is the store of a run. Its reads wait for their turn.
 type meteredStore struct {
 	storage.Store
 	requests *requests
 }
 
-// Get waits for its turn. The object counts as being read until it is closed.
+// Get reads an object. The request goes on until the object is closed.
 func (s meteredStore) Get(ctx context.Context, name string, offset, length int64) (*storage.Object, error) {
-	if err := await(ctx, s.requests.storageRate); err != nil {
+	end, err := s.requests.begin(ctx, s.requests.storageTurns, &s.requests.reads)
+	if err != nil {
 		return nil, err
 	}
-	end := s.requests.begin(&s.requests.reads)
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	done := sync.OnceFunc(func() {
 		cancel()
@@ -199,14 +220,6 @@ type meteredBody struct {
 func (b meteredBody) Close() error {
 	defer b.done()
 	return b.ReadCloser.Close()
-}
-
-// Put does not wait for its turn: a run that was interrupted must not begin a write.
-func (s meteredStore) Put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (storage.Info, error) {
-	defer s.requests.begin(&s.requests.writes)()
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	return s.Store.Put(ctx, name, r, size, condition)
 }
 
 // watch counts the failures in a row of one kind of request that are not about a single patient or

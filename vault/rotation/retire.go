@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
@@ -100,23 +99,26 @@ type findings struct{ older, unreadable int }
 // scan lists a patient's recordings and reads all their envelopes. It fails unless it has seen all.
 func (r *run) scan(id keys.KeyID, oldest int) (findings, error) {
 	var found findings
-	var reading errgroup.Group
-	reading.SetLimit(r.options.Concurrency)
+	var reading sync.WaitGroup
 	defer reading.Wait()
 	for item, err := range r.objects.Walk(r.ctx, scope.Of(id)) {
 		if err != nil {
 			r.watchStorage(&r.listingsFailed, err)
 			return findings{}, ended(r.ctx, err)
 		}
-		if item.Envelope != nil {
-			reading.Go(func() error {
-				r.examine(item.ID, oldest, &found)
-				return nil
-			})
+		if item.Envelope == nil {
+			continue
 		}
+		if !enter(r.ctx, r.inFlight) {
+			break
+		}
+		reading.Go(func() {
+			defer leave(r.inFlight)
+			r.examine(item.ID, oldest, &found)
+		})
 	}
 	r.watchStorage(&r.listingsFailed, nil)
-	_ = reading.Wait() // examine returns no error
+	reading.Wait()
 	if r.ctx.Err() != nil {
 		return findings{}, fmt.Errorf("%w: %w", errInterrupted, r.ctx.Err())
 	}

@@ -12,14 +12,15 @@ import (
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/rotation"
 	"github.com/recvault/recvault/vault/scope"
 )
 
-func TestNothingIsRetiredThatAnEnvelopeNeeds(t *testing.T) {
+func TestNeededVersionIsNotRetired(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice, aliceID := b.enrol(t)
-		bob, bobID := b.enrol(t)
+		alice, aliceID := b.Enrol(t)
+		bob, bobID := b.Enrol(t)
 		old := b.put(t, alice, 10)
 		fresh := b.put(t, bob, 10)
 		b.rotate(t)
@@ -29,61 +30,60 @@ func TestNothingIsRetiredThatAnEnvelopeNeeds(t *testing.T) {
 		patient := rotation.Options{}
 		report, err := b.rotation(t, b.retirer, patient).Retire(t.Context(), scope.All())
 		require.NoError(t, err)
-		assert.Equal(t, rotation.Patients{Seen: 2, Left: 2}, report.Patients)
-		assert.Equal(t, map[string]int{"grace period has not passed": 2}, report.Reasons)
+		assert.Equal(t, rotation.Patients{Seen: 2, Unresolved: 2}, report.Patients)
+		assert.Equal(t, map[job.Kind]int64{rotation.KindGrace: 2}, report.Findings.Counts)
 		assert.Zero(t, report.Requests.Reads)
 
 		b.waitForGrace(t, aliceID)
 		b.waitForGrace(t, bobID)
 		report, err = b.rotation(t, b.retirer, hasty()).Retire(t.Context(), scope.All())
 		require.NoError(t, err)
-		assert.Equal(t, rotation.Patients{Seen: 2, Changed: 1, Left: 1}, report.Patients)
+		assert.Equal(t, rotation.Patients{Seen: 2, Changed: 1, Unresolved: 1}, report.Patients)
 		assert.Equal(t, rotation.Envelopes{Seen: 2, Current: 1, Older: 1}, report.Envelopes)
 		assert.Equal(t, map[int]int{1: 2}, report.Before)
 		assert.Equal(t, map[int]int{1: 1, 2: 1}, report.After)
-		require.Len(t, report.Left, 1)
-		assert.Equal(t, rotation.Left{
-			KeyID: aliceID, Reason: "envelopes need older versions", Detail: "1 envelopes at versions below 2: run rewrap",
-		}, report.Left[0])
-		b.opens(t, old, fresh)
+		assert.Equal(t, []job.Finding{{
+			Kind: rotation.KindOlder, KeyID: aliceID, Detail: "1 envelopes at versions below 2: run rewrap",
+		}}, report.Findings.Listed)
+		b.requireOpens(t, old, fresh)
 
-		// Once somebody has retired it too early, nothing is trimmed.
+		// A version that was retired too early is not trimmed.
 		require.NoError(t, b.retirer.Retire(t.Context(), aliceID, 2))
 		report, err = b.rotation(t, b.trimmer, hasty()).Trim(t.Context(), scope.All())
 		require.NoError(t, err)
-		assert.Equal(t, rotation.Patients{Seen: 2, Changed: 1, Left: 1}, report.Patients)
+		assert.Equal(t, rotation.Patients{Seen: 2, Changed: 1, Unresolved: 1}, report.Patients)
 		report, err = b.rotation(t, b.rotator, rotation.Options{}).Rewrap(t.Context(), scope.All())
 		require.NoError(t, err)
-		assert.Equal(t, map[string]int{keys.ErrRetired.Error(): 1}, report.Reasons)
+		assert.Equal(t, map[job.Kind]int64{rotation.KindRetired: 1}, report.Findings.Counts)
 		plan, err := b.rotation(t, b.rotator, rotation.Options{}).Plan(t.Context(), scope.All())
 		require.NoError(t, err)
-		assert.Equal(t, map[string]int{keys.ErrRetired.Error(): 1}, plan.Reasons)
+		assert.Equal(t, map[job.Kind]int64{rotation.KindRetired: 1}, plan.Findings.Counts)
 		require.NoError(t, b.retirer.Reinstate(t.Context(), aliceID, 1))
-		b.opens(t, old)
+		b.requireOpens(t, old)
 	})
 }
 
-// meanwhile is a keyring to which something happens after its versions were read.
-type meanwhile struct {
+// afterVersions is a keyring that calls happens each time that a key's versions were read.
+type afterVersions struct {
 	rotation.Keyring
 	happens func()
 }
 
-func (m *meanwhile) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
-	v, err := m.Keyring.Versions(ctx, id)
-	m.happens()
+func (k *afterVersions) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
+	v, err := k.Keyring.Versions(ctx, id)
+	k.happens()
 	return v, err
 }
 
-func TestRetireNeverGoesBeyondWhatItKnewBeforeItLooked(t *testing.T) {
+func TestRetireStopsAtVersionReadBeforeListing(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
-		patient, id := b.enrol(t)
+		patient, id := b.Enrol(t)
 		r := b.put(t, patient, 10)
 		b.rotate(t)
 		b.rewrap(t)
 		b.waitForGrace(t, id)
 		var second recording
-		keyring := &meanwhile{b.retirer, func() {
+		keyring := &afterVersions{b.retirer, func() {
 			second = b.put(t, patient, 10)
 			b.rotate(t)
 			b.rewrap(t)
@@ -95,11 +95,11 @@ func TestRetireNeverGoesBeyondWhatItKnewBeforeItLooked(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, 3, v.Latest)
 		assert.Equal(t, 2, v.MinDecryption)
-		b.opens(t, r, second)
+		b.requireOpens(t, r, second)
 	})
 }
 
-func TestNothingIsRetiredThatAnUnreadableEnvelopeMayNeed(t *testing.T) {
+func TestUnreadableEnvelopePreventsRetire(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		damage := map[string]func(text []byte) []byte{
 			"not an envelope":              func([]byte) []byte { return []byte("{}") },
@@ -110,7 +110,7 @@ func TestNothingIsRetiredThatAnUnreadableEnvelopeMayNeed(t *testing.T) {
 		}
 		pairs := map[string][2]recording{}
 		for name := range damage {
-			patient, _ := b.enrol(t)
+			patient, _ := b.Enrol(t)
 			pairs[name] = [2]recording{b.put(t, patient, 10), b.put(t, patient, 10)}
 		}
 		b.rotate(t)
@@ -123,9 +123,9 @@ func TestNothingIsRetiredThatAnUnreadableEnvelopeMayNeed(t *testing.T) {
 			b.waitForGrace(t, id)
 			report, err := b.rotation(t, b.retirer, hasty()).Retire(t.Context(), scope.Of(id))
 			require.NoError(t, err)
-			assert.Equal(t, rotation.Patients{Seen: 1, Left: 1}, report.Patients, name)
+			assert.Equal(t, rotation.Patients{Seen: 1, Unresolved: 1}, report.Patients, name)
 			assert.Equal(t, rotation.Envelopes{Seen: 2, Current: 1, Damaged: 1}, report.Envelopes, name)
-			assert.Equal(t, map[string]int{"envelopes could not be read": 1, "envelope is damaged": 1}, report.Reasons, name)
+			assert.Equal(t, map[job.Kind]int64{rotation.KindUnreadable: 1, rotation.KindMalformed: 1}, report.Findings.Counts)
 			v, err := b.admin.Versions(t.Context(), id)
 			require.NoError(t, err)
 			assert.Equal(t, 1, v.MinDecryption, name)
@@ -133,7 +133,7 @@ func TestNothingIsRetiredThatAnUnreadableEnvelopeMayNeed(t *testing.T) {
 	})
 }
 
-// timeless is a keyring that does not tell when versions were made.
+// timeless is a keyring that does not report when versions were made.
 type timeless struct{ rotation.Keyring }
 
 func (k timeless) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
@@ -142,25 +142,25 @@ func (k timeless) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, e
 	return v, err
 }
 
-func TestNothingIsRetiredWhileItsAgeIsUnknown(t *testing.T) {
+func TestUnknownAgePreventsRetire(t *testing.T) {
 	b := embedded(t)
-	patient, _ := b.enrol(t)
+	patient, _ := b.Enrol(t)
 	b.put(t, patient, 10)
 	b.rotate(t)
 	b.rewrap(t)
 	report, err := b.rotation(t, timeless{b.retirer}, hasty()).Retire(t.Context(), scope.All())
 	require.NoError(t, err)
-	assert.Equal(t, rotation.Patients{Seen: 1, Left: 1}, report.Patients)
+	assert.Equal(t, rotation.Patients{Seen: 1, Unresolved: 1}, report.Patients)
 }
 
-// TestASlowWriterLosesNothing is the hazard of DESIGN section 8: a writer wraps, uploads for long, and
-// commits when everything that could be seen was rewrapped and the version that it used was retired. The
-// second writer's settings are not those that the retirer was told of, and what it loses shows that the
-// first one is saved by them.
-func TestASlowWriterLosesNothing(t *testing.T) {
+// TestSlowWriterLosesNothing is the hazard of DESIGN section 8: a writer wraps, uploads for long, and commits
+// after every listed envelope was rewrapped and the version that it used was retired. The freshness window of the
+// second writer is longer than the retirer's options say. That its recording does not open shows that the window
+// is what saves the first one's.
+func TestSlowWriterLosesNothing(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		for name, freshness := range map[string]time.Duration{"as configured": hasty().Freshness, "misconfigured": time.Hour} {
-			patient, id := b.enrol(t)
+			patient, id := b.Enrol(t)
 			seen := b.put(t, patient, 10)
 			slow, err := vault.New(b.writer, b.store, vault.WithFreshness(freshness), vault.WithCommitTimeout(hasty().CommitTimeout))
 			require.NoError(t, err)
@@ -181,16 +181,16 @@ func TestASlowWriterLosesNothing(t *testing.T) {
 			_, err = w.Write(data[50_000:])
 			require.NoError(t, err)
 			require.NoError(t, w.Close())
-			b.opens(t, seen)
+			b.requireOpens(t, seen)
 			late := recording{patient, w.ID(), data}
 			if freshness == hasty().Freshness {
-				b.opens(t, late)
+				b.requireOpens(t, late)
 				continue
 			}
 			_, err = b.read(t, late)
 			require.ErrorIs(t, err, keys.ErrRetired)
 			require.NoError(t, b.retirer.Reinstate(t.Context(), id, 1)) // which can be taken back
-			b.opens(t, late)
+			b.requireOpens(t, late)
 		}
 	})
 }

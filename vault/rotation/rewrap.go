@@ -84,33 +84,36 @@ func newVersion(result keys.RewrapResult, old stored) (int, error) {
 	return version, nil
 }
 
-// rewriteItem replaces one envelope, unless the run ends before it is its turn.
+// rewriteItem replaces one envelope, unless the run ends before the write may begin.
 func (r *run) rewriteItem(it *item) {
-	if await(r.ctx, r.storageRate) != nil {
-		return
-	}
 	if r.options.DryRun {
 		r.settle(it, rewrapped, nil)
 		return
 	}
-	outcome, err := r.rewrite(it)
+	end, err := r.begin(r.ctx, r.storageTurns, &r.writes)
+	if err != nil {
+		return
+	}
+	outcome, err := r.rewrite(it, end)
 	r.settle(it, outcome, err)
 }
 
 // rewrite replaces one envelope by one that has the new wrapped key and is the same otherwise. After an error it
-// reads again, which shows whether a write whose answer was lost was carried out, and who won a race.
-func (r *run) rewrite(it *item) (outcome, error) {
+// reads again, which shows whether a write whose answer was lost was carried out, and who won a race. The first write
+// has begun, and calls end.
+func (r *run) rewrite(it *item, end func()) (outcome, error) {
 	for attempt := 1; ; attempt++ {
 		writeErr := r.replace(r.finish, it.stored, it.wrapped)
+		end()
 		switch {
 		case writeErr == nil:
 			return rewrapped, nil
 		case !errors.Is(writeErr, storage.ErrChanged) && !errors.Is(writeErr, storage.ErrUnavailable):
 			return failed, writeErr
 		}
-		found, readErr := r.read(r.finish, it.id)
-		if readErr != nil {
-			return outcomeOf(readErr), readErr
+		found, err := r.read(r.finish, it.id)
+		if err != nil {
+			return outcomeOf(err), err
 		}
 		version, _ := it.wrapped.Version()
 		switch {
@@ -123,14 +126,13 @@ func (r *run) rewrite(it *item) (outcome, error) {
 		case attempt == maxAttempts:
 			return failed, writeErr
 		case found.Wrapped != it.stored.Wrapped:
-			var err error
 			if it.wrapped, err = r.rewrapOne(it.id, found); err != nil {
 				return outcomeOf(err), err
 			}
 		}
 		it.stored = found
-		if err := await(r.finish, r.storageRate); err != nil {
-			return failed, err
+		if end, err = r.begin(r.finish, r.storageTurns, &r.writes); err != nil {
+			return failed, ended(r.finish, err)
 		}
 	}
 }

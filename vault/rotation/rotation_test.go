@@ -1,17 +1,8 @@
 package rotation_test
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
-	"errors"
-	"io"
 	"math"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -20,15 +11,16 @@ import (
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/rotation"
 	"github.com/recvault/recvault/vault/scope"
 )
 
-func TestAKeyIsRotatedUsedRetiredAndTrimmed(t *testing.T) {
+func TestKeyIsRotatedUsedRetiredAndTrimmed(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice, aliceID := b.enrol(t)
-		bob, bobID := b.enrol(t)
-		_, without := b.enrol(t)
+		alice, aliceID := b.Enrol(t)
+		bob, bobID := b.Enrol(t)
+		_, without := b.Enrol(t)
 		recordings := []recording{b.put(t, alice, 100_000), b.put(t, alice, 0), b.put(t, bob, 1000)}
 		before := b.envelope(t, recordings[0].id)
 
@@ -42,7 +34,7 @@ func TestAKeyIsRotatedUsedRetiredAndTrimmed(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, latest, v.Latest, "only patients with recordings are rotated")
 		}
-		b.opens(t, recordings...)
+		b.requireOpens(t, recordings...)
 
 		report = b.rewrap(t)
 		assert.Equal(t, rotation.Patients{Seen: 2, Changed: 2}, report.Patients)
@@ -54,7 +46,7 @@ func TestAKeyIsRotatedUsedRetiredAndTrimmed(t *testing.T) {
 		assert.NotEqual(t, before.Wrapped, after.Wrapped)
 		after.Wrapped = before.Wrapped
 		assert.Equal(t, before, after, "nothing but the wrapped key has changed")
-		b.opens(t, recordings...)
+		b.requireOpens(t, recordings...)
 
 		report = b.rewrap(t)
 		assert.Equal(t, rotation.Envelopes{Seen: 3, Current: 3}, report.Envelopes)
@@ -86,14 +78,14 @@ func TestAKeyIsRotatedUsedRetiredAndTrimmed(t *testing.T) {
 		v, err = b.admin.Versions(t.Context(), bobID)
 		require.NoError(t, err)
 		assert.Equal(t, 1, v.MinAvailable, "Bob was not in the scope")
-		b.opens(t, recordings...)
+		b.requireOpens(t, recordings...)
 	})
 }
 
-func TestAPlanTellsWhatIsOld(t *testing.T) {
+func TestPlanReportsOldEnvelopes(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice, aliceID := b.enrol(t)
-		bob, _ := b.enrol(t)
+		alice, aliceID := b.Enrol(t)
+		bob, _ := b.Enrol(t)
 		b.put(t, alice, 10)
 		b.rotate(t)
 		b.put(t, alice, 10)
@@ -118,7 +110,7 @@ func TestAPlanTellsWhatIsOld(t *testing.T) {
 		assert.Zero(t, plan.Requests.Writes)
 
 		report := b.rewrap(t)
-		assert.Equal(t, plan.Rewrap.Requests, report.Requests, "what was planned is what it took")
+		assert.Equal(t, plan.Rewrap.Requests, report.Requests, "it took what was planned")
 		plan, err = b.rotation(t, b.rotator, rotation.Options{}).Plan(t.Context(), scope.All())
 		require.NoError(t, err)
 		assert.Equal(t, rotation.Patients{Seen: 2, Unchanged: 2}, plan.Patients)
@@ -126,9 +118,9 @@ func TestAPlanTellsWhatIsOld(t *testing.T) {
 	})
 }
 
-func TestADryRunChangesNothing(t *testing.T) {
+func TestDryRunChangesNothing(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice, id := b.enrol(t)
+		alice, id := b.Enrol(t)
 		r := b.put(t, alice, 10)
 		dry := hasty()
 		dry.DryRun = true
@@ -157,15 +149,15 @@ func TestADryRunChangesNothing(t *testing.T) {
 	})
 }
 
-func TestAnInterruptedRotationGoesOnWhereItStopped(t *testing.T) {
+func TestInterruptedRotateResumesWithOlderThan(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		var ids []keys.KeyID
 		for range 3 {
-			patient, id := b.enrol(t)
+			patient, id := b.Enrol(t)
 			b.put(t, patient, 10)
 			ids = append(ids, id)
 		}
-		// The first run began after the keys were made, and came as far as one patient.
+		// The first run began after the keys were made, and rotated the key of one patient.
 		v, err := b.admin.Versions(t.Context(), ids[2])
 		require.NoError(t, err)
 		began := v.Rotated.Truncate(time.Second).Add(time.Second)
@@ -184,14 +176,14 @@ func TestAnInterruptedRotationGoesOnWhereItStopped(t *testing.T) {
 	})
 }
 
-func TestOnePatientsFailureStopsNobodyElse(t *testing.T) {
+func TestOnePatientsFailureDoesNotStopTheRun(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		var recordings []recording
 		for range 3 {
-			patient, _ := b.enrol(t)
+			patient, _ := b.Enrol(t)
 			recordings = append(recordings, b.put(t, patient, 10))
 		}
-		erased, erasedID := b.enrol(t)
+		erased, erasedID := b.Enrol(t)
 		lost := b.putMany(t, erased, 3)
 		b.rotate(t)
 		require.NoError(t, b.admin.Erase(t.Context(), erasedID))
@@ -201,384 +193,37 @@ func TestOnePatientsFailureStopsNobodyElse(t *testing.T) {
 		e := b.envelope(t, recordings[0].id)
 		e.ID = stranger
 		teststore.Write(t, b.store, objectName(stranger, "envelope"), e.Encode())
-		strangerIsLeft := func(left []rotation.Left, reasons map[string]int) {
-			assert.Equal(t, map[string]int{keys.ErrNotEnrolled.Error(): 1}, reasons)
-			if assert.Len(t, left, 1) {
-				assert.Equal(t, strangers, left[0].KeyID)
+		strangerIsFound := func(findings job.Findings) {
+			assert.Equal(t, map[job.Kind]int64{rotation.KindNotEnrolled: 1}, findings.Counts)
+			if assert.Len(t, findings.Listed, 1) {
+				assert.Equal(t, strangers, findings.Listed[0].KeyID)
 			}
 		}
 
 		report := b.rewrap(t)
 		assert.False(t, report.Complete())
-		strangerIsLeft(report.Left, report.Reasons)
+		strangerIsFound(report.Findings)
 		assert.Equal(t, rotation.Patients{Seen: 5, Changed: 3, Erased: 1, NotEnrolled: 1}, report.Patients)
 		assert.Equal(t, rotation.Envelopes{Seen: 7, Rewrapped: 3, Keyless: 4}, report.Envelopes)
-		b.opens(t, recordings...)
+		b.requireOpens(t, recordings...)
 		_, err = b.read(t, lost[0])
 		assert.ErrorIs(t, err, keys.ErrErased)
 
 		report = b.rotate(t)
 		assert.Equal(t, rotation.Patients{Seen: 5, Changed: 3, Erased: 1, NotEnrolled: 1}, report.Patients)
 		assert.False(t, report.Complete())
-		strangerIsLeft(report.Left, report.Reasons)
+		strangerIsFound(report.Findings)
 		plan, err := b.rotation(t, b.rotator, rotation.Options{}).Plan(t.Context(), scope.All())
 		require.NoError(t, err)
 		assert.Equal(t, rotation.Patients{Seen: 5, Changed: 3, Erased: 1, NotEnrolled: 1}, plan.Patients)
 		assert.Equal(t, rotation.Envelopes{Seen: 7, Older: 3, Keyless: 4}, plan.Envelopes)
-		strangerIsLeft(plan.Left, plan.Reasons)
+		strangerIsFound(plan.Findings)
 
 		require.NoError(t, b.store.Delete(t.Context(), objectName(stranger, "envelope")))
 		report = b.rewrap(t)
 		assert.Equal(t, rotation.Patients{Seen: 4, Changed: 3, Erased: 1}, report.Patients)
-		assert.True(t, report.Complete(), "what is left of an erased patient is waste")
+		assert.True(t, report.Complete(), "an erased patient's envelopes need no attention")
 	})
-}
-
-// failing is a keyring that answers with an error, from some call on.
-type failing struct {
-	rotation.Keyring
-	err    error
-	after  int64
-	before sync.WaitGroup // what must have happened before it fails
-	calls  atomic.Int64
-}
-
-func (f *failing) Rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error) {
-	if f.calls.Add(1) > f.after {
-		f.before.Wait()
-		return nil, f.err
-	}
-	return f.Keyring.Rewrap(ctx, id, items)
-}
-
-// announcing is a store that tells of each write before it begins.
-type announcing struct {
-	storage.Store
-	write func()
-}
-
-func (s announcing) Put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (storage.Info, error) {
-	s.write()
-	return s.Store.Put(ctx, name, r, size, condition)
-}
-
-func TestARunEndsWhenTheKeyringKeepsFailing(t *testing.T) {
-	b := embedded(t)
-	for range 60 {
-		patient, _ := b.enrol(t)
-		b.put(t, patient, 10)
-	}
-	for _, err := range []error{keys.ErrUnavailable, keys.ErrDenied} {
-		b.rotate(t)
-		keyring := &failing{Keyring: b.rotator, err: err, after: 5}
-		keyring.before.Add(5) // an answer that comes late is one between the failures
-		store := announcing{b.store, keyring.before.Done}
-		report, runErr := rotationOf(t, keyring, store, rotation.Options{Concurrency: 2}).Rewrap(t.Context(), scope.All())
-		assert.ErrorIs(t, runErr, err)
-		assert.Less(t, keyring.calls.Load(), int64(5+10+5), "it did not go on")
-		assert.LessOrEqual(t, report.Envelopes.Rewrapped+report.Envelopes.Current, 5)
-		assert.Equal(t, report.Envelopes.Failed, report.Reasons[err.Error()])
-		assert.Positive(t, report.Envelopes.Failed)
-		assert.False(t, report.Complete())
-	}
-	// Fewer in a row end nothing.
-	keyring := &failing{Keyring: b.rotator, err: keys.ErrUnavailable, after: 55}
-	report, err := b.rotation(t, keyring, rotation.Options{}).Rewrap(t.Context(), scope.All())
-	require.NoError(t, err)
-	assert.Equal(t, 5, report.Envelopes.Failed)
-	assert.Equal(t, 5, report.Patients.Failed)
-	assert.Equal(t, 60, b.rewrap(t).Patients.Seen)
-	assert.Equal(t, rotation.Patients{Seen: 60, Unchanged: 60}, b.rewrap(t).Patients)
-}
-
-// changesDenied is a keyring whose role may look but change nothing.
-type changesDenied struct {
-	rotation.Keyring
-	calls atomic.Int64
-}
-
-func (k *changesDenied) Rotate(context.Context, keys.KeyID) error {
-	k.calls.Add(1)
-	return keys.ErrDenied
-}
-
-func (k *changesDenied) Retire(context.Context, keys.KeyID, int) error {
-	k.calls.Add(1)
-	return keys.ErrDenied
-}
-
-func TestARunEndsWhenOneKindOfRequestKeepsFailing(t *testing.T) {
-	b := embedded(t)
-	ids := make([]keys.KeyID, 30)
-	for i := range ids {
-		var patient keys.Patient
-		patient, ids[i] = b.enrol(t)
-		b.put(t, patient, 10)
-	}
-	one := hasty()
-	one.Concurrency = 1
-
-	keyring := &changesDenied{Keyring: b.rotator}
-	_, err := b.rotation(t, keyring, one).Rotate(t.Context(), scope.All())
-	assert.ErrorIs(t, err, keys.ErrDenied)
-	assert.EqualValues(t, 10, keyring.calls.Load())
-
-	b.rotate(t)
-	writes := 0
-	store := &faulty{Store: b.store, putError: func(string) fault { writes++; return lostWrite }}
-	_, err = rotationOf(t, b.rotator, store, one).Rewrap(t.Context(), scope.All())
-	assert.ErrorIs(t, err, storage.ErrUnavailable)
-	assert.GreaterOrEqual(t, writes, 10)
-	assert.Less(t, writes, 14, "what was begun is finished, and nothing else")
-
-	b.rewrap(t)
-	for _, id := range ids {
-		b.waitForGrace(t, id)
-	}
-	keyring = &changesDenied{Keyring: b.retirer}
-	_, err = b.rotation(t, keyring, one).Retire(t.Context(), scope.All())
-	assert.ErrorIs(t, err, keys.ErrDenied)
-	assert.EqualValues(t, 10, keyring.calls.Load())
-}
-
-// dropping is a store whose connections drop while objects come.
-type dropping struct {
-	storage.Store
-	gets atomic.Int64
-}
-
-func (s *dropping) Get(ctx context.Context, name string, offset, length int64) (*storage.Object, error) {
-	s.gets.Add(1)
-	object, err := s.Store.Get(ctx, name, offset, length)
-	if err != nil {
-		return nil, err
-	}
-	_ = object.Close()
-	object.ReadCloser = io.NopCloser(iotest.ErrReader(errors.New("the test's fault")))
-	return object, nil
-}
-
-func TestReadsThatDropAreCountedAndKeepTheRate(t *testing.T) {
-	b := embedded(t)
-	patient, _ := b.enrol(t)
-	b.putMany(t, patient, 2)
-	store := &dropping{Store: b.store}
-	start := time.Now()
-	report, err := rotationOf(t, b.rotator, store, rotation.Options{StorageRate: 20}).Rewrap(t.Context(), scope.All())
-	require.NoError(t, err)
-	assert.GreaterOrEqual(t, time.Since(start), 5*time.Second/20)
-	assert.EqualValues(t, 6, store.gets.Load(), "three for each")
-	assert.Equal(t, 6, report.Requests.Reads)
-	assert.Equal(t, map[string]int{storage.ErrUnavailable.Error(): 2}, report.Reasons)
-}
-
-// gauge counts the requests that are under way.
-type gauge struct{ now, most atomic.Int64 }
-
-func (g *gauge) during(request func()) {
-	now := g.now.Add(1)
-	for most := g.most.Load(); now > most && !g.most.CompareAndSwap(most, now); most = g.most.Load() {
-	}
-	request()
-	g.now.Add(-1)
-}
-
-type gaugedKeyring struct {
-	rotation.Keyring
-	asking *gauge
-}
-
-func (k gaugedKeyring) Rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) (results []keys.RewrapResult, err error) {
-	k.asking.during(func() { results, err = k.Keyring.Rewrap(ctx, id, items) })
-	return results, err
-}
-
-type gaugedStore struct {
-	storage.Store
-	asking, writing *gauge
-}
-
-func (s gaugedStore) Get(ctx context.Context, name string, offset, length int64) (object *storage.Object, err error) {
-	s.asking.during(func() { object, err = s.Store.Get(ctx, name, offset, length) })
-	return object, err
-}
-
-func (s gaugedStore) Put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (info storage.Info, err error) {
-	s.writing.during(func() { info, err = s.Store.Put(ctx, name, r, size, condition) })
-	return info, err
-}
-
-func TestMoreEnvelopesThanAreHeldInMemory(t *testing.T) {
-	b := embedded(t)
-	const patients, each = 20, 60 // more together than 4 for each of the most workers
-	for range patients {
-		patient, _ := b.enrol(t)
-		b.putMany(t, patient, each)
-	}
-	for i, concurrency := range []int{1, 8, rotation.MaxConcurrency} {
-		b.rotate(t)
-		var asking, writing gauge
-		r := rotationOf(t, gaugedKeyring{b.rotator, &asking}, gaugedStore{b.store, &asking, &writing}, rotation.Options{Concurrency: concurrency})
-		plan, err := r.Plan(t.Context(), scope.All())
-		require.NoError(t, err)
-		assert.Equal(t, patients*each, plan.Envelopes.Older)
-		report, err := r.Rewrap(t.Context(), scope.All())
-		require.NoError(t, err)
-		assert.Equal(t, patients*each, report.Envelopes.Rewrapped)
-		assert.Equal(t, map[int]int{i + 2: patients * each}, report.After)
-		assert.Equal(t, patients, report.Requests.Keyring)
-		assert.LessOrEqual(t, asking.most.Load(), int64(concurrency))
-		assert.LessOrEqual(t, writing.most.Load(), int64(concurrency))
-	}
-}
-
-// stuck is a keyring that does not answer.
-type stuck struct{ rotation.Keyring }
-
-func (stuck) Rewrap(ctx context.Context, _ keys.KeyID, _ []keys.RewrapItem) ([]keys.RewrapResult, error) {
-	<-ctx.Done()
-	return nil, ctx.Err()
-}
-
-func TestACancelledRunCountsNoPatientItHasNotLookedAt(t *testing.T) {
-	b := embedded(t)
-	patient, _ := b.enrol(t)
-	r := b.put(t, patient, 10)
-	e := b.envelope(t, r.id)
-	for _, part := range []string{"envelope", "media"} {
-		require.NoError(t, b.store.Delete(t.Context(), objectName(r.id, part)))
-	}
-	// The first patient has as many envelopes as may be in flight, so the second must wait.
-	for i := range 513 {
-		fill := byte(1)
-		if i == 512 {
-			fill = 2
-		}
-		e.ID = keys.NewRecordingID(keys.NewKeyID(bytes.Repeat([]byte{fill}, keys.KeyIDBytes)))
-		teststore.Write(t, b.store, objectName(e.ID, "envelope"), e.Encode())
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var last rotation.Progress
-	options := rotation.Options{Progress: func(p rotation.Progress) {
-		last = p
-		if p.Patients.Seen == 2 {
-			cancel()
-		}
-	}}
-	report, err := b.rotation(t, stuck{b.rotator}, options).Rewrap(ctx, scope.All())
-	assert.ErrorIs(t, err, context.Canceled)
-	assert.Equal(t, rotation.Patients{Seen: 2}, report.Patients)
-	assert.True(t, last.Final)
-	assert.Less(t, last.Fraction, 1.0)
-}
-
-func TestACancelledRunReportsAndCanBeRunAgain(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		patient, _ := b.enrol(t)
-		recordings := b.putMany(t, patient, 40)
-		b.rotate(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		store := &faulty{Store: b.store}
-		writes := 0
-		store.beforePut = func(string) {
-			if writes++; writes == 5 {
-				cancel()
-			}
-		}
-		report, err := rotationOf(t, b.rotator, store, rotation.Options{Concurrency: 2}).Rewrap(ctx, scope.All())
-		assert.ErrorIs(t, err, context.Canceled)
-		assert.GreaterOrEqual(t, report.Envelopes.Rewrapped, 5, "writes that were begun are finished")
-		assert.Less(t, report.Envelopes.Rewrapped, 10)
-		assert.Zero(t, report.Envelopes.Failed, "%+v", report)
-		assert.Equal(t, report.Envelopes.Rewrapped, store.puts())
-
-		rest := b.rewrap(t)
-		assert.Equal(t, 40-report.Envelopes.Rewrapped, rest.Envelopes.Rewrapped, "none is done twice")
-		b.opens(t, recordings...)
-
-		for _, verb := range []func(*rotation.Rotation) error{
-			func(r *rotation.Rotation) error { _, err := r.Rotate(ctx, scope.All()); return err },
-			func(r *rotation.Rotation) error { _, err := r.Retire(ctx, scope.All()); return err },
-			func(r *rotation.Rotation) error { _, err := r.Plan(ctx, scope.All()); return err },
-		} {
-			assert.ErrorIs(t, verb(b.rotation(t, b.rotator, rotation.Options{})), context.Canceled)
-		}
-	})
-}
-
-func TestARunThatWaitsForItsTurnEndsAtOnce(t *testing.T) {
-	b := embedded(t)
-	patient, _ := b.enrol(t)
-	b.putMany(t, patient, 4)
-	b.rotate(t)
-	for _, options := range []rotation.Options{{KeyringRate: 0.01}, {StorageRate: 0.01}} {
-		r := b.rotation(t, b.rotator, options)
-		for name, verb := range map[string]func(context.Context, scope.Scope) (rotation.Report, error){"rotate": r.Rotate, "rewrap": r.Rewrap} {
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-			start := time.Now()
-			report, err := verb(ctx, scope.All())
-			cancel()
-			if err == nil {
-				continue // it needs no more than one such request
-			}
-			assert.ErrorIs(t, err, context.DeadlineExceeded, name)
-			assert.Less(t, time.Since(start), 2*time.Second, name)
-			assert.Empty(t, report.Left, name)
-		}
-	}
-}
-
-func TestProgressIsToldInTurnsAndAtTheEnd(t *testing.T) {
-	b := embedded(t)
-	for range 30 {
-		patient, _ := b.enrol(t)
-		b.put(t, patient, 10)
-	}
-	b.rotate(t)
-	var mu sync.Mutex
-	var told []rotation.Progress
-	options := rotation.Options{KeyringRate: 50, Progress: func(p rotation.Progress) {
-		assert.True(t, mu.TryLock(), "called concurrently")
-		defer mu.Unlock()
-		told = append(told, p)
-	}}
-	report, err := b.rotation(t, b.rotator, options).Rewrap(t.Context(), scope.All())
-	require.NoError(t, err)
-	require.Greater(t, len(told), 3)
-	for i, p := range told[1:] {
-		assert.GreaterOrEqual(t, p.Envelopes.Rewrapped, told[i].Envelopes.Rewrapped)
-		assert.GreaterOrEqual(t, p.Fraction, told[i].Fraction)
-		assert.Equal(t, i == len(told)-2, p.Final)
-	}
-	last := told[len(told)-1]
-	assert.Equal(t, report.Patients, last.Patients)
-	assert.Equal(t, report.Envelopes, last.Envelopes)
-	assert.Equal(t, 1.0, last.Fraction)
-	assert.Greater(t, told[len(told)/2].Fraction, 0.1)
-	assert.GreaterOrEqual(t, report.Finished.Sub(report.Started), 29*time.Second/50, "the rate is kept")
-}
-
-func TestAReportIsJSONWithoutSecretsAndBounded(t *testing.T) {
-	b := embedded(t)
-	alice, _ := b.enrol(t)
-	for _, r := range b.putMany(t, alice, rotation.MaxLeft+20) {
-		teststore.Write(t, b.store, objectName(r.id, "envelope"), []byte("{}"))
-	}
-	report := b.rewrap(t)
-	assert.Len(t, report.Left, rotation.MaxLeft)
-	assert.Equal(t, map[string]int{"envelope is damaged": rotation.MaxLeft + 20}, report.Reasons)
-	text, err := json.Marshal(report)
-	require.NoError(t, err)
-	assert.NotContains(t, string(text), string(alice))
-	var again rotation.Report
-	require.NoError(t, json.Unmarshal(text, &again))
-	assert.Equal(t, report.Left, again.Left)
-	for _, field := range []string{`"not_enrolled":0`, `"changed_meanwhile":0`, `"versions_before":{}`, `"keyring":0`} {
-		assert.Contains(t, string(text), field)
-	}
-	assert.False(t, strings.Contains(string(text), `"id":""`))
 }
 
 func TestOptionsThatContradictAreRefused(t *testing.T) {

@@ -23,6 +23,7 @@ type run struct {
 	ctx    context.Context // ends with the caller's, or when the run gives up
 	finish context.Context // outlives ctx by finishTime, for changes that were begun
 
+	inFlight       chan struct{}  // one for each envelope in memory
 	patientSettled func(*patient) // for a plan; called alone
 }
 
@@ -33,8 +34,9 @@ func (r *Rotation) run(ctx context.Context, verb string, s scope.Scope, work fun
 	finish, cancel := linger(ctx)
 	defer cancel()
 	w := &run{options: r.options, ctx: ctx, finish: finish, report: newReport(verb, s, r.options.DryRun)}
+	w.inFlight = make(chan struct{}, max(minInFlight, 4*r.options.Concurrency))
 	w.requests = &requests{
-		keyring: r.keyring, keyringRate: newLimiter(r.options.KeyringRate), storageRate: newLimiter(r.options.StorageRate),
+		keyring: r.keyring, keyringTurns: newTurns(r.options.KeyringRate), storageTurns: newTurns(r.options.StorageRate),
 		slots: make(chan struct{}, r.options.Concurrency), giveUp: func(err error) { giveUp(err) },
 	}
 	w.objects = r.objects.In(meteredStore{r.store, w.requests})
@@ -107,7 +109,10 @@ func (r *run) patients(yield func(keys.KeyID, error) bool) {
 // eachPatient calls work for every patient in the scope, for several at a time. An error is the
 // patient's own: it is recorded and does not end the run.
 func (r *run) eachPatient(work func(keys.KeyID) error) error {
-	return objects.Each(r.ctx, r.patients, r.options.Concurrency, func(_ context.Context, id keys.KeyID) error {
+	return objects.Each(r.ctx, r.patients, r.options.Concurrency, func(ctx context.Context, id keys.KeyID) error {
+		if ctx.Err() != nil {
+			return ctx.Err() // it ended while the patient waited for a worker
+		}
 		if err := work(id); err != nil {
 			r.patientFailed(id, err)
 		}

@@ -1,0 +1,18 @@
+package rotation
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+)
+
+func TestForecastAddsTheTimesOfAllRequests(t *testing.T) {
+	f := forecaster{Options{Concurrency: 2}, 10 * time.Millisecond, time.Millisecond}
+	forecast := f.forecast(Requests{Keyring: 100, Reads: 100, Writes: 10})
+	assert.Equal(t, 575*time.Millisecond, forecast.Duration)
+	assert.Contains(t, forecast.Basis, "2 requests at a time")
+	forecast = f.forecast(Requests{Keyring: 1, Reads: 100, Writes: 100})
+	assert.Equal(t, 305*time.Millisecond, forecast.Duration)
+	assert.Contains(t, forecast.Basis, "a write taken for 5 reads")
+}
