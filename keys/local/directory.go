@@ -16,14 +16,14 @@ import (
 const (
 	lockFile    = "lock"
 	tempDir     = "tmp"
-	openTimeout = 10 * time.Second // far longer than anybody holds the lock
+	openTimeout = 10 * time.Second // far longer than any process holds the lock
 )
 
-// directory is the keyring's directory: small files that are read whole and replaced whole.
+// directory is the keyring's directory. Its files are small, and are read and replaced whole.
 type directory struct {
 	root *os.Root
 	lock *os.File
-	turn chan struct{} // holds one element while a goroutine of this process changes the directory
+	turn chan struct{} // has one element while a goroutine of this process changes the directory
 }
 
 func openDirectory(name string) (*directory, error) {
@@ -52,8 +52,8 @@ func (d *directory) close() error {
 	return errors.Join(d.lock.Close(), d.root.Close())
 }
 
-// prepare makes the folders that hold no keys and removes what crashed processes left half written.
-// The caller holds the lock, so nobody is writing.
+// prepare makes the folders that have no keys, and removes temporary files that crashed processes
+// left. The caller holds the lock, so no process is writing.
 func (d *directory) prepare() error {
 	for _, name := range []string{tempDir, grantsDir} {
 		if err := d.mkdir(name); err != nil {
@@ -72,8 +72,8 @@ func (d *directory) prepare() error {
 	return nil
 }
 
-// exclusively makes a change while no other goroutine and no other process makes one. It waits its
-// turn until the context ends.
+// exclusively calls change while no other goroutine and no other process changes the directory. It
+// waits for its turn until the context ends.
 func (d *directory) exclusively(ctx context.Context, change func() error) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -98,7 +98,8 @@ func (d *directory) exclusively(ctx context.Context, change func() error) (err e
 	return change()
 }
 
-// read needs no lock: a file is replaced in one step. A missing file's error is fs.ErrNotExist.
+// read returns the content of a file. It needs no lock, because files are replaced in one step. The
+// error for a missing file is fs.ErrNotExist.
 func (d *directory) read(name string) ([]byte, error) {
 	data, err := d.root.ReadFile(name)
 	if err != nil {
@@ -107,7 +108,7 @@ func (d *directory) read(name string) ([]byte, error) {
 	return data, nil
 }
 
-// write replaces a file in one step, and returns when the new one is durable.
+// write replaces a file in one step. When it returns, the new file is durable.
 func (d *directory) write(name string, data []byte) error {
 	temp := tempDir + "/" + rand.Text()
 	if err := d.writeTemp(temp, data); err != nil {
@@ -131,15 +132,15 @@ func (d *directory) writeTemp(temp string, data []byte) error {
 	return errors.Join(err, file.Close())
 }
 
-// discard removes a temporary file, if it was made.
+// discard removes a temporary file, if it exists.
 func (d *directory) discard(temp string) error {
-	if err := d.root.Remove(temp); err != nil && !isNotExist(err) {
+	if err := d.root.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-// remove removes a file for good.
+// remove removes a file. When it returns, the removal is durable.
 func (d *directory) remove(name string) error {
 	if err := d.root.Remove(name); err != nil {
 		return unavailable(err)
@@ -160,7 +161,7 @@ func (d *directory) mkdir(name string) error {
 
 func (d *directory) exists(name string) (bool, error) {
 	_, err := d.root.Lstat(name)
-	if isNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
@@ -181,7 +182,7 @@ func (d *directory) list(name string) ([]string, error) {
 	return names, nil
 }
 
-// sync makes the names in a folder durable.
+// sync makes the names in a folder durable, after files were made, replaced or removed.
 func (d *directory) sync(name string) error {
 	if err := syncDir(d.root.Open(name)); err != nil {
 		return unavailable(err)

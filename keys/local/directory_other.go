@@ -4,10 +4,11 @@ package local
 
 import "os"
 
-// checkPrivate checks nothing: access is not a matter of modes here.
+// checkPrivate checks nothing, because a file's mode does not control access here.
 func checkPrivate(*os.Root) error { return nil }
 
-// syncDir does nothing but close: folders cannot be synced here, or need not be.
+// syncDir closes the folder. Here folders cannot be synced, or need not be. It takes the results of
+// os.Open.
 func syncDir(folder *os.File, err error) error {
 	if err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// checkPrivate refuses a directory that anybody but this user could read or write.
+// checkPrivate returns ErrInsecure for a directory that another user owns or can access.
 func checkPrivate(root *os.Root) error {
 	info, err := root.Stat(".")
 	if err != nil {
@@ -24,7 +24,7 @@ func checkPrivate(root *os.Root) error {
 	return nil
 }
 
-// syncDir takes what os.Open returned.
+// syncDir makes the names in a folder durable and closes it. It takes the results of os.Open.
 func syncDir(folder *os.File, err error) error {
 	if err != nil {
 		return err

@@ -3,7 +3,9 @@ package local
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"time"
 
@@ -19,28 +21,28 @@ const patientsDir = "patients"
 
 func patientFile(id keys.KeyID) string { return patientsDir + "/" + id.String() + ".json" }
 
-// erasedMark takes the place of an erased patient's keyset. That one file is either the key or the
-// mark makes an erasure a single step, which no crash can cut in two.
+// erasedMark is the content of an erased patient's file, in place of the keyset. Replacing one file
+// is a single step, so a crash leaves either the key or the mark.
 const erasedMark = `{"erased":true}`
 
-// envelopeKey is a patient's key: a Tink keyset with one AES-256-GCM key for each version, in order,
-// the newest of which is the primary. Retired versions are disabled, trimmed ones are gone.
+// envelopeKey is a patient's key: a Tink keyset with one AES-256-GCM key for each version, in order.
+// The newest is the primary. Retired versions are disabled; trimmed ones are deleted.
 type envelopeKey struct {
 	first   int       // the version of the keyset's first key
-	rotated time.Time // when its last key was made
+	rotated time.Time // when the keyset's last key was made
 	handle  *keyset.Handle
 	aead    tink.AEAD
 }
 
-// envelopeKeyFile is how an envelope key is kept.
+// envelopeKeyFile is the file of an envelope key.
 type envelopeKeyFile struct {
 	First   int             `json:"first"`
 	Rotated time.Time       `json:"rotated"`
 	Keyset  json.RawMessage `json:"keyset"`
 }
 
-// envelopeKey reads a patient's key. It is read for each use, because another process may have
-// rotated or erased it.
+// envelopeKey reads a patient's key. Every use reads it again, because another process may have
+// changed it.
 func (k *Keyring) envelopeKey(ctx context.Context, id keys.KeyID) (*envelopeKey, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -55,7 +57,7 @@ func (k *Keyring) readEnvelopeKey(id keys.KeyID) (*envelopeKey, error) {
 	name := patientFile(id)
 	data, err := k.dir.read(name)
 	switch {
-	case isNotExist(err):
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, keys.ErrNotEnrolled
 	case err != nil:
 		return nil, err
@@ -90,7 +92,8 @@ func (k *Keyring) writeEnvelopeKey(id keys.KeyID, first int, rotated time.Time, 
 	return k.dir.write(name, data)
 }
 
-// versionsPlace ties an envelope key's keyset to its file and to what stands beside it there.
+// versionsPlace returns the associated data that ties an envelope key's keyset to its file and to the
+// other fields of the file.
 func versionsPlace(name string, first int, rotated time.Time) []byte {
 	return fmt.Appendf(place(name), "/v%d/%s", first, rotated.Format(time.RFC3339Nano))
 }
@@ -119,7 +122,7 @@ func (k *Keyring) addVersion(id keys.KeyID, current *envelopeKey) error {
 	return k.writeEnvelopeKey(id, current.first, time.Now().UTC(), handle)
 }
 
-// change makes a change to each of the keys of the versions from one up to, and without, another.
+// change applies a change to the key of each version in [from, to), and writes the keyset.
 func (k *Keyring) change(id keys.KeyID, current *envelopeKey, from, to int, change func(*keyset.Manager, uint32) error) error {
 	manager := keyset.NewManagerFromHandle(current.handle)
 	for version := from; version < to; version++ {
@@ -135,7 +138,7 @@ func (k *Keyring) change(id keys.KeyID, current *envelopeKey, from, to int, chan
 	if err != nil {
 		return unavailable(err)
 	}
-	// What is left of the keyset starts later if keys at its start were deleted.
+	// If keys were deleted, they were the first ones, and the keyset now starts with a later version.
 	first := current.first + current.handle.Len() - handle.Len()
 	return k.writeEnvelopeKey(id, first, current.rotated, handle)
 }
@@ -152,14 +155,14 @@ func (e *envelopeKey) oldest() int {
 	version := e.first
 	for _, key := range e.handle.KeysetInfo().GetKeyInfo() {
 		if key.GetStatus() == tinkpb.KeyStatusType_ENABLED {
-			break // the primary always is
+			break // at the primary at the latest, which is always enabled
 		}
 		version++
 	}
 	return version
 }
 
-// keyringName starts the wrapped keys of this package.
+// keyringName is the first part of this package's wrapped keys.
 const keyringName = "local"
 
 func (e *envelopeKey) wrap(binding keys.Binding, key *keys.RecordingKey) (keys.WrappedKey, error) {
@@ -184,7 +187,7 @@ func (e *envelopeKey) unwrap(binding keys.Binding, wrapped keys.WrappedKey) (*ke
 	}
 	secret, err := e.aead.Decrypt(ciphertext, associatedData(version, binding))
 	if err != nil {
-		return nil, keys.ErrIntegrity // Tink's error says no more
+		return nil, keys.ErrIntegrity // Tink's error has no further details
 	}
 	defer clear(secret)
 	return keys.RecordingKeyFromBytes(secret)
@@ -199,7 +202,7 @@ func (e *envelopeKey) rewrap(item keys.RewrapItem) (keys.WrappedKey, error) {
 	return e.wrap(item.Binding, key)
 }
 
-// associatedData ties a wrapped key to its recording, and to the version that its text names.
+// associatedData returns the bytes that tie a wrapped key to its recording and to the version in its text.
 func associatedData(version int, binding keys.Binding) []byte {
 	return []byte("v" + strconv.Itoa(version) + "/" + binding.String())
 }

@@ -25,7 +25,7 @@ func TestFullOrReadOnlyDirectoryIsUnavailable(t *testing.T) {
 	require.NoError(t, fullThenReadOnly(namespace.Mount(t, "size=128k,mode=0700")))
 }
 
-// fullThenReadOnly fills a small file system and then makes it read-only.
+// fullThenReadOnly fills a small file system and then makes it read-only. It returns what went wrong.
 func fullThenReadOnly(dir string) error {
 	keyring, err := local.Open(dir, local.Options{})
 	if err != nil {
@@ -56,7 +56,7 @@ func fullThenReadOnly(dir string) error {
 		return fmt.Errorf("full directory: %w", err)
 	}
 
-	// A file system with a file open for writing, such as the lock, cannot be made read-only.
+	// A file system cannot be made read-only while a file is open for writing, such as the lock.
 	if err := keyring.Close(); err != nil {
 		return err
 	}
@@ -81,5 +81,5 @@ func fill(ctx context.Context, keyring *local.Keyring) error {
 		}
 		return nil
 	}
-	return errors.New("the directory did not get full")
+	return errors.New("the directory is not full after 1000 patients")
 }

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"time"
 
@@ -22,7 +24,7 @@ const (
 
 func grantFile(accessor string) string { return grantsDir + "/" + accessor + ".json" }
 
-// The claims of a grant's token, besides RFC 7519's iss, sub, jti, iat and exp.
+// The claims of a grant's token, in addition to RFC 7519's iss, sub, jti, iat and exp.
 const (
 	issuer         = "recvault/local"
 	keyIDClaim     = "key_id"
@@ -31,15 +33,15 @@ const (
 	maxUsesClaim   = "max_uses"
 )
 
-// grantState is the file of a grant. It is there as long as the grant can be used: revoking a grant,
-// or using it for the last time, removes it.
+// grantState is the file of a grant. It exists as long as the grant can be used: a revocation and the
+// last use remove it.
 type grantState struct {
 	Expires time.Time `json:"expires"`
-	Uses    int       `json:"uses"` // how often it was presented; not counted without a limit
+	Uses    int       `json:"uses"` // how often the grant was presented; counted only if uses are limited
 }
 
 // Issue implements [keys.Granter]. The grant's token is a JWT (RFC 7519) signed with HMAC-SHA256. Its
-// times are whole seconds, so that a grant may last up to a second longer than its TTL.
+// times are in whole seconds, so a grant may last up to a second longer than its TTL.
 func (k *Keyring) Issue(ctx context.Context, patient keys.Patient, options keys.GrantOptions) (keys.Grant, error) {
 	if err := options.Validate(); err != nil {
 		return keys.Grant{}, fmt.Errorf("issue: %w", err)
@@ -100,7 +102,7 @@ func (k *Keyring) Revoke(ctx context.Context, accessor string) error {
 		return fmt.Errorf("revoke: %w", err)
 	}
 	if !isAccessor(accessor) {
-		return fmt.Errorf("revoke: %w: there is none with this accessor", keys.ErrInvalidGrant)
+		return fmt.Errorf("revoke: %w: no grant has this accessor", keys.ErrInvalidGrant)
 	}
 	err := k.dir.exclusively(ctx, func() error {
 		state, err := k.readGrantState(accessor)
@@ -121,14 +123,14 @@ func (k *Keyring) Revoke(ctx context.Context, accessor string) error {
 	return nil
 }
 
-// claims are what a token says that was found to be signed by this keyring and not to have expired.
+// claims are the content of a token that this keyring signed and that has not expired.
 type claims struct {
 	keyID    keys.KeyID
 	accessor string
 	maxUses  int
 }
 
-// use takes one of the grant's uses.
+// use takes one of the grant's uses and returns the claims.
 func (k *Keyring) use(ctx context.Context, grant keys.Grant) (claims, error) {
 	if err := ctx.Err(); err != nil {
 		return claims{}, err
@@ -176,7 +178,7 @@ func (k *Keyring) sign(details keys.GrantDetails, issued time.Time, maxUses int)
 	return k.signer.ComputeMACAndEncode(raw)
 }
 
-// verify reads the claims of a grant. It looks at nothing but the token.
+// verify returns the claims of a grant's token. It ignores the grant's details.
 func (k *Keyring) verify(grant keys.Grant) (claims, error) {
 	iss := issuer
 	validator, err := jwt.NewValidator(&jwt.ValidatorOpts{ExpectedIssuer: &iss})
@@ -188,7 +190,7 @@ func (k *Keyring) verify(grant keys.Grant) (claims, error) {
 		return claims{}, ended("it has expired")
 	}
 	if err != nil {
-		return claims{}, fmt.Errorf("%w: it is malformed, or another keyring issued it", keys.ErrInvalidGrant) // Tink's error says no more
+		return claims{}, fmt.Errorf("%w: it is malformed, or another keyring issued it", keys.ErrInvalidGrant) // Tink's error has no further details
 	}
 	accessor, accessorErr := verified.JWTID()
 	text, textErr := verified.StringClaim(keyIDClaim)
@@ -200,7 +202,7 @@ func (k *Keyring) verify(grant keys.Grant) (claims, error) {
 	return claims{keyID, accessor, int(maxUses)}, nil
 }
 
-// ended says that a grant was good once and is no longer.
+// ended returns the error of a grant that was valid and has ended.
 func ended(why string) error {
 	return fmt.Errorf("%w: %w: %s", keys.ErrDenied, keys.ErrInvalidGrant, why)
 }
@@ -211,7 +213,7 @@ func newAccessor() string {
 	return hex.EncodeToString(random[:])
 }
 
-// isAccessor tells whether the text can be an accessor, and so a file's name.
+// isAccessor reports whether the text has the form of an accessor. Only then may it be part of a path.
 func isAccessor(text string) bool {
 	return len(text) == hex.EncodedLen(accessorBytes) && strings.Trim(text, "0123456789abcdef") == ""
 }
@@ -219,7 +221,7 @@ func isAccessor(text string) bool {
 func (k *Keyring) readGrantState(accessor string) (grantState, error) {
 	name := grantFile(accessor)
 	data, err := k.dir.read(name)
-	if isNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return grantState{}, ended("it was revoked or is used up")
 	}
 	if err != nil {
@@ -240,7 +242,7 @@ func (k *Keyring) writeGrantState(accessor string, state grantState) error {
 	return k.dir.write(grantFile(accessor), data)
 }
 
-// sweep removes the files of grants that have expired. To keep issuing fast, it looks once a minute.
+// sweep removes the files of expired grants, at most once a minute, to keep Issue fast.
 func (k *Keyring) sweep(ctx context.Context) error {
 	now := time.Now()
 	if now.Sub(k.swept) < sweepInterval {

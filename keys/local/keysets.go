@@ -2,6 +2,8 @@ package local
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
@@ -16,7 +18,8 @@ const (
 	signerFile    = "grants.json"
 )
 
-// loadRoot reads the root key that stands in the directory in clear, or makes one.
+// loadRoot reads the root key, which is in the directory in clear. If it is missing and mayMake is
+// set, loadRoot makes one.
 func (k *Keyring) loadRoot(mayMake bool) (tink.AEAD, error) {
 	data, err := k.dir.read(rootFile)
 	var handle *keyset.Handle
@@ -25,7 +28,7 @@ func (k *Keyring) loadRoot(mayMake bool) (tink.AEAD, error) {
 		if handle, err = insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(data))); err != nil {
 			return nil, damaged(rootFile)
 		}
-	case isNotExist(err) && mayMake:
+	case errors.Is(err, fs.ErrNotExist) && mayMake:
 		if handle, err = keyset.NewHandle(aead.AES256GCMKeyTemplate()); err != nil {
 			return nil, unavailable(err)
 		}
@@ -36,7 +39,7 @@ func (k *Keyring) loadRoot(mayMake bool) (tink.AEAD, error) {
 		if err := k.dir.write(rootFile, plain.Bytes()); err != nil {
 			return nil, err
 		}
-	case isNotExist(err):
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, damaged(rootFile)
 	default:
 		return nil, err
@@ -48,13 +51,14 @@ func (k *Keyring) loadRoot(mayMake bool) (tink.AEAD, error) {
 	return root, nil
 }
 
-// loadKeyset reads a keyset of the keyring's own, or makes one.
+// loadKeyset reads one of the keyring's own keysets. If it is missing and mayMake is set, loadKeyset
+// makes one.
 func (k *Keyring) loadKeyset(name string, template *tinkpb.KeyTemplate, mayMake bool) (*keyset.Handle, error) {
 	data, err := k.dir.read(name)
 	switch {
 	case err == nil:
 		return k.openKeyset(name, data, place(name))
-	case isNotExist(err) && mayMake:
+	case errors.Is(err, fs.ErrNotExist) && mayMake:
 		handle, err := keyset.NewHandle(template)
 		if err != nil {
 			return nil, unavailable(err)
@@ -64,7 +68,7 @@ func (k *Keyring) loadKeyset(name string, template *tinkpb.KeyTemplate, mayMake 
 			return nil, err
 		}
 		return handle, k.dir.write(name, sealed)
-	case isNotExist(err):
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, damaged(name)
 	default:
 		return nil, err
@@ -87,5 +91,5 @@ func (k *Keyring) sealKeyset(handle *keyset.Handle, associatedData []byte) ([]by
 	return sealed.Bytes(), nil
 }
 
-// place is the associated data that ties a keyset to its file.
+// place returns the associated data that ties a keyset to its file.
 func place(name string) []byte { return []byte("recvault/local/v1/" + name) }

@@ -1,22 +1,21 @@
 // Package local is a keyring in a directory, made of Tink keysets. It is for development, for tests
-// and for a single host that has no HashiCorp Vault. It holds every role of package keys and passes
-// the same conformance suite as [github.com/recvault/recvault/keys/transit], but it cannot promise
-// the same.
+// and for a single host without HashiCorp Vault. It has every role of package keys and passes the
+// same conformance suite as [github.com/recvault/recvault/keys/transit], but it protects less.
 //
 // # What it does not protect
 //
-//   - There is no separation of roles. Any process that can open the directory can enrol, issue
-//     grants, unwrap and erase. The promise that the process which serves recordings cannot decrypt
-//     them by itself does not hold here: grants guard against the mistakes of an application, such
-//     as a listing that returns another patient's recordings, not against code that runs in it.
-//   - Whoever reads the directory, or a backup of it, reads every recording, unless [Options.Root] is
-//     a key that lives elsewhere, such as in a key management service.
-//   - Whoever writes to the directory can undo revocations, use counts and erasures by putting old
-//     files back, and can destroy keys. The Root does not prevent that.
-//   - There is no audit log. Who used which grant, or tried to, is recorded nowhere.
+//   - Roles are not separate. Any process that can open the directory can enrol, issue grants,
+//     unwrap and erase, and so the process that serves recordings can decrypt them by itself. Grants
+//     guard against an application's mistakes, such as a listing that returns another patient's
+//     recordings. They do not guard against code that runs in the application.
+//   - Read access to the directory, or to a backup of it, opens every recording, unless
+//     [Options.Root] is a key that is kept elsewhere, such as in a key management service.
+//   - Write access to the directory can undo revocations, use counts and erasures by restoring old
+//     files, and can destroy keys. The Root does not prevent that.
+//   - There is no audit log. Nothing records who used a grant, or tried to.
 //   - Keys are in this process's memory while they are used, and may reach swap or a core dump.
-//   - An erased, rotated or trimmed key's file is replaced. What the file system, the disk and backups keep of
-//     the old one is out of this package's reach.
+//   - The file of an erased, rotated or trimmed key is replaced. The file system, the disk and
+//     backups may keep the old one; this package cannot remove it there.
 //   - Grants end by the host's clock. Setting it back makes them last longer.
 //
 // # The directory
@@ -25,21 +24,22 @@
 //	pseudonym.json          the key that turns patients into KeyIDs
 //	grants.json             the key that signs grants
 //	patients/<KeyID>.json   a patient's envelope key, or the mark that it was erased
-//	grants/<accessor>.json  a grant that is still good, and how often it was used
-//	tmp/, lock              files while they are written, and the lock of those who write
+//	grants/<accessor>.json  a grant that can still be used, and how often it was used
+//	tmp/, lock              files while they are written, and the writers' lock
 //
 // Every key is in a Tink keyset, encrypted under the root key with its place in the directory as
-// associated data, so that none passes for another. A patient's keyset has the number of its first
-// version and the time of its last one beside it, in clear and as associated data too. Files are replaced whole and are
-// durable before a call returns; several processes may use the directory at once, and each sees
-// at once what another changed. The directory must be on a file system with flock(2).
+// associated data, so that no keyset can take the place of another. Beside a patient's keyset are the
+// number of its first version and the time of its last one, in clear and as associated data too.
+//
+// Files are replaced whole, and are durable before a call returns. Several processes may use the
+// directory at the same time; each sees the others' changes at once. The directory must be on a file
+// system with flock(2).
 package local
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/tink-crypto/tink-go/v2/jwt"
@@ -50,32 +50,33 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// ErrInsecure: the directory belongs to another user, or others than its owner can access it.
+// ErrInsecure means that the directory belongs to another user, or that users other than its owner
+// can access it.
 var ErrInsecure = errors.New("directory is not private")
 
-// ErrDamaged: a file of the keyring is missing, is not the one that belongs in its place, or does
-// not decrypt under the root key. A Root that cannot be reached looks the same. An error that is
+// ErrDamaged means that a file of the keyring is missing, does not belong in its place, or does not
+// decrypt under the root key. A Root that cannot be reached gives this error too. An error that is
 // ErrDamaged is [keys.ErrUnavailable] as well.
-var ErrDamaged = errors.New("keyring file is damaged or its root key is another")
+var ErrDamaged = errors.New("keyring file is damaged or has another root key")
 
-// Options are for what most callers leave alone.
+// Options are what most callers can leave at zero.
 type Options struct {
-	// Root encrypts every key in the directory; it is called for each use of an envelope key. Give
-	// one from a key management service to make the directory worthless by itself. It cannot be
-	// changed later. If it is nil, Open makes one and keeps it in the directory in clear.
+	// Root encrypts every key in the directory. It is called for each use of an envelope key. With a
+	// Root from a key management service, the directory alone opens nothing. It cannot be changed
+	// later. If it is nil, Open makes a root key and keeps it in the directory in clear.
 	Root tink.AEAD
 }
 
-// Keyring holds all roles of package keys, in a directory. It is safe for concurrent use.
+// Keyring has all roles of package keys, in a directory. It is safe for concurrent use.
 //
-// Any failure to read or write the directory gives [keys.ErrUnavailable] and the cause.
+// If it fails to read or write the directory, it returns [keys.ErrUnavailable] with the cause.
 type Keyring struct {
 	dir        *directory
 	root       tink.AEAD
 	pseudonyms *prf.Set
 	signer     jwt.MAC
 
-	swept time.Time // when expired grants were last looked for; guarded by exclusively
+	swept time.Time // when sweep last removed expired grants; guarded by exclusively
 }
 
 var (
@@ -90,9 +91,10 @@ var (
 	_ keys.Eraser    = (*Keyring)(nil)
 )
 
-// Open opens the keyring in a directory, and makes directory and keyring if they do not exist; the
-// parent must. A directory that exists must be the user's own and closed to group and others (mode
-// 0700), which is checked on Unix only. Close the keyring when it is no longer needed.
+// Open opens the keyring in a directory. It makes the directory and the keyring if they do not exist;
+// the parent directory must exist. An existing directory must belong to the user and be closed to
+// group and others (mode 0700); only on Unix does Open check this. Close the keyring when it is no
+// longer needed.
 //
 // Errors: [ErrInsecure], [ErrDamaged], [keys.ErrUnavailable].
 func Open(dir string, options Options) (*Keyring, error) {
@@ -138,7 +140,7 @@ func (k *Keyring) Enrol(ctx context.Context, patient keys.Patient) (keys.KeyID, 
 		_, err := k.readEnvelopeKey(id)
 		switch {
 		case err == nil:
-			return k.dir.sync(patientsDir) // whoever made the key may have been killed before this
+			return k.dir.sync(patientsDir) // the process that made the key may have been killed before its sync
 		case errors.Is(err, keys.ErrNotEnrolled), errors.Is(err, keys.ErrErased):
 			return k.makeEnvelopeKey(id)
 		default:
@@ -164,8 +166,7 @@ func (k *Keyring) Wrap(ctx context.Context, binding keys.Binding, key *keys.Reco
 	return wrapped, nil
 }
 
-// Unwrap implements [keys.Unwrapper]. What the grant opens is decided by what was signed when it was
-// issued.
+// Unwrap implements [keys.Unwrapper]. The grant opens the patient that its signed token names.
 func (k *Keyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.RecordingKey, error) {
 	if binding.KeyID().IsZero() {
 		return nil, fmt.Errorf("unwrap: %w", keys.ErrInvalidKeyID)
@@ -247,7 +248,7 @@ func (k *Keyring) Retire(ctx context.Context, id keys.KeyID, oldest int) error {
 		case oldest < 1 || oldest > current.latest():
 			return keys.ErrInvalidVersion
 		case oldest <= current.oldest():
-			return k.dir.sync(patientsDir) // whoever retired it may have been killed before this
+			return k.dir.sync(patientsDir) // the process that retired it may have been killed before its sync
 		}
 		return k.change(id, current, current.oldest(), oldest, (*keyset.Manager).Disable)
 	})
@@ -300,12 +301,11 @@ func (k *Keyring) Trim(ctx context.Context, id keys.KeyID, oldest int) error {
 // Erase implements [keys.Eraser].
 func (k *Keyring) Erase(ctx context.Context, id keys.KeyID) error {
 	err := k.dir.exclusively(ctx, func() error {
-		// A key that cannot be read can be erased all the same.
 		_, err := k.readEnvelopeKey(id)
 		switch {
 		case errors.Is(err, keys.ErrErased):
-			return k.dir.sync(patientsDir) // whoever erased it may have been killed before this
-		case err == nil, errors.Is(err, ErrDamaged):
+			return k.dir.sync(patientsDir) // the process that erased it may have been killed before its sync
+		case err == nil, errors.Is(err, ErrDamaged): // a damaged key can be erased too
 			return k.eraseEnvelopeKey(id)
 		default:
 			return err
@@ -317,7 +317,7 @@ func (k *Keyring) Erase(ctx context.Context, id keys.KeyID) error {
 	return nil
 }
 
-// load reads the keyring's own keys, and makes them in a new directory.
+// load reads the keyring's own keys. In a new directory it makes them.
 func (k *Keyring) load() error {
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
@@ -325,8 +325,8 @@ func (k *Keyring) load() error {
 		if err := k.dir.prepare(); err != nil {
 			return err
 		}
-		// The folder of patients is made last. Until it is there, nobody has used the keys, and
-		// those that a crash left out can be made.
+		// The folder of patients is made last. Until it exists, no key has been used, and load can make
+		// the keys that are missing after a crash.
 		made, err := k.dir.exists(patientsDir)
 		if err != nil {
 			return err
@@ -367,15 +367,13 @@ func (k *Keyring) loadKeysets(mayMake bool) error {
 	return nil
 }
 
-// unavailable says that the directory failed.
+// unavailable returns the error of a directory that failed.
 func unavailable(err error) error {
 	return fmt.Errorf("%w: %w", keys.ErrUnavailable, err)
 }
 
-// damaged says that a file does not hold what it should. The cause would say no more: Tink does not
-// tell an altered file from another key.
+// damaged returns the error of a file with the wrong content. It has no cause, because Tink's error
+// is the same for an altered file and for another root key.
 func damaged(name string) error {
 	return fmt.Errorf("%w: %w: %s", keys.ErrUnavailable, ErrDamaged, name)
 }
-
-func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -37,7 +38,7 @@ func TestConformanceWithRoot(t *testing.T) {
 	})
 }
 
-// newDir names a directory that does not exist yet.
+// newDir returns the path of a directory that does not exist yet.
 func newDir(t *testing.T) string {
 	return filepath.Join(t.TempDir(), "keys")
 }
@@ -91,14 +92,16 @@ func issue(t *testing.T, keyring *local.Keyring, patient keys.Patient, maxUses i
 	return grant
 }
 
+// unwrap returns the error of Unwrap, or an error if it returned another key.
 func unwrap(keyring *local.Keyring, grant keys.Grant, rec recording) error {
 	key, err := keyring.Unwrap(context.Background(), grant, rec.binding, rec.wrapped)
 	if err == nil && !bytes.Equal(rec.key, key.Bytes()) {
-		return errors.New("another key came back")
+		return errors.New("the unwrapped key is not the one that was wrapped")
 	}
 	return err
 }
 
+// assertEnded fails unless err means that a grant is expired, revoked or used up.
 func assertEnded(t *testing.T, err error, what string) {
 	t.Helper()
 	assert.ErrorIs(t, err, keys.ErrInvalidGrant, what)
@@ -106,7 +109,7 @@ func assertEnded(t *testing.T, err error, what string) {
 }
 
 func TestReopenedKeyringKeepsEverything(t *testing.T) {
-	for name, root := range map[string]tink.AEAD{"own root": nil, "given root": newRoot(t)} {
+	for name, root := range map[string]tink.AEAD{"root in the directory": nil, "given root": newRoot(t)} {
 		t.Run(name, func(t *testing.T) {
 			dir, options := newDir(t), local.Options{Root: root}
 			keyring := open(t, dir, options)
@@ -132,17 +135,17 @@ func TestReopenedKeyringKeepsEverything(t *testing.T) {
 			assert.NoError(t, unwrap(keyring, unlimited, first))
 			assert.NoError(t, unwrap(keyring, unlimited, second))
 			assert.NoError(t, unwrap(keyring, limited, first))
-			assertEnded(t, unwrap(keyring, limited, first), "the use before reopening was forgotten")
-			assertEnded(t, unwrap(keyring, revoked, first), "the revocation was forgotten")
+			assertEnded(t, unwrap(keyring, limited, first), "the use before reopening was lost")
+			assertEnded(t, unwrap(keyring, revoked, first), "the revocation was lost")
 			_, err = keyring.Versions(t.Context(), bob)
 			assert.ErrorIs(t, err, keys.ErrErased)
 		})
 	}
 }
 
-// The first five bytes of a Tink ciphertext name the key that made it
+// The first five bytes of a Tink ciphertext identify the key that encrypted it
 // (https://developers.google.com/tink/wire-format).
-func TestEachVersionIsAKeyOfItsOwn(t *testing.T) {
+func TestEachVersionHasItsOwnKey(t *testing.T) {
 	keyring := open(t, newDir(t), local.Options{})
 	id := enrol(t, keyring, "alice")
 	seen := make(map[string]bool)
@@ -173,14 +176,16 @@ func TestTrimmedVersionIsGoneFromTheDirectory(t *testing.T) {
 	file := filepath.Join(dir, "patients", id.String()+".json")
 	trimmed, err := os.ReadFile(file)
 	require.NoError(t, err)
-	for what, lie := range map[string][2]string{
-		"first version": {`"first":2`, `"first":1`},
-		"time":          {`"rotated":"2`, `"rotated":"3`},
+	for what, change := range map[string]struct{ from, to string }{
+		"altered first version": {`"first":2`, `"first":1`},
+		"altered time":          {`"rotated":"2`, `"rotated":"3`},
 	} {
-		require.Contains(t, string(trimmed), lie[0])
-		require.NoError(t, os.WriteFile(file, []byte(strings.Replace(string(trimmed), lie[0], lie[1], 1)), 0o600))
-		_, err := keyring.Versions(t.Context(), id)
-		assert.ErrorIs(t, err, local.ErrDamaged, what)
+		t.Run(what, func(t *testing.T) {
+			require.Contains(t, string(trimmed), change.from)
+			require.NoError(t, os.WriteFile(file, []byte(strings.Replace(string(trimmed), change.from, change.to, 1)), 0o600))
+			_, err := keyring.Versions(t.Context(), id)
+			assert.ErrorIs(t, err, local.ErrDamaged)
+		})
 	}
 }
 
@@ -193,7 +198,8 @@ func TestClosedKeyringFails(t *testing.T) {
 	assert.ErrorIs(t, err, keys.ErrUnavailable)
 }
 
-// Another keyring in the same directory stands for another process. See processes_test.go for real ones.
+// A second keyring in the same directory acts as another process. The tests in processes_test.go run
+// real ones.
 func TestChangesAreSeenAtOnce(t *testing.T) {
 	dir := newDir(t)
 	here, there := open(t, dir, local.Options{}), open(t, dir, local.Options{})
@@ -275,7 +281,7 @@ func TestExpiredGrantsLeaveNoFiles(t *testing.T) {
 	require.Len(t, list(t, dir, "grants"), 4)
 	require.Eventually(t, func() bool { return time.Now().After(short[2].Expires()) }, 10*time.Second, 10*time.Millisecond)
 
-	keyring = open(t, dir, local.Options{}) // one that has not looked within the last minute
+	keyring = open(t, dir, local.Options{}) // one that has not swept within the last minute
 	next := issue(t, keyring, "alice", 0)
 	assert.ElementsMatch(t, []string{live.Accessor() + ".json", next.Accessor() + ".json"}, list(t, dir, "grants"))
 }
@@ -301,7 +307,7 @@ func list(t *testing.T, dir, folder string) []string {
 	return names
 }
 
-func TestWaitingForTheLockEndsWithTheContext(t *testing.T) {
+func TestContextEndsTheWaitForTheLock(t *testing.T) {
 	dir := newDir(t)
 	keyring := open(t, dir, local.Options{})
 	id := enrol(t, keyring, "alice")
@@ -313,7 +319,7 @@ func TestWaitingForTheLockEndsWithTheContext(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	// The second call waits for the first, the first for the file.
+	// One call waits for the lock on the file, and the other call waits for the first.
 	done := make(chan error, 2)
 	for range cap(done) {
 		go func() { done <- keyring.Rotate(ctx, id) }()
@@ -326,7 +332,7 @@ func TestWaitingForTheLockEndsWithTheContext(t *testing.T) {
 			require.Fail(t, "the call did not return")
 		}
 	}
-	assert.NoError(t, unwrap(keyring, grant, rec), "reading waits for the lock")
+	assert.NoError(t, unwrap(keyring, grant, rec), "reading waited for the lock")
 
 	require.NoError(t, filelock.Unlock(lock))
 	assert.NoError(t, keyring.Rotate(t.Context(), id))
@@ -356,7 +362,7 @@ func TestDirectoryIsPrivate(t *testing.T) {
 		assert.Equal(t, fs.FileMode(0o600), info.Mode().Perm(), path)
 		return nil
 	}))
-	assert.Equal(t, 7, files, "root, pseudonym, signer, two patients, a grant, the lock")
+	assert.Equal(t, 7, files, "root.json, pseudonym.json, grants.json, two patients, a grant and the lock")
 }
 
 func TestDirectoryOpenToOthersIsRefused(t *testing.T) {
@@ -366,9 +372,11 @@ func TestDirectoryOpenToOthersIsRefused(t *testing.T) {
 	dir := newDir(t)
 	require.NoError(t, open(t, dir, local.Options{}).Close())
 	for _, mode := range []fs.FileMode{0o701, 0o710, 0o740, 0o704, 0o750, 0o755, 0o770, 0o777} {
-		require.NoError(t, os.Chmod(dir, mode))
-		_, err := local.Open(dir, local.Options{})
-		assert.ErrorIs(t, err, local.ErrInsecure, "%o", mode)
+		t.Run(fmt.Sprintf("%o", mode), func(t *testing.T) {
+			require.NoError(t, os.Chmod(dir, mode))
+			_, err := local.Open(dir, local.Options{})
+			assert.ErrorIs(t, err, local.ErrInsecure)
+		})
 	}
 	require.NoError(t, os.Chmod(dir, 0o700))
 	open(t, dir, local.Options{})
@@ -380,7 +388,7 @@ func TestDirectoryOpenToOthersIsRefused(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoDirectoryIsUnavailable(t *testing.T) {
+func TestPathThatIsNoDirectoryIsUnavailable(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	for name, dir := range map[string]string{
@@ -388,12 +396,14 @@ func TestWhatIsNoDirectoryIsUnavailable(t *testing.T) {
 		"missing parent": filepath.Join(t.TempDir(), "a", "b"),
 		"below a file":   filepath.Join(file, "keys"),
 	} {
-		_, err := local.Open(dir, local.Options{})
-		assert.ErrorIs(t, err, keys.ErrUnavailable, name)
+		t.Run(name, func(t *testing.T) {
+			_, err := local.Open(dir, local.Options{})
+			assert.ErrorIs(t, err, keys.ErrUnavailable)
+		})
 	}
 }
 
-func TestSwappedOrDamagedPatientFileIsNoticed(t *testing.T) {
+func TestSwappedOrDamagedPatientFileIsDetected(t *testing.T) {
 	spoil := map[string]func(t *testing.T, alice, bob string){
 		"another patient's": func(t *testing.T, alice, bob string) { copyFile(t, bob, alice) },
 		"link to another's": func(t *testing.T, alice, bob string) {
@@ -466,11 +476,13 @@ func TestDamagedGrantFileOpensNothing(t *testing.T) {
 	dir := newDir(t)
 	keyring := open(t, dir, local.Options{})
 	rec := wrap(t, keyring, enrol(t, keyring, "alice"))
-	for _, uses := range []int{0, 2} {
-		grant := issue(t, keyring, "alice", uses)
-		require.NoError(t, os.WriteFile(filepath.Join(dir, "grants", grant.Accessor()+".json"), []byte("{"), 0o600))
-		assert.ErrorIs(t, unwrap(keyring, grant, rec), local.ErrDamaged)
-		assert.ErrorIs(t, keyring.RevokeSelf(t.Context(), grant), local.ErrDamaged)
+	for name, uses := range map[string]int{"unlimited": 0, "limited": 2} {
+		t.Run(name, func(t *testing.T) {
+			grant := issue(t, keyring, "alice", uses)
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "grants", grant.Accessor()+".json"), []byte("{"), 0o600))
+			assert.ErrorIs(t, unwrap(keyring, grant, rec), local.ErrDamaged)
+			assert.ErrorIs(t, keyring.RevokeSelf(t.Context(), grant), local.ErrDamaged)
+		})
 	}
 }
 
@@ -516,7 +528,7 @@ func copyFile(t *testing.T, from, to string) {
 	require.NoError(t, os.WriteFile(to, data, 0o600))
 }
 
-// snapshot reads all files of the directory, by name.
+// snapshot returns the content of every file in the directory, by path.
 func snapshot(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := make(map[string]string)
@@ -531,7 +543,7 @@ func snapshot(t *testing.T, dir string) map[string]string {
 	return files
 }
 
-// spyRoot remembers the key material that it was given to encrypt.
+// spyRoot is a root key that records the key material it encrypts.
 type spyRoot struct {
 	tink.AEAD
 	t        *testing.T
@@ -558,7 +570,7 @@ func TestNoSecretIsInClearUnderARoot(t *testing.T) {
 	require.NoError(t, keyring.Rotate(t.Context(), id))
 	limited, unlimited := issue(t, keyring, patient, 3), issue(t, keyring, patient, 0)
 	require.NoError(t, unwrap(keyring, limited, rec))
-	require.Len(t, root.material, 5, "pseudonym and signing key, an envelope key of one version, then of two")
+	require.Len(t, root.material, 5, "the pseudonym key, the signing key, and an envelope key with one version and then with two")
 
 	secrets := append(root.material, rec.key, []byte(patient), []byte(limited.Token()), []byte(unlimited.Token()))
 	for path, data := range snapshot(t, dir) {
@@ -566,18 +578,18 @@ func TestNoSecretIsInClearUnderARoot(t *testing.T) {
 	}
 	assert.NotContains(t, list(t, dir, "."), "root.json")
 
-	// The search finds what it should.
+	// The search can find a secret.
 	assert.True(t, holds("{"+base64.StdEncoding.EncodeToString(append([]byte("prefix"), root.material[0]...))+"}", secrets))
 }
 
-// holds looks for secrets in a text, as they are, in hexadecimal, and in base64 at any offset.
+// holds reports whether a text contains a secret, unchanged, in hexadecimal, or in base64 at any offset.
 func holds(text string, secrets [][]byte) bool {
 	for _, secret := range secrets {
 		if strings.Contains(text, string(secret)) || strings.Contains(text, hex.EncodeToString(secret)) {
 			return true
 		}
 		for offset := range 3 {
-			// The characters that encode nothing but the secret, whatever is around it.
+			// Without its ends, the encoding is independent of the bytes around the secret.
 			encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, offset), secret...))
 			if strings.Contains(text, encoded[4:len(encoded)-4]) {
 				return true
@@ -587,7 +599,7 @@ func holds(text string, secrets [][]byte) bool {
 	return false
 }
 
-// brokenRoot is a key management service that has gone away.
+// brokenRoot is a root key in a key management service that can fail.
 type brokenRoot struct {
 	tink.AEAD
 	broken bool
@@ -623,7 +635,7 @@ func TestUnreachableRootIsUnavailable(t *testing.T) {
 	assert.NoError(t, unwrap(keyring, grant, rec))
 }
 
-func TestCrashedWritersTemporaryFilesAreRemoved(t *testing.T) {
+func TestOpenRemovesTemporaryFilesOfACrash(t *testing.T) {
 	dir := newDir(t)
 	keyring := open(t, dir, local.Options{})
 	rec := wrap(t, keyring, enrol(t, keyring, "alice"))

@@ -23,7 +23,7 @@ import (
 	"github.com/recvault/recvault/keys/local"
 )
 
-// childEnv makes the test binary do one thing to a keyring, as a process of its own.
+// childEnv names the function of children that the test binary runs instead of the tests.
 const childEnv = "RECVAULT_LOCAL_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -46,7 +46,7 @@ var children = map[string]func(dir string, args []string) error{
 	"open":   openChild,
 }
 
-// child starts the test binary as another process.
+// child returns a command that runs the test binary as another process.
 func child(t *testing.T, name, dir string, args ...string) *exec.Cmd {
 	t.Helper()
 	program, err := os.Executable()
@@ -57,7 +57,7 @@ func child(t *testing.T, name, dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// runAll runs processes at the same time and returns what they printed, line by line.
+// runAll runs processes concurrently and returns the lines that they printed.
 func runAll(t *testing.T, cmds ...*exec.Cmd) []string {
 	t.Helper()
 	outputs := make([]bytes.Buffer, len(cmds))
@@ -108,8 +108,8 @@ func parseRecording(t *testing.T, fields []string) recording {
 	return recording{id.Binding(), keys.WrappedKey(fields[1]), key}
 }
 
-func TestProcessesThatEnrolTheSamePatientsShareTheirKeys(t *testing.T) {
-	dir := newDir(t) // made by whichever process comes first
+func TestProcessesThatEnrolAPatientShareOneKey(t *testing.T) {
+	dir := newDir(t) // the first process makes it
 	var cmds []*exec.Cmd
 	for range processes {
 		cmds = append(cmds, child(t, "enrol", dir))
@@ -129,7 +129,7 @@ func TestProcessesThatEnrolTheSamePatientsShareTheirKeys(t *testing.T) {
 	}
 }
 
-// rotateChild rotates the key that args name.
+// rotateChild rotates the envelope key of the KeyID in args.
 func rotateChild(dir string, args []string) error {
 	keyring, err := local.Open(dir, local.Options{})
 	if err != nil {
@@ -160,7 +160,7 @@ func TestProcessesThatRotateLoseNoVersion(t *testing.T) {
 	assert.NoError(t, unwrap(keyring, issue(t, keyring, "alice", 0), rec))
 }
 
-// useChild unwraps with the grant as often as it can, and prints how often that was.
+// useChild tries to unwrap with the grant, and prints how often it succeeded.
 func useChild(dir string, args []string) error {
 	keyring, err := local.Open(dir, local.Options{})
 	if err != nil {
@@ -202,7 +202,7 @@ func TestProcessesShareTheUsesOfAGrant(t *testing.T) {
 		sum += used
 	}
 	assert.Equal(t, uses, sum)
-	assertEnded(t, unwrap(keyring, grant, rec), "used up by others")
+	assertEnded(t, unwrap(keyring, grant, rec), "used up by the other processes")
 }
 
 // endChild revokes a grant and erases its patient.
@@ -221,7 +221,7 @@ func endChild(dir string, args []string) error {
 	return keyring.Erase(context.Background(), id)
 }
 
-func TestRevocationAndErasureByAnotherProcessAreSeenAtOnce(t *testing.T) {
+func TestChangesByAnotherProcessAreSeenAtOnce(t *testing.T) {
 	dir := newDir(t)
 	keyring := open(t, dir, local.Options{})
 	rec := wrap(t, keyring, enrol(t, keyring, "alice"))
@@ -232,7 +232,8 @@ func TestRevocationAndErasureByAnotherProcessAreSeenAtOnce(t *testing.T) {
 	assert.ErrorIs(t, unwrap(keyring, kept, rec), keys.ErrErased)
 }
 
-// churnChild makes changes until it is killed, and prints each one that was acknowledged.
+// churnChild makes changes until it is killed. It prints each one after the call for it returned, and
+// announces each retirement and erasure before the call.
 func churnChild(dir string, args []string) error {
 	keyring, err := local.Open(dir, local.Options{})
 	if err != nil {
@@ -287,14 +288,14 @@ func churnChild(dir string, args []string) error {
 	}
 }
 
-// openChild opens a new keyring, and says when it is about to.
+// openChild prints a line and then opens a new keyring.
 func openChild(dir string, _ []string) error {
 	fmt.Println("opening")
 	_, err := local.Open(dir, local.Options{})
 	return err
 }
 
-// killed starts a process, kills it a little after it printed some lines, and returns the lines.
+// killed starts a process, kills it a delay after it printed a number of lines, and returns all lines.
 func killed(t *testing.T, cmd *exec.Cmd, after int, delay time.Duration) []string {
 	t.Helper()
 	output, err := cmd.StdoutPipe()
@@ -305,12 +306,12 @@ func killed(t *testing.T, cmd *exec.Cmd, after int, delay time.Duration) []strin
 	for {
 		line, err := reader.ReadString('\n')
 		if err == io.EOF {
-			break // and a line that was cut short does not count
+			break // without a line that was cut short
 		}
 		require.NoError(t, err)
 		lines = append(lines, strings.TrimSpace(line))
 		if len(lines) == after {
-			time.Sleep(delay) // so that it dies anywhere, not just after printing
+			time.Sleep(delay) // so that the kill comes at any point, not only just after a line
 			require.NoError(t, cmd.Process.Kill())
 		}
 	}
@@ -319,7 +320,7 @@ func killed(t *testing.T, cmd *exec.Cmd, after int, delay time.Duration) []strin
 	return lines
 }
 
-func TestKilledProcessLosesNothingThatItAcknowledged(t *testing.T) {
+func TestKilledProcessLosesNothingAcknowledged(t *testing.T) {
 	dir := newDir(t)
 	facts := make(map[string][]string) // patient -> lines about them, in order
 	for round := range 12 {
@@ -336,7 +337,7 @@ func TestKilledProcessLosesNothingThatItAcknowledged(t *testing.T) {
 			checkFacts(t, keyring, keys.Patient(patient), lines)
 		}
 		require.NoError(t, keyring.Close())
-		require.False(t, t.Failed(), "killed %v after its last line", delay)
+		require.False(t, t.Failed(), "killed %v after the line that was waited for", delay)
 	}
 }
 
@@ -381,7 +382,7 @@ func checkFacts(t *testing.T, keyring *local.Keyring, patient keys.Patient, line
 	}
 }
 
-func TestKilledWhileItIsMadeAKeyringOpensAgain(t *testing.T) {
+func TestKeyringOpensAfterAKillDuringOpen(t *testing.T) {
 	for range 25 {
 		dir := newDir(t)
 		delay := time.Duration(rand.IntN(4000)) * time.Microsecond
