@@ -15,7 +15,7 @@ import (
 	"github.com/recvault/recvault/keys/transit"
 )
 
-// An administrator prepares Vault, and sees what was changed.
+// An administrator prepares Vault, and prints what was changed.
 func ExampleSetup() {
 	client, err := api.NewClient(nil) // VAULT_ADDR and VAULT_TOKEN
 	if err != nil {
@@ -52,7 +52,7 @@ func ExampleNew() {
 	fmt.Println(id, wrapped)
 }
 
-// The place that decides who may see what issues grants.
+// The login, which decides who may see what, issues grants.
 func ExampleKeyring_Issue() {
 	client, err := api.NewClient(nil) // its token has the policy recvault-granter
 	if err != nil {
@@ -90,7 +90,7 @@ func ExampleKeyring_Unwrap() {
 	var wrapped keys.WrappedKey // from the recording's envelope
 	key, err := keyring.Unwrap(context.Background(), grant, id.Binding(), wrapped)
 	if errors.Is(err, keys.ErrDenied) {
-		log.Print("the grant is for another patient, or has ended") // and Vault's audit log has it
+		log.Print("the grant is for another patient, or has ended") // Vault's audit log has the attempt
 		return
 	}
 	if err != nil {
@@ -99,7 +99,7 @@ func ExampleKeyring_Unwrap() {
 	defer key.Wipe()
 }
 
-// A reviewer reads what Setup will do without a Vault.
+// A reviewer prints what Setup will do, without a Vault.
 func ExampleSetupCalls() {
 	calls, err := transit.SetupCalls(transit.SetupOptions{Mount: "clinic/recordings"})
 	if err != nil {
@@ -135,7 +135,7 @@ func ExampleSetupCalls() {
 	// POST auth/token/roles/recvault-grant {"allowed_entity_aliases":["*"],"allowed_policies":["recvault-grant"],"allowed_policies_glob":[],"orphan":true,"renewable":false,"token_explicit_max_ttl":14400,"token_no_default_policy":true,"token_period":0,"token_type":"service"}
 }
 
-// A reviewer reads the policies without a Vault.
+// A reviewer prints the policies, without a Vault.
 func ExamplePolicies() {
 	policies, err := transit.Policies(transit.Options{Mount: "clinic/recordings"}, "auth_token_1a2b3c4d")
 	if err != nil {
@@ -157,8 +157,8 @@ func ExamplePolicies() {
 	// recvault-trimmer
 	// recvault-eraser
 	// recvault-auditor
-	// # Held by what ends grants that it does not hold: a lost device, a changed care relationship. It is
-	// # apart from the granter because it can end any token in Vault whose accessor it knows.
+	// # Held by the process that ends other users' grants: a lost device, a changed care relationship. It is
+	// # separate from the granter because it can end any token in Vault by its accessor.
 	//
 	// path "auth/token/revoke-accessor" {
 	//   capabilities = ["update"]

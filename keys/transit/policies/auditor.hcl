@@ -1,4 +1,4 @@
-# Held by those who check: it reads what there is and how it is configured, and can use and change
+# Held by auditors. It reads which keys exist and how everything is configured, and can use and change
 # nothing.
 
 path "<mount>/keys" {

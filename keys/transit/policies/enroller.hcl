@@ -1,13 +1,13 @@
-# Held by what registers patients: it makes envelope keys, of the one kind that ties a wrapped key
-# to its recording, and can use none.
+# Held by the process that registers patients. It makes envelope keys, only of the kind that ties a
+# wrapped key to its recording, and can use none.
 
 path "<mount>/hmac/pseudonym/sha2-256" {
   capabilities       = ["update"]
   allowed_parameters = { "input" = [], "key_version" = [] }
 }
 
-# Without derived=true a key would ignore the binding, and without the type it would get another
-# default: both must be said.
+# Both parameters are required: without derived=true a key would ignore the binding, and without the
+# type it would get Vault's default.
 path "<mount>/keys/+" {
   capabilities        = ["update"]
   required_parameters = ["type", "derived"]

@@ -1,5 +1,5 @@
-# Held by what erases patients, for good. Guard it like a backup's deletion right: it can destroy
-# every envelope key. It sees none.
+# Held by the process that erases patients, for good. It can destroy every envelope key, so guard it
+# like the right to delete backups. It cannot see a key.
 
 path "<mount>/hmac/pseudonym/sha2-256" {
   capabilities       = ["update"]
@@ -12,23 +12,25 @@ path "<mount>/keys/+/config" {
   allowed_parameters  = { "deletion_allowed" = [] }
 }
 
-# "update" leaves the mark of an erasure: a key of a type that cannot encrypt. Vault asks for the
-# required parameter in reading too: `vault read <mount>/keys/... type=hmac`. A policy cannot tell a key's
-# name by its end, so this may also delete the mark, by which an erased patient looks as if never enrolled,
-# and make a key of that type in the place of an envelope key for somebody not enrolled, who then cannot be.
+# "update" makes the mark of an erasure: a key of a type that cannot encrypt. Vault demands the
+# required parameter for reads too: `vault read <mount>/keys/... type=hmac`.
+#
+# A policy path cannot match the end of a key's name. Therefore this role can also delete a mark, after
+# which an erased patient looks as if never enrolled. And it can make a key of that type under the name
+# of an envelope key, after which a patient who is not enrolled yet cannot be.
 path "<mount>/keys/+" {
   capabilities        = ["read", "update", "delete"]
   required_parameters = ["type"]
   allowed_parameters  = { "type" = ["hmac"], "key_size" = [] }
 }
 
-# That a re-wrap fails is the proof of an erasure.
+# A rewrap that fails proves the erasure.
 path "<mount>/rewrap/+" {
   capabilities       = ["update"]
   allowed_parameters = { "batch_input" = [] }
 }
 
-# Without this key no patient could be found again.
+# Without the pseudonym key, no patient could be found again.
 path "<mount>/keys/pseudonym" {
   capabilities = ["deny"]
 }

@@ -1,13 +1,12 @@
-# Held by whoever a grant was issued to, and the only role that can unwrap: one patient's recording
-# keys. The token role gives it to grants, and nobody else should have it. The entity alias is the
-# patient's KeyID.
+# Held by grants, and by no other token. It is the only role that can unwrap: the recording keys of one
+# patient, whose KeyID is the entity alias. The token role gives this policy to grants.
 #
-# The suffixes are a security control. Vault takes "*" for a wildcard at the end of a path, and "+"
-# as a whole segment: without the suffix, a grant issued for the alias "*" would open every
+# The suffixes -kek and -erased are a security control. In a path, Vault treats "*" at the end and "+"
+# as a whole segment as wildcards. Without the suffix, a grant issued for the alias "*" would open every
 # patient's recordings.
 #
-# Only what is listed can be sent. In particular a batch cannot, so that the binding (the context)
-# of every attempt stands in clear at the same place of the audit log.
+# Only the listed parameters can be sent. A batch cannot, so the audit log has the binding (the context)
+# of every attempt in clear, always at the same place.
 
 path "<mount>/decrypt/{{identity.entity.aliases.<token-accessor>.name}}-kek" {
   capabilities        = ["update"]
@@ -15,8 +14,7 @@ path "<mount>/decrypt/{{identity.entity.aliases.<token-accessor>.name}}-kek" {
   allowed_parameters  = { "ciphertext" = [], "context" = [] }
 }
 
-# The mark that an erasure leaves, so that a patient who was erased is told from one who never was
-# enrolled.
+# The mark of an erasure. It distinguishes a patient who was erased from one who was never enrolled.
 path "<mount>/keys/{{identity.entity.aliases.<token-accessor>.name}}-erased" {
   capabilities = ["read"]
 }

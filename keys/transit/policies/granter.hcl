@@ -1,14 +1,14 @@
-# Held by the one place that decides who may see what: the login, the care-relationship check. Never
-# by the process that lists and serves recordings: whoever holds this can have a grant for anybody.
-# It can use no key itself.
+# Held by the one process that decides who may see what: the login, the care-relationship check. It can
+# issue a grant for any patient, so the process that lists and serves recordings must never have it. It
+# can use no key itself.
 
 path "<mount>/hmac/pseudonym/sha2-256" {
   capabilities       = ["update"]
   allowed_parameters = { "input" = [], "key_version" = [] }
 }
 
-# Neither policies, nor a period, nor a token type can be asked for, and every grant says whose
-# recordings it is for and who holds it.
+# A request cannot ask for policies, a period or a token type. Every grant names its patient (the entity
+# alias) and who uses it (the metadata).
 path "auth/token/create/<prefix>-grant" {
   capabilities        = ["update"]
   required_parameters = ["entity_alias", "meta", "ttl"]
@@ -21,10 +21,10 @@ path "auth/token/create/<prefix>-grant" {
     "no_default_policy" = [true]
   }
 
-  # A KeyID has none of these. A wildcard would do no harm, thanks to the suffixes in the grant policy.
-  # Capitals would: Vault takes an alias in capitals for the same alias, keeps the spelling that came
-  # first, and would refuse that patient every later grant's use. The last two letters, of Turkish
-  # and for Kelvin, become "i" and "k" in lower case.
+  # A KeyID contains none of these. Wildcards would be harmless, because of the suffixes in the grant
+  # policy. Capitals would not: Vault treats an alias in capitals as the same alias and keeps the first
+  # spelling, so that every later grant of that patient would be refused. The last two letters, Turkish
+  # dotted I and the Kelvin sign, become "i" and "k" in lower case.
   denied_parameters = {
     "entity_alias" = [
       "", "***", "*+*", "*/*", "*.*", "*,*", "* *",

@@ -1,5 +1,5 @@
-# Held by the job that retires old key versions, which Vault archives and can bring back. It destroys
-# none, and can use none.
+# Held by the job that retires old key versions and can reinstate them. Vault archives retired versions.
+# The role destroys no key and can use none.
 
 path "<mount>/keys" {
   capabilities = ["list"]
@@ -9,8 +9,9 @@ path "<mount>/keys/+" {
   capabilities = ["read"]
 }
 
-# The minimum for encryption goes with that for decryption, because Vault lets it be no lower. It
-# stops no wrap: these are made with the newest version, and Vault lets no minimum be above that.
+# The minimum version for encryption is set too, because Vault does not let it be below the one for
+# decryption. It never stops a wrap: wraps use the newest version, and Vault lets no minimum be above
+# that.
 path "<mount>/keys/+/config" {
   capabilities        = ["update"]
   required_parameters = ["min_decryption_version"]

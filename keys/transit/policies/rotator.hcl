@@ -1,5 +1,5 @@
-# Held by the job that rotates: it adds key versions and re-wraps recording keys under them, and
-# sees neither.
+# Held by the job that rotates. It adds versions to envelope keys and rewraps recording keys under them,
+# and cannot see either kind of key.
 
 path "<mount>/keys" {
   capabilities = ["list"]
@@ -18,7 +18,7 @@ path "<mount>/rewrap/+" {
   allowed_parameters = { "batch_input" = [] }
 }
 
-# Pseudonyms are made with version 1 of this key and no other.
+# Pseudonyms are always made with version 1 of this key.
 path "<mount>/keys/pseudonym/rotate" {
   capabilities = ["deny"]
 }

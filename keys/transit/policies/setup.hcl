@@ -1,8 +1,8 @@
-# Held by whoever runs Setup: before the first use, after an upgrade, when something drifted. Not by
-# any service, and not for longer than that: it decides what the other roles may do. It can use no
-# key. Setup does not install this policy; an administrator does.
+# Held by the person or job that runs Setup: before the first use, after an upgrade, or to correct
+# settings. It decides what the other roles may do, so no service has it, and the token ends after the
+# run. It can use no key. An administrator installs this policy; Setup does not.
 
-# The accessor of the token mount, which stands in the grant policy.
+# The grant policy contains the accessor of the token mount.
 path "sys/auth" {
   capabilities = ["read"]
 }

@@ -1,5 +1,5 @@
-# Held by the job that destroys retired key versions, for good. Guard it like the eraser's. Vault
-# destroys no version that still unwraps, and the retiring is another role's. It can use no key.
+# Held by the job that destroys retired key versions, for good. Guard it like the eraser's. It can use
+# no key. Vault does not let it destroy a version that still unwraps, and it cannot retire one.
 
 path "<mount>/keys/+" {
   capabilities = ["read"]

@@ -1,5 +1,5 @@
-# Held by what records consultations: it wraps recording keys and cannot unwrap them. Without the
-# "create" capability, encrypting never makes a key, whatever config/keys says.
+# Held by the process that records consultations. It wraps recording keys and cannot unwrap them.
+# Without the "create" capability, encrypting never makes a key, whatever is set at config/keys.
 
 path "<mount>/hmac/pseudonym/sha2-256" {
   capabilities       = ["update"]
@@ -12,7 +12,8 @@ path "<mount>/encrypt/+" {
   allowed_parameters  = { "plaintext" = [], "context" = [] }
 }
 
-# Vault answers "denied" for a key that does not exist; this tells the two apart.
+# Vault answers "denied" to an encryption with a key that does not exist. Reading the key shows whether
+# it exists.
 path "<mount>/keys/+" {
   capabilities = ["read"]
 }
