@@ -7,23 +7,23 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// rehearsal is a Vault that is read, and in which nothing is written.
-type rehearsal struct {
+// dryVault reads from Vault and writes nothing, for a dry run of Setup.
+type dryVault struct {
 	vault   settings
 	mount   string
-	mounted bool // as it would be by now
+	mounted bool // Setup would have mounted the engine by now
 }
 
-func (r *rehearsal) read(ctx context.Context, token, path string) (*api.Secret, error) {
-	if r.mounted && (strings.HasPrefix(path, r.mount+"/") || strings.HasPrefix(path, "sys/mounts/"+r.mount+"/")) {
+func (v *dryVault) read(ctx context.Context, token, path string) (*api.Secret, error) {
+	if v.mounted && (strings.HasPrefix(path, v.mount+"/") || strings.HasPrefix(path, "sys/mounts/"+v.mount+"/")) {
 		return &api.Secret{}, nil // as a new engine answers
 	}
-	return r.vault.read(ctx, token, path)
+	return v.vault.read(ctx, token, path)
 }
 
-func (r *rehearsal) write(_ context.Context, _, path string, _ map[string]any) (*api.Secret, error) {
-	if path == "sys/mounts/"+r.mount {
-		r.mounted = true
+func (v *dryVault) write(_ context.Context, _, path string, _ map[string]any) (*api.Secret, error) {
+	if path == "sys/mounts/"+v.mount {
+		v.mounted = true
 	}
 	return nil, nil
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// Erase implements [keys.Eraser], for the eraser's role. Vault's own snapshots and the backups of its
-// storage keep the key until they expire.
+// Erase implements [keys.Eraser], for the eraser's role. Snapshots of Vault and backups of its storage
+// keep the key until they expire.
 func (k *Keyring) Erase(ctx context.Context, id keys.KeyID) error {
 	if id.IsZero() {
 		return fmt.Errorf("transit: erase: %w", keys.ErrInvalidKeyID)
@@ -20,10 +20,10 @@ func (k *Keyring) Erase(ctx context.Context, id keys.KeyID) error {
 	return nil
 }
 
-// erase leaves the mark before it deletes the key. Interrupted at any point, it can be run again: as
-// long as the key is there the mark means nothing, and once the key is gone the mark is there to
-// tell. The other way round, an interruption in between would leave an erased patient that looks as
-// if never enrolled, for good.
+// erase makes the mark before it deletes the key. It can be run again after an interruption at any
+// point: the mark has no effect while the key exists, and exists once the key is gone. In the other
+// order, an interruption in between would leave an erased patient who looks as if never enrolled, for
+// good.
 func (k *Keyring) erase(ctx context.Context, id keys.KeyID) error {
 	token := k.client.Token()
 	_, err := k.vault.write(ctx, token, k.envelopeKeyPath(id)+"/config", map[string]any{"deletion_allowed": true})
@@ -41,11 +41,11 @@ func (k *Keyring) erase(ctx context.Context, id keys.KeyID) error {
 	}
 	err = k.vault.delete(ctx, token, k.envelopeKeyPath(id))
 	if missing(err) {
-		return nil // another eraser was faster, or Vault's first answer was lost
+		return nil // another call deleted the key, or the answer to this one's first attempt was lost
 	}
 	return err
 }
 
-// hmacKeySize is the size in bytes of the keys of type "hmac", for which Vault has no default: that
-// of HMAC-SHA-256's output (RFC 2104, section 3).
+// hmacKeySize is the size in bytes of keys of type "hmac", for which Vault has no default. It is the
+// output size of HMAC-SHA-256 (RFC 2104, section 3).
 const hmacKeySize = 32

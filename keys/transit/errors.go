@@ -12,31 +12,30 @@ import (
 )
 
 var (
-	// ErrNotSetUp: what [Setup] makes is missing in Vault, or was changed, or the options name
-	// another mount or prefix. The error is [keys.ErrUnavailable] as well.
+	// ErrNotSetUp means that something that [Setup] makes is missing in Vault or was changed, or that
+	// the options name another mount or prefix. The error is [keys.ErrUnavailable] as well.
 	ErrNotSetUp = fmt.Errorf("%w: Vault is not set up for recvault", keys.ErrUnavailable)
 
-	// ErrUnsafeKey: there is a key with the name of a patient's envelope key that does not tie wrapped
-	// keys to their recordings, or that can be taken out of Vault. Somebody else made it.
+	// ErrUnsafeKey means that a key with the name of the patient's envelope key exists but was not
+	// made by Enrol: it does not tie wrapped keys to their recordings, or it can be exported.
 	ErrUnsafeKey = errors.New("the patient's envelope key is not of the kind that Enrol makes")
 )
 
-// refusal is an error that Vault answered with. It holds nothing of the request: no token, no key, no
-// patient identifier.
+// refusal is an error that Vault answered with. It contains nothing of the request: no token, no key,
+// no patient identifier.
 type refusal struct {
 	status int
 	reason string
-	raw    bool // it does not come from Vault's own words, but perhaps from a proxy
+	raw    bool // the answer does not have the form of Vault's; it may come from a proxy
 }
 
 const maxReasonLen = 300
 
 func newRefusal(err *api.ResponseError) *refusal {
 	if err.RawError {
-		return &refusal{err.StatusCode, "the answer is not in Vault's form", true} // what a proxy says is not repeated
+		return &refusal{err.StatusCode, "the answer does not have Vault's form", true} // without a proxy's text
 	}
-	text := strings.Join(err.Errors, "; ")
-	text = strings.Join(strings.Fields(text), " ")
+	text := strings.Join(strings.Fields(strings.Join(err.Errors, "; ")), " ")
 	if len(text) > maxReasonLen {
 		text = strings.ToValidUTF8(text[:maxReasonLen], "") + "..."
 	}
@@ -47,8 +46,8 @@ func (r *refusal) Error() string {
 	return fmt.Sprintf("%v: Vault answered %d: %s", r.Unwrap(), r.status, r.reason)
 }
 
-// Unwrap sorts the answer by its cause. Those that only the operation can explain, because they are
-// about what it sent, are told from others by [missing] and [badRequest].
+// Unwrap returns the class of the answer. Answers about the content of a request mean something else
+// for each operation, which finds them with [missing] and [badRequest].
 func (r *refusal) Unwrap() error {
 	switch {
 	case r.status == http.StatusForbidden:
@@ -59,10 +58,11 @@ func (r *refusal) Unwrap() error {
 	return keys.ErrUnavailable
 }
 
-// missing tells whether Vault answered that there is no such key, which it says in many ways.
+// missing reports whether Vault answered that there is no such key. Each operation has its own form
+// of that answer.
 func missing(err error) bool {
-	var r *refusal
-	if !errors.As(err, &r) {
+	r, ok := errors.AsType[*refusal](err)
+	if !ok {
 		return false
 	}
 	switch r.status {
@@ -76,13 +76,13 @@ func missing(err error) bool {
 	return false
 }
 
-// badRequest tells whether Vault found fault with what it was sent.
+// badRequest reports whether Vault refused the content of the request.
 func badRequest(err error) bool {
-	var r *refusal
-	return errors.As(err, &r) && r.status == http.StatusBadRequest && !r.raw
+	r, ok := errors.AsType[*refusal](err)
+	return ok && r.status == http.StatusBadRequest && !r.raw
 }
 
-// ofCiphertext sorts what Vault finds wrong with a wrapped key.
+// ofCiphertext returns the error for Vault's reason to refuse a wrapped key.
 func ofCiphertext(reason string) error {
 	if strings.Contains(reason, "disallowed by policy (too old)") {
 		return keys.ErrRetired
@@ -90,11 +90,10 @@ func ofCiphertext(reason string) error {
 	return keys.ErrIntegrity
 }
 
-// reason returns Vault's own words, or "" if it gave none.
+// reason returns the error text in Vault's answer, or "" if there is none.
 func reason(err error) string {
-	var r *refusal
-	if !errors.As(err, &r) {
-		return ""
+	if r, ok := errors.AsType[*refusal](err); ok {
+		return r.reason
 	}
-	return r.reason
+	return ""
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// The names under which a grant's details stand in its token's metadata, and so in Vault's audit log.
+// The names of a grant's details in its token's metadata, and so in Vault's audit log.
 const (
 	metaKeyID     = "key_id"
 	metaSubject   = "subject"
@@ -20,9 +20,10 @@ const (
 	metaRequestID = "request_id"
 )
 
-// Issue implements [keys.Granter], for the granter's role. Its token must not be limited in its
-// number of uses: Vault lets no such token make others. The TTL is cut to whole seconds and to what
-// [SetupOptions] allow. In addition to the errors named there it returns [ErrNotSetUp].
+// Issue implements [keys.Granter], for the granter's role. The granter's token must have no limit of
+// uses, because Vault does not let a limited token create others. The TTL is rounded down to whole
+// seconds and is at most [SetupOptions].MaxGrantTTL. In addition to the interface's errors it
+// returns [ErrNotSetUp].
 func (k *Keyring) Issue(ctx context.Context, patient keys.Patient, options keys.GrantOptions) (keys.Grant, error) {
 	if err := options.Validate(); err != nil {
 		return keys.Grant{}, fmt.Errorf("transit: issue: %w", err)
@@ -66,15 +67,15 @@ func (k *Keyring) issue(ctx context.Context, id keys.KeyID, options keys.GrantOp
 		return keys.Grant{}, err
 	case secret == nil || secret.Auth == nil || secret.Auth.Accessor == "" || !isServiceToken(secret.Auth.ClientToken):
 		return keys.Grant{}, fmt.Errorf("%w: Vault answered with no token", keys.ErrUnavailable)
-	// More than this policy comes of a token role that was changed, or of policies given to the
-	// patient's entity. Such a token is not handed out.
+	// A token has other policies if the token role was changed, or if the patient's entity was given
+	// some. Such a token is not returned.
 	case !slices.Equal(secret.Auth.Policies, []string{role}):
 		return keys.Grant{}, fmt.Errorf("%w: grants come with other policies than %s", ErrNotSetUp, role)
 	}
 	return keys.NewGrant(keys.GrantDetails{
 		KeyID:    id,
 		Accessor: secret.Auth.Accessor,
-		// Counted from before the request, so that it is never later than Vault's own reckoning.
+		// Measured from before the request, so that it is never later than Vault's own expiry.
 		Expires:   asked.Add(time.Duration(secret.Auth.LeaseDuration) * time.Second).Round(0),
 		Subject:   options.Subject,
 		Purpose:   options.Purpose,
@@ -82,7 +83,7 @@ func (k *Keyring) issue(ctx context.Context, id keys.KeyID, options keys.GrantOp
 	}, secret.Auth.ClientToken), nil
 }
 
-// RevokeSelf implements [keys.Unwrapper] with the grant's token and no other.
+// RevokeSelf implements [keys.Unwrapper] with the grant's token only.
 func (k *Keyring) RevokeSelf(ctx context.Context, grant keys.Grant) error {
 	token, err := grantToken(grant)
 	if err == nil {
@@ -103,7 +104,7 @@ func (k *Keyring) Revoke(ctx context.Context, accessor string) error {
 }
 
 func (k *Keyring) revoke(ctx context.Context, accessor string) error {
-	// Past the dot is the namespace of Vault Enterprise.
+	// In Vault Enterprise, the accessor ends with a dot and the namespace.
 	if !consistsOf(accessor, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.") || len(accessor) > maxTokenLen {
 		return fmt.Errorf("%w: it is not the accessor of a grant", keys.ErrInvalidGrant)
 	}
@@ -112,7 +113,7 @@ func (k *Keyring) revoke(ctx context.Context, accessor string) error {
 	case err == nil && secret != nil && slices.ContainsFunc(secret.Warnings, func(warning string) bool {
 		return strings.Contains(warning, "No token found")
 	}):
-		return fmt.Errorf("%w: Vault knows no token with this accessor", keys.ErrInvalidGrant)
+		return fmt.Errorf("%w: Vault has no token with this accessor", keys.ErrInvalidGrant)
 	case badRequest(err) && strings.Contains(reason(err), "token not found"),
 		err != nil && strings.Contains(reason(err), "no namespace"):
 		return fmt.Errorf("%w: %s", keys.ErrInvalidGrant, reason(err))
@@ -122,11 +123,11 @@ func (k *Keyring) revoke(ctx context.Context, accessor string) error {
 
 const maxTokenLen = 2048
 
-// grantToken returns the token of a grant that can be one: what Vault is sure to refuse, or what no
-// HTTP header can hold, is malformed.
+// grantToken returns the grant's token if it has the form of a service token. Vault would refuse any
+// other, and some could not be sent in an HTTP header.
 func grantToken(grant keys.Grant) (string, error) {
 	if !isServiceToken(grant.Token()) {
-		return "", fmt.Errorf("%w: it holds no service token of Vault", keys.ErrInvalidGrant)
+		return "", fmt.Errorf("%w: its token is not a service token of Vault", keys.ErrInvalidGrant)
 	}
 	return grant.Token(), nil
 }
@@ -137,13 +138,13 @@ func isServiceToken(token string) bool {
 		consistsOf(rest, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.")
 }
 
-// ofGrant turns the error of a request that was made with a grant's token.
+// ofGrant classifies the error of a request that used a grant's token.
 func ofGrant(err error) error {
 	switch {
 	case errors.Is(err, keys.ErrDenied) && strings.Contains(reason(err), "invalid token"):
-		return fmt.Errorf("%w: %w", keys.ErrInvalidGrant, err) // Vault does not know it, or no longer
+		return fmt.Errorf("%w: %w", keys.ErrInvalidGrant, err) // unknown to Vault, or ended
 	case strings.Contains(reason(err), "namespace from the token"):
-		return fmt.Errorf("%w: %s", keys.ErrInvalidGrant, reason(err)) // an internal error, to Vault
+		return fmt.Errorf("%w: %s", keys.ErrInvalidGrant, reason(err)) // Vault answers with an internal error
 	}
 	return err
 }

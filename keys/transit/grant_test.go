@@ -1,6 +1,7 @@
 package transit_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 	"github.com/recvault/recvault/keys/transit"
 )
 
-func TestGrantEndsWhenVaultSays(t *testing.T) {
+func TestGrantExpiresWithItsToken(t *testing.T) {
 	f := newBareFixture(t)
 	f.setup.MaxGrantTTL = 20 * time.Minute
 	f.setUp()
@@ -27,27 +28,29 @@ func TestGrantEndsWhenVaultSays(t *testing.T) {
 		keys.MaxGrantTTL:          20 * time.Minute,
 		keys.MinGrantTTL + 59*1e9: time.Minute,
 	} {
-		options := ordinary()
-		options.TTL = asked
-		before := time.Now()
-		grant, err := granter.Issue(t.Context(), newPatient(), options)
-		require.NoError(t, err)
-		assert.WithinRange(t, grant.Expires(), before.Add(want), time.Now().Add(want), "asked for %v", asked)
+		t.Run(asked.String(), func(t *testing.T) {
+			options := grantOptions()
+			options.TTL = asked
+			before := time.Now()
+			grant, err := granter.Issue(t.Context(), newPatient(), options)
+			require.NoError(t, err)
+			assert.WithinRange(t, grant.Expires(), before.Add(want), time.Now().Add(want))
 
-		token, err := f.admin.Auth().Token().LookupAccessorWithContext(t.Context(), grant.Accessor())
-		require.NoError(t, err)
-		ends, err := time.Parse(time.RFC3339Nano, token.Data["expire_time"].(string))
-		require.NoError(t, err)
-		assert.False(t, grant.Expires().After(ends.Add(time.Second)), "the grant ends at %v, the token at %v", grant.Expires(), ends)
-		assert.Equal(t, map[string]any{
-			"key_id": grant.KeyID().String(), "subject": "dr-lee", "purpose": "TREAT", "request_id": "case-7",
-		}, token.Data["meta"])
-		assert.Equal(t, true, token.Data["orphan"])
+			token, err := f.admin.Auth().Token().LookupAccessorWithContext(t.Context(), grant.Accessor())
+			require.NoError(t, err)
+			ends, err := time.Parse(time.RFC3339Nano, token.Data["expire_time"].(string))
+			require.NoError(t, err)
+			assert.False(t, grant.Expires().After(ends.Add(time.Second)), "the grant ends at %v, the token at %v", grant.Expires(), ends)
+			assert.Equal(t, map[string]any{
+				"key_id": grant.KeyID().String(), "subject": "dr-lee", "purpose": "TREAT", "request_id": "case-7",
+			}, token.Data["meta"])
+			assert.Equal(t, true, token.Data["orphan"])
+		})
 	}
 }
 
-// TestTokenRoleHoldsByItself: were the granter's policy wider, the token role would still refuse.
-func TestTokenRoleHoldsByItself(t *testing.T) {
+// The token role would limit grants even if the granter's policy were wider.
+func TestTokenRoleLimitsAWiderPolicy(t *testing.T) {
 	f := newFixture(t)
 	create := "auth/token/create/" + f.options.Prefix + "-grant"
 	policy := f.options.Prefix + "-wide"
@@ -67,11 +70,12 @@ func TestTokenRoleHoldsByItself(t *testing.T) {
 		"a period":           {"period": "1h"},
 		"a token of its own": {"id": "mine"},
 	} {
-		_, err := issue(d)
-		var response *api.ResponseError
-		if assert.ErrorAs(t, err, &response, name) {
-			assert.Equal(t, 400, response.StatusCode, "%s: %v", name, err)
-		}
+		t.Run(name, func(t *testing.T) {
+			_, err := issue(d)
+			var response *api.ResponseError
+			require.ErrorAs(t, err, &response)
+			assert.Equal(t, 400, response.StatusCode, "%v", err)
+		})
 	}
 	for name, d := range map[string]data{
 		"a long life":              {"ttl": "1000h"},
@@ -81,19 +85,20 @@ func TestTokenRoleHoldsByItself(t *testing.T) {
 		"with the default policy":  {"ttl": "1000h", "no_default_policy": false},
 		"a child of the granter's": {"ttl": "1000h", "no_parent": false},
 	} {
-		secret, err := issue(d)
-		require.NoError(t, err, name)
-		assert.EqualValues(t, 4*60*60, secret.Auth.LeaseDuration, name)
-		assert.False(t, secret.Auth.Renewable, name)
-		assert.True(t, secret.Auth.Orphan, name)
-		assert.Equal(t, []string{f.options.Prefix + "-grant"}, secret.Auth.Policies, name)
-		assert.True(t, strings.HasPrefix(secret.Auth.ClientToken, "hvs."), name)
+		t.Run(name, func(t *testing.T) {
+			secret, err := issue(d)
+			require.NoError(t, err)
+			assert.EqualValues(t, 4*60*60, secret.Auth.LeaseDuration)
+			assert.False(t, secret.Auth.Renewable)
+			assert.True(t, secret.Auth.Orphan)
+			assert.Equal(t, []string{f.options.Prefix + "-grant"}, secret.Auth.Policies)
+			assert.True(t, strings.HasPrefix(secret.Auth.ClientToken, "hvs."))
+		})
 	}
 }
 
-// TestSuffixIsWhatStopsWildcards: without it the attack works, so that the matrix, in which it fails,
-// shows what it seems to show.
-func TestSuffixIsWhatStopsWildcards(t *testing.T) {
+// Without the suffix the attack works. So it is the suffix that makes it fail in TestRoleMatrix.
+func TestPolicySuffixStopsWildcards(t *testing.T) {
 	f := newFixture(t)
 	root := f.keyringOf(f.admin)
 	_, id := f.enrol(root)
@@ -132,12 +137,11 @@ func TestSuffixIsWhatStopsWildcards(t *testing.T) {
 	t.Fatal("there is no grant policy")
 }
 
-// TestNoOtherSpellingOfAKeyIDGetsAGrant: Vault takes an alias in capitals for the same alias and keeps
-// the spelling that came first, so that one such grant would lock the patient out. The first part
-// shows that it would.
-func TestNoOtherSpellingOfAKeyIDGetsAGrant(t *testing.T) {
+// Vault treats an alias in capitals as the same alias and keeps the first spelling. One such grant would
+// lock the patient out, as the first part shows.
+func TestGranterRefusesOtherSpellingsOfAKeyID(t *testing.T) {
 	f := newFixture(t)
-	k := f.apart()
+	k := f.roles()
 	granter := f.server.Client(f.token("granter"))
 	issue := func(client *api.Client, alias string) error {
 		_, err := client.Logical().WriteWithContext(t.Context(), "auth/token/create/"+f.options.Prefix+"-grant", data{
@@ -155,11 +159,12 @@ func TestNoOtherSpellingOfAKeyIDGetsAGrant(t *testing.T) {
 	for r := rune(0); r <= unicode.MaxRune; r++ {
 		if lower := unicode.ToLower(r); lower != r && lower < unicode.MaxASCII {
 			others++
-			err := issue(granter, "abcdefghijklmnop"+string(r)+"qrstuvwxyz234567")
-			var response *api.ResponseError
-			if assert.ErrorAs(t, err, &response, "%q", r) {
-				assert.Equal(t, 403, response.StatusCode, "%q", r)
-			}
+			t.Run(fmt.Sprintf("%U", r), func(t *testing.T) {
+				err := issue(granter, "abcdefghijklmnop"+string(r)+"qrstuvwxyz234567")
+				var response *api.ResponseError
+				require.ErrorAs(t, err, &response)
+				assert.Equal(t, 403, response.StatusCode)
+			})
 		}
 	}
 	assert.Equal(t, 28, others)
@@ -170,9 +175,9 @@ func TestNoOtherSpellingOfAKeyIDGetsAGrant(t *testing.T) {
 	f.opens(k, f.grant(k, patient), rec)
 }
 
-// TestIssueHandsOutNoWiderToken: whoever changes the token role, or gives the patient's entity a
-// policy, does not get granters to hand out more than grants.
-func TestIssueHandsOutNoWiderToken(t *testing.T) {
+// A change of the token role, or a policy given to the patient's entity, does not make Issue return a
+// token that is more than a grant.
+func TestIssueReturnsNoWiderToken(t *testing.T) {
 	f := newFixture(t)
 	granter := f.keyring("granter")
 	patient := newPatient()
@@ -182,7 +187,7 @@ func TestIssueHandsOutNoWiderToken(t *testing.T) {
 	_, err := f.admin.Logical().WriteWithContext(t.Context(), role,
 		data{"allowed_policies": []string{f.options.Prefix + "-grant", f.options.Prefix + "-writer"}})
 	require.NoError(t, err)
-	wider, err := granter.Issue(t.Context(), patient, ordinary())
+	wider, err := granter.Issue(t.Context(), patient, grantOptions())
 	assert.ErrorIs(t, err, transit.ErrNotSetUp)
 	assert.True(t, wider.IsZero())
 	f.setUp()
@@ -194,24 +199,24 @@ func TestIssueHandsOutNoWiderToken(t *testing.T) {
 	_, err = f.admin.Logical().WriteWithContext(t.Context(), "identity/entity/id/"+entity.Data["id"].(string),
 		data{"policies": []string{f.options.Prefix + "-writer"}})
 	require.NoError(t, err)
-	wider, err = granter.Issue(t.Context(), patient, ordinary())
+	wider, err = granter.Issue(t.Context(), patient, grantOptions())
 	assert.ErrorIs(t, err, transit.ErrNotSetUp)
 	assert.True(t, wider.IsZero())
 }
 
-func TestGranterWhoseTokenIsLimitedInUsesIsDenied(t *testing.T) {
+func TestGranterTokenWithLimitedUsesIsDenied(t *testing.T) {
 	f := newFixture(t)
 	secret, err := f.admin.Auth().Token().CreateOrphanWithContext(t.Context(), &api.TokenCreateRequest{
 		Policies: []string{f.options.Prefix + "-granter"}, NoDefaultPolicy: true, NumUses: 10,
 	})
 	require.NoError(t, err)
-	_, err = f.keyringOf(f.server.Client(secret.Auth.ClientToken)).Issue(t.Context(), newPatient(), ordinary())
+	_, err = f.keyringOf(f.server.Client(secret.Auth.ClientToken)).Issue(t.Context(), newPatient(), grantOptions())
 	assert.ErrorIs(t, err, keys.ErrDenied)
 	assert.NotErrorIs(t, err, keys.ErrUnavailable)
 }
 
-// TestRevokeOfAnUnknownNamespace: an accessor of an unknown namespace is an unknown accessor.
-func TestRevokeOfAnUnknownNamespace(t *testing.T) {
+// The accessor ends with a namespace that Vault does not have.
+func TestRevokeInAnUnknownNamespaceIsInvalid(t *testing.T) {
 	f := newFixture(t)
 	err := f.keyring("revoker").Revoke(t.Context(), "6RIMVwMdPiwbxbroJbsvTPff.aB3dE")
 	assert.ErrorIs(t, err, keys.ErrInvalidGrant)

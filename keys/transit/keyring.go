@@ -1,36 +1,37 @@
-// Package transit keeps envelope keys in HashiCorp Vault's Transit engine, where they are used and
-// never leave.
+// Package transit is a keyring in HashiCorp Vault's Transit engine. Envelope keys are used inside
+// Vault and never leave it.
 //
-// [Setup] prepares a Vault once: the mount, the key that makes pseudonyms, one policy for each role
-// and the token role that grants come from. [New] makes a [Keyring] over the caller's Vault client.
-// A Keyring has the methods of every role in package keys; which of them succeed is decided by the
-// policy of the client's token, so that a process that records holds a writer's token, the login a
-// granter's, and so on. The process that serves recordings needs no token of its own: Unwrap and
-// RevokeSelf use the grant's token and never the client's.
+// [Setup] prepares Vault once: the mount, the key that makes pseudonyms, one policy for each role,
+// and the token role of grants. [New] makes a [Keyring] over the caller's Vault client. A Keyring
+// has the methods of every role in package keys, and the policies of the client's token decide which
+// of them succeed: the process that records has a writer's token, the login has a granter's, and so
+// on. The process that serves recordings needs no token of its own, because Unwrap and RevokeSelf
+// use only the grant's token.
 //
 // # What is in Vault
 //
-// A patient's envelope key is an AES-256-GCM key named "<KeyID>-kek" with key derivation: the
-// binding travels as its context, so that a wrapped key opens for one patient and one recording, in
-// decrypt and rewrap alike, and so that every recording has its own derived wrapping key. An
-// erased patient leaves a key named "<KeyID>-erased", which encrypts nothing and serves as a mark.
-// KeyIDs are made by an HMAC key named "pseudonym".
+// A patient's envelope key is an AES-256-GCM key named "<KeyID>-kek" with key derivation. The
+// binding is the derivation context: each recording has its own derived wrapping key, and a wrapped
+// key decrypts and rewraps only for one patient and one recording. For an erased patient there is a
+// key named "<KeyID>-erased", which encrypts nothing and marks the erasure. An HMAC key named
+// "pseudonym" makes the KeyIDs.
 //
-// A grant is a Vault token with one policy for all patients, which names the one key it may decrypt
-// with by the token's entity alias, the KeyID. A patient's first grant leaves an entity in Vault's
-// identity store, under that pseudonym. Vault's audit log shows each use of a key, allowed or
-// refused, with the grant's subject, purpose, request_id and key_id in auth.metadata, and the
+// A grant is a Vault token. All grants have the same policy, which names the one key that the token
+// may decrypt with by the token's entity alias, the KeyID. A patient's first grant leaves an entity
+// in Vault's identity store, under that pseudonym. Vault's audit log shows each use of a key,
+// allowed or refused: the grant's subject, purpose, request_id and key_id in auth.metadata, and the
 // binding, in base64, in request.data.context.
 //
-// # What to mind
+// # Precautions
 //
-// Whoever may make pseudonyms can find out, with one logged request each, which patient a KeyID
-// belongs to. A Vault Agent or Proxy between this package and Vault must not be set to force its own
-// token (use_auto_auth_token = "force"): it would put it in the place of the grant's. A grant's token
-// has many spellings, because Vault does not check the signature that is part of it: two grants are
-// told apart by their accessors as Vault reports them, not by comparing tokens.
+//   - A token that can make pseudonyms can find the patient of a KeyID by trying identifiers. Each
+//     attempt is one logged request.
+//   - A Vault Agent or Proxy between this package and Vault must not force its own token
+//     (use_auto_auth_token = "force"), because it would replace the grant's.
+//   - Compare grants by the accessors that Vault reports, never by their tokens. Vault does not check
+//     the signature inside a token, so different texts can be the same token.
 //
-// It was written for and tested with Vault 1.21.
+// The package is written for and tested with Vault 1.21.
 package transit
 
 import (
@@ -47,27 +48,26 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// Options say where in Vault the keys are, and how patiently it is asked. The zero Options are good
-// for most.
+// Options set where in Vault the keys are, and the limits of requests to it. Most callers can leave
+// them at zero.
 type Options struct {
-	// Mount is the path of the Transit engine; it may have slashes. Default "recordings".
+	// Mount is the path of the Transit engine. It may have slashes. Default "recordings".
 	Mount string
 
-	// Prefix starts the names of the policies ("<Prefix>-writer", ...) and is that of the token role
-	// ("<Prefix>-grant"). Lower-case letters, digits, "-" and "_". Default "recvault".
+	// Prefix is the first part of the names of the policies ("<Prefix>-writer", ...) and of the token
+	// role ("<Prefix>-grant"): lower-case letters, digits, "-" and "_". Default "recvault".
 	Prefix string
 
-	// CacheSize is how many patients' pseudonyms are kept in memory. Default 10,000.
+	// CacheSize is the number of patients' pseudonyms that are kept in memory. Default 10,000.
 	CacheSize int
 
-	// Timeout is how long one request to Vault may take, all its retries included. A call makes one
-	// request, or up to four where it must find out why a key is missing; Rewrap makes one for every
-	// 256 items; Retire, Reinstate and Trim make two, or up to seven if others change the versions
-	// meanwhile. Default 10 s.
+	// Timeout is the limit for one request to Vault with all its retries. Most calls make one or two
+	// requests, or up to four to find out why a key is missing. Rewrap makes one for every 256 items.
+	// Retire, Reinstate and Trim make two, or up to 20 if the versions change in between. Default 10 s.
 	Timeout time.Duration
 
-	// MaxRetries is how often a request is sent again after a failure that may pass: no connection,
-	// a sealed or overloaded Vault, an internal error. A negative number means never. Default 3.
+	// MaxRetries is how often a request is sent again after a failure that may be temporary: no
+	// connection, a sealed or overloaded Vault, an internal error. Negative means never. Default 3.
 	MaxRetries int
 }
 
@@ -89,7 +89,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.MaxRetries = 3
 	}
 	switch {
-	// Both stand in policies, where a "+", a "*" or a quote would mean something.
+	// Mount and prefix become part of policies, where "+", "*" and quotes have a meaning.
 	case !validMount(o.Mount):
 		return Options{}, fmt.Errorf("transit: the mount path %q has more than letters, digits, \".\", \"_\", \"-\" and \"/\"", o.Mount)
 	case !consistsOf(o.Prefix, "abcdefghijklmnopqrstuvwxyz0123456789_-"):
@@ -114,10 +114,11 @@ func consistsOf(text, characters string) bool {
 	return text != "" && strings.Trim(text, characters) == ""
 }
 
-// Keyring uses the keys in Vault. It is safe for concurrent use and needs no closing.
+// Keyring has all roles of package keys, with the keys in Vault. It is safe for concurrent use and
+// need not be closed.
 type Keyring struct {
 	vault      *requester
-	client     *api.Client // the caller's, of which only the token is used
+	client     *api.Client // the caller's; only its token is used
 	mount      string
 	prefix     string
 	pseudonyms *lru.Cache[keys.Patient, keys.KeyID]
@@ -135,9 +136,9 @@ var _ interface {
 	keys.Eraser
 } = (*Keyring)(nil)
 
-// New makes a Keyring over the caller's client, which it does not change. The client's address,
-// namespace, TLS settings and other headers are taken over as they are now; its token is looked up
-// at each call, so that a renewed one is used. New does not talk to Vault.
+// New returns a Keyring over the caller's client. It copies the client's address, namespace, TLS
+// settings and other headers as they are now. Each call uses the client's token at that time, so a
+// renewed token takes effect. New does not change the client and sends no request.
 func New(client *api.Client, options Options) (*Keyring, error) {
 	if client == nil {
 		return nil, errors.New("transit: no client")
@@ -157,14 +158,14 @@ func New(client *api.Client, options Options) (*Keyring, error) {
 	return &Keyring{vault, client, options.Mount, options.Prefix, pseudonyms}, nil
 }
 
-// Enrol implements [keys.Enroller], for the enroller's role. In addition to the errors named there
+// Enrol implements [keys.Enroller], for the enroller's role. In addition to that interface's errors
 // it returns [ErrUnsafeKey] and [ErrNotSetUp].
 func (k *Keyring) Enrol(ctx context.Context, patient keys.Patient) (keys.KeyID, error) {
 	id, err := k.KeyID(ctx, patient)
 	if err != nil {
 		return keys.KeyID{}, err
 	}
-	// Vault leaves a key that exists as it is, and answers with it.
+	// If the key exists, Vault leaves it as it is and answers with its settings.
 	secret, err := k.vault.write(ctx, k.client.Token(), k.envelopeKeyPath(id), map[string]any{
 		"type":    "aes256-gcm96",
 		"derived": true,
@@ -210,12 +211,12 @@ func (k *Keyring) wrap(ctx context.Context, binding keys.Binding, key *keys.Reco
 	}
 	secret, err := encrypt()
 	if errors.Is(err, keys.ErrDenied) {
-		// To Vault, encrypting with a key that does not exist is an attempt to make it, which a writer
-		// may not do.
+		// Vault treats encrypting with a missing key as an attempt to make the key, which a writer may
+		// not do. Reading the key shows whether it is missing.
 		_, readErr := k.readKey(ctx, k.client.Token(), k.envelopeKeyPath(id))
 		switch {
 		case readErr == nil:
-			secret, err = encrypt() // it may have been enrolled meanwhile; if not, the refusal stands
+			secret, err = encrypt() // the patient may have been enrolled since; if not, Vault refuses again
 		case !errors.Is(readErr, keys.ErrDenied):
 			err = readErr
 		}
@@ -238,9 +239,9 @@ func (k *Keyring) wrap(ctx context.Context, binding keys.Binding, key *keys.Reco
 	return answer.Ciphertext, nil
 }
 
-// Unwrap implements [keys.Unwrapper] with the grant's token and no other. Where the envelope key is
-// missing it takes a second use of the grant, to find out whether the patient was erased; if that
-// was the last one, the answer is [keys.ErrNotEnrolled] either way.
+// Unwrap implements [keys.Unwrapper] with the grant's token only. If the envelope key is missing, it
+// takes a second use of the grant to find out whether the patient was erased. If the grant has no use
+// left, it returns [keys.ErrNotEnrolled] in both cases.
 func (k *Keyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.RecordingKey, error) {
 	key, err := k.unwrap(ctx, grant, binding, wrapped)
 	if err != nil {
@@ -261,7 +262,7 @@ func (k *Keyring) unwrap(ctx context.Context, grant keys.Grant, binding keys.Bin
 	if _, err := wrapped.Version(); err != nil {
 		return nil, fmt.Errorf("%w: %w", keys.ErrIntegrity, err)
 	}
-	// Whether the grant is for this patient is not looked at here: Vault decides, and logs it.
+	// Vault decides whether the grant is for this patient, and logs the attempt.
 	secret, err := k.vault.write(ctx, token, k.mount+"/decrypt/"+envelopeKey(id), map[string]any{
 		"ciphertext": string(wrapped),
 		"context":    vaultContext(binding),
@@ -284,7 +285,7 @@ func (k *Keyring) unwrap(ctx context.Context, grant keys.Grant, binding keys.Bin
 	return keys.RecordingKeyFromBytes(answer.Plaintext)
 }
 
-// noEnvelopeKey tells why there is no envelope key: the patient was erased, or never enrolled.
+// noEnvelopeKey returns why there is no envelope key: the patient was erased, or never enrolled.
 func (k *Keyring) noEnvelopeKey(ctx context.Context, token string, id keys.KeyID) error {
 	_, err := k.readKey(ctx, token, k.erasedMarkPath(id))
 	switch {
@@ -293,7 +294,7 @@ func (k *Keyring) noEnvelopeKey(ctx context.Context, token string, id keys.KeyID
 	case missing(err):
 		return keys.ErrNotEnrolled
 	case errors.Is(err, keys.ErrDenied):
-		return fmt.Errorf("%w (or was erased: the token may not see that)", keys.ErrNotEnrolled)
+		return fmt.Errorf("%w (or was erased: the token may not read the mark)", keys.ErrNotEnrolled)
 	}
 	return err
 }
@@ -306,7 +307,7 @@ func (k *Keyring) envelopeKeyPath(id keys.KeyID) string { return k.mount + "/key
 
 func (k *Keyring) erasedMarkPath(id keys.KeyID) string { return k.mount + "/keys/" + erasedMark(id) }
 
-// vaultContext is the binding as Transit wants its key derivation context.
+// vaultContext returns the binding in the form of Transit's key derivation context.
 func vaultContext(binding keys.Binding) string {
 	return base64.StdEncoding.EncodeToString(binding.Bytes())
 }

@@ -1,6 +1,7 @@
 package transit_test
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/http"
@@ -23,13 +24,13 @@ import (
 	"github.com/recvault/recvault/keys/transit"
 )
 
-func TestConformanceWithEachRoleApart(t *testing.T) {
+func TestConformanceWithSeparateRoles(t *testing.T) {
 	f := newFixture(t)
-	k := f.apart()
+	k := f.roles()
 	keystest.Run(t, func(*testing.T) keystest.Keyring { return k })
 }
 
-// operations are one call of each method, for a patient who is enrolled and has a recording.
+// operations returns one call of each method, for patients of its own.
 func (f *fixture) operations(k keystest.Keyring) map[string]func(context.Context) error {
 	f.t.Helper()
 	patient, id := f.enrol(k)
@@ -45,7 +46,7 @@ func (f *fixture) operations(k keystest.Keyring) map[string]func(context.Context
 			return err
 		},
 		"RevokeSelf": func(ctx context.Context) error { return k.RevokeSelf(ctx, ending) },
-		"Issue":      func(ctx context.Context) error { _, err := k.Issue(ctx, erased, ordinary()); return err },
+		"Issue":      func(ctx context.Context) error { _, err := k.Issue(ctx, erased, grantOptions()); return err },
 		"Revoke":     func(ctx context.Context) error { return k.Revoke(ctx, f.grant(k, patient).Accessor()) },
 		"Rotate":     func(ctx context.Context) error { return k.Rotate(ctx, id) },
 		"Versions":   func(ctx context.Context) error { _, err := k.Versions(ctx, id); return err },
@@ -57,7 +58,7 @@ func (f *fixture) operations(k keystest.Keyring) map[string]func(context.Context
 	}
 }
 
-// outage are the operations that need no working Vault beforehand.
+// outage removes the operation that needs a working Vault before its call.
 func outage(operations map[string]func(context.Context) error) map[string]func(context.Context) error {
 	delete(operations, "Revoke") // issues a grant first
 	return operations
@@ -66,42 +67,46 @@ func outage(operations map[string]func(context.Context) error) map[string]func(c
 func TestSealedVaultIsUnavailable(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testserver.Dedicated())
-	operations := outage(f.operations(f.apart()))
+	operations := outage(f.operations(f.roles()))
 	f.server.Seal(t)
 	for name, call := range operations {
-		err := call(t.Context())
-		assert.ErrorIs(t, err, keys.ErrUnavailable, name)
-		assert.NotErrorIs(t, err, keys.ErrDenied, name)
-		assert.ErrorContains(t, err, "sealed", name)
+		t.Run("sealed: "+name, func(t *testing.T) {
+			err := call(t.Context())
+			assert.ErrorIs(t, err, keys.ErrUnavailable)
+			assert.NotErrorIs(t, err, keys.ErrDenied)
+			assert.ErrorContains(t, err, "sealed")
+		})
 	}
 	f.server.Unseal(t)
 	for name, call := range operations {
-		assert.NoError(t, call(t.Context()), name)
+		t.Run("unsealed: "+name, func(t *testing.T) { assert.NoError(t, call(t.Context())) })
 	}
 }
 
-func TestKilledVaultIsUnavailableUntilItIsBack(t *testing.T) {
+func TestKilledVaultIsUnavailableUntilRestart(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testserver.Dedicated())
-	k := f.apart()
+	k := f.roles()
 	patient, id := f.enrol(k)
 	rec, grant := f.record(k, id), f.grant(k, patient)
 	operations := outage(f.operations(k))
 	f.server.Kill(t)
 	for name, call := range operations {
-		began := time.Now()
-		assert.ErrorIs(t, call(t.Context()), keys.ErrUnavailable, name)
-		assert.Less(t, time.Since(began), 5*time.Second, name)
+		t.Run("killed: "+name, func(t *testing.T) {
+			began := time.Now()
+			assert.ErrorIs(t, call(t.Context()), keys.ErrUnavailable)
+			assert.Less(t, time.Since(began), 5*time.Second)
+		})
 	}
 	f.server.Restart(t)
 	for name, call := range operations {
-		assert.NoError(t, call(t.Context()), name)
+		t.Run("restarted: "+name, func(t *testing.T) { assert.NoError(t, call(t.Context())) })
 	}
 	f.opens(k, grant, rec)
 }
 
-// TestShortOutageIsRiddenOut: a Vault that is back before the retries have ended is not noticed.
-func TestShortOutageIsRiddenOut(t *testing.T) {
+// A call succeeds if Vault is back before the last retry.
+func TestRetriesCoverAShortOutage(t *testing.T) {
 	f := newFixture(t)
 	target, err := url.Parse(f.server.Address())
 	require.NoError(t, err)
@@ -133,7 +138,7 @@ func TestShortOutageIsRiddenOut(t *testing.T) {
 	assert.ErrorIs(t, err, keys.ErrUnavailable)
 }
 
-// silent is a server that accepts connections and says nothing.
+// silent returns the address of a server that accepts connections and sends nothing.
 func silent(t *testing.T) (address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -152,7 +157,7 @@ func TestSilentVaultIsUnavailableAfterTheTimeout(t *testing.T) {
 	began := time.Now()
 	_, err := k.KeyID(t.Context(), newPatient())
 	assert.ErrorIs(t, err, keys.ErrUnavailable)
-	assert.NotErrorIs(t, err, context.DeadlineExceeded, "the deadline was not the caller's")
+	assert.NotErrorIs(t, err, context.DeadlineExceeded, "the caller set no deadline")
 	assert.Less(t, time.Since(began), 5*time.Second)
 }
 
@@ -171,7 +176,7 @@ func TestContextEndsACallAtOnce(t *testing.T) {
 	assert.NotErrorIs(t, err, keys.ErrUnavailable)
 	assert.Less(t, time.Since(began), 5*time.Second)
 
-	// Also in the wait between two attempts.
+	// The context also ends the wait between two attempts.
 	require.NoError(t, client.SetAddress("http://127.0.0.1:1"))
 	f.options.MaxRetries = 1_000_000
 	k = f.keyringOf(client)
@@ -183,7 +188,7 @@ func TestContextEndsACallAtOnce(t *testing.T) {
 	assert.Less(t, time.Since(began), 5*time.Second)
 }
 
-func TestVaultThatIsNotSetUp(t *testing.T) {
+func TestMissingSetupIsErrNotSetUp(t *testing.T) {
 	f := newBareFixture(t)
 	root := f.keyringOf(f.admin)
 	_, err := root.KeyID(t.Context(), newPatient())
@@ -197,7 +202,7 @@ func TestVaultThatIsNotSetUp(t *testing.T) {
 	f.setUp()
 	_, err = f.admin.Logical().DeleteWithContext(t.Context(), "auth/token/roles/"+f.options.Prefix+"-grant")
 	require.NoError(t, err)
-	_, err = root.Issue(t.Context(), newPatient(), ordinary())
+	_, err = root.Issue(t.Context(), newPatient(), grantOptions())
 	assert.ErrorIs(t, err, transit.ErrNotSetUp, "no token role")
 
 	pseudonym := f.options.Mount + "/keys/pseudonym"
@@ -223,7 +228,7 @@ func TestEachRoleIsDeniedTheOthersCalls(t *testing.T) {
 		"auditor":  {"Versions"},
 		"":         {},
 	}
-	k := f.apart()
+	k := f.roles()
 	for role, calls := range may {
 		one := f.keyring(role)
 		_, id := f.enrol(k)
@@ -241,7 +246,7 @@ func TestEachRoleIsDeniedTheOthersCalls(t *testing.T) {
 			"Enrol":    func() error { _, err := one.Enrol(t.Context(), newPatient()); return err },
 			"KeyID":    func() error { _, err := one.KeyID(t.Context(), newPatient()); return err },
 			"Wrap":     func() error { _, err := one.Wrap(t.Context(), rec.binding, rec.key); return err },
-			"Issue":    func() error { _, err := one.Issue(t.Context(), newPatient(), ordinary()); return err },
+			"Issue":    func() error { _, err := one.Issue(t.Context(), newPatient(), grantOptions()); return err },
 			"Revoke":   func() error { return one.Revoke(t.Context(), f.grant(k, newPatient()).Accessor()) },
 			"Versions": func() error { _, err := one.Versions(t.Context(), id); return err },
 			"Rotate":   func() error { return one.Rotate(t.Context(), id) },
@@ -254,17 +259,19 @@ func TestEachRoleIsDeniedTheOthersCalls(t *testing.T) {
 			"Trim":      func() error { return one.Trim(t.Context(), trimmable, 2) },
 			"Erase":     func() error { return one.Erase(t.Context(), erasable) },
 		} {
-			if err := call(); slices.Contains(calls, name) {
-				assert.NoError(t, err, "%s: %s", role, name)
-			} else {
-				assert.ErrorIs(t, err, keys.ErrDenied, "%s: %s", role, name)
-				assert.NotErrorIs(t, err, keys.ErrInvalidGrant, "%s: %s", role, name)
-			}
+			t.Run(cmp.Or(role, "no token")+": "+name, func(t *testing.T) {
+				if err := call(); slices.Contains(calls, name) {
+					assert.NoError(t, err)
+				} else {
+					assert.ErrorIs(t, err, keys.ErrDenied)
+					assert.NotErrorIs(t, err, keys.ErrInvalidGrant)
+				}
+			})
 		}
 	}
 }
 
-// TestRenewedTokenIsUsed: the client's token changes under the keyring, as a renewing login has it.
+// The client's token changes while the keyring is in use, as after a new login.
 func TestRenewedTokenIsUsed(t *testing.T) {
 	f := newFixture(t)
 	client := f.server.Client("")
@@ -280,11 +287,10 @@ func TestRenewedTokenIsUsed(t *testing.T) {
 	f.grant(k, newPatient())
 }
 
-// TestOnlyTheGrantsTokenUnwraps: neither the client's token nor one in the environment takes the
-// place of the grant's, and neither is touched.
+// Neither the client's token nor one in the environment replaces the grant's, and neither is changed.
 func TestOnlyTheGrantsTokenUnwraps(t *testing.T) {
 	f := newFixture(t)
-	k := f.apart()
+	k := f.roles()
 	alice, aliceID := f.enrol(k)
 	bob, _ := f.enrol(k)
 	rec := f.record(k, aliceID)
@@ -312,12 +318,12 @@ func TestOnlyTheGrantsTokenUnwraps(t *testing.T) {
 	_, err = client.Auth().Token().LookupSelfWithContext(t.Context())
 	assert.NoError(t, err, "the client's own token was revoked")
 
-	// Without a token of its own, the keyring does not take that of the environment.
+	// A keyring without a token does not use the one in the environment.
 	_, err = f.keyring("").Wrap(t.Context(), rec.binding, rec.key)
 	assert.ErrorIs(t, err, keys.ErrDenied)
 }
 
-func TestCallersClientIsNotChanged(t *testing.T) {
+func TestKeyringDoesNotChangeTheClient(t *testing.T) {
 	f := newFixture(t)
 	client := f.server.Client(f.server.RootToken())
 	client.SetNamespace("ns")
@@ -337,8 +343,7 @@ func TestCallersClientIsNotChanged(t *testing.T) {
 	assert.GreaterOrEqual(t, client.MinRetryWait(), time.Second, "Vault's default")
 }
 
-// TestNamespaceGoesWithEveryRequest puts a proxy before Vault that demands the namespace, as only
-// Vault Enterprise would.
+// TestNamespaceGoesWithEveryRequest uses a proxy that requires the namespace, as Vault Enterprise would.
 func TestNamespaceGoesWithEveryRequest(t *testing.T) {
 	f := newBareFixture(t)
 	target, err := url.Parse(f.server.Address())
@@ -363,7 +368,7 @@ func TestNamespaceGoesWithEveryRequest(t *testing.T) {
 
 	_, err = transit.Setup(t.Context(), namespaced(f.server.RootToken()), f.setup)
 	require.NoError(t, err)
-	roles := apart{
+	k := roles{
 		Enroller:  f.keyringOf(namespaced(f.token("enroller"))),
 		Wrapper:   f.keyringOf(namespaced(f.token("writer"))),
 		Unwrapper: f.keyringOf(namespaced("")),
@@ -372,8 +377,8 @@ func TestNamespaceGoesWithEveryRequest(t *testing.T) {
 		Rotator:   f.keyringOf(namespaced(f.token("rotator"))),
 		Eraser:    f.keyringOf(namespaced(f.token("eraser"))),
 	}
-	for name, call := range f.operations(roles) {
-		assert.NoError(t, call(t.Context()), name)
+	for name, call := range f.operations(k) {
+		t.Run(name, func(t *testing.T) { assert.NoError(t, call(t.Context())) })
 	}
 	assert.Greater(t, requests.Load(), int32(30))
 }
@@ -381,10 +386,10 @@ func TestNamespaceGoesWithEveryRequest(t *testing.T) {
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testserver.TLS())
-	for name, call := range f.operations(f.apart()) {
-		assert.NoError(t, call(t.Context()), name)
+	for name, call := range f.operations(f.roles()) {
+		t.Run(name, func(t *testing.T) { assert.NoError(t, call(t.Context())) })
 	}
-	config := api.DefaultConfig() // which does not know the test's authority
+	config := api.DefaultConfig() // without the test's certificate authority
 	config.Address = f.server.Address()
 	stranger, err := api.NewClient(config)
 	require.NoError(t, err)
@@ -393,7 +398,7 @@ func TestTLS(t *testing.T) {
 	assert.ErrorContains(t, err, "certificate")
 }
 
-func TestPseudonymsAreKeptInMemory(t *testing.T) {
+func TestPseudonymsAreCached(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testserver.Dedicated())
 	f.options.CacheSize = 2
@@ -407,7 +412,7 @@ func TestPseudonymsAreKeptInMemory(t *testing.T) {
 	for i, patient := range patients {
 		_, err := k.KeyID(t.Context(), patient)
 		if i == 0 {
-			assert.ErrorIs(t, err, keys.ErrUnavailable, "the bound was not kept")
+			assert.ErrorIs(t, err, keys.ErrUnavailable, "the cache exceeds its size")
 		} else {
 			assert.NoError(t, err)
 		}
@@ -418,7 +423,7 @@ func TestPseudonymsAreKeptInMemory(t *testing.T) {
 	assert.ErrorIs(t, err, context.Canceled)
 }
 
-func TestZeroNamesAreRefused(t *testing.T) {
+func TestZeroKeyIDIsRefused(t *testing.T) {
 	f := newFixture(t)
 	root := f.keyringOf(f.admin)
 	grant := f.grant(root, newPatient())
@@ -435,7 +440,7 @@ func TestZeroNamesAreRefused(t *testing.T) {
 	assert.ErrorIs(t, root.Erase(t.Context(), id), keys.ErrInvalidKeyID)
 }
 
-func TestImpossibleOptionsAreRefused(t *testing.T) {
+func TestInvalidOptionsAreRefused(t *testing.T) {
 	client, err := api.NewClient(nil)
 	require.NoError(t, err)
 	for name, options := range map[string]transit.Options{
@@ -445,15 +450,19 @@ func TestImpossibleOptionsAreRefused(t *testing.T) {
 		"negative cache":     {CacheSize: -1},
 		"negative timeout":   {Timeout: -1},
 	} {
-		_, err := transit.New(client, options)
-		assert.Error(t, err, name)
+		t.Run(name, func(t *testing.T) {
+			_, err := transit.New(client, options)
+			assert.Error(t, err)
+		})
 	}
 	for name, options := range map[string]transit.Options{
 		"defaults":      {},
 		"slashes about": {Mount: "/a/b-c_d.e/"},
 		"no retries":    {MaxRetries: -1},
 	} {
-		_, err := transit.New(client, options)
-		assert.NoError(t, err, name)
+		t.Run(name, func(t *testing.T) {
+			_, err := transit.New(client, options)
+			assert.NoError(t, err)
+		})
 	}
 }

@@ -16,14 +16,14 @@ import (
 	"github.com/recvault/recvault/keys/transit"
 )
 
-// update has the golden files written instead of compared.
+// update makes TestRoleMatrix write its golden file instead of comparing it.
 var update = flag.Bool("update", false, "write docs/roles.md")
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// fixture is a Vault that is set up, and who may do what in it.
+// fixture is a real Vault that is set up, with tokens for the roles.
 type fixture struct {
 	t       testing.TB
 	server  *testserver.VaultServer
@@ -39,7 +39,7 @@ func newFixture(t testing.TB, options ...testserver.Option) *fixture {
 	return f
 }
 
-// newBareFixture is a Vault that is not set up.
+// newBareFixture returns a fixture whose Vault is not set up.
 func newBareFixture(t testing.TB, options ...testserver.Option) *fixture {
 	t.Helper()
 	server := testserver.Vault(t, options...)
@@ -50,6 +50,13 @@ func newBareFixture(t testing.TB, options ...testserver.Option) *fixture {
 		options: transit.Options{Mount: server.Mount(), Prefix: server.Prefix()},
 		setup:   transit.SetupOptions{Mount: server.Mount(), Prefix: server.Prefix()},
 	}
+}
+
+// with returns the fixture for a subtest.
+func (f *fixture) with(t testing.TB) *fixture {
+	sub := *f
+	sub.t = t
+	return &sub
 }
 
 func (f *fixture) setUp() transit.Report {
@@ -82,9 +89,8 @@ func (f *fixture) keyringOf(client *api.Client) *transit.Keyring {
 	return keyring
 }
 
-// apart is the keyring of a deployment in which every role has its own token, and the process that
-// unwraps has none.
-type apart struct {
+// roles is the keyring of a deployment in which every role has its own token. The unwrapper has none.
+type roles struct {
 	keys.Enroller
 	keys.Wrapper
 	keys.Unwrapper
@@ -96,14 +102,14 @@ type apart struct {
 	keys.Eraser
 }
 
-// Versions asks the rotator, as one of three who may tell.
-func (a apart) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
-	return a.Rotator.Versions(ctx, id)
+// Versions uses the rotator's token. The retirer and the trimmer have the method too.
+func (r roles) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
+	return r.Rotator.Versions(ctx, id)
 }
 
-func (f *fixture) apart() apart {
+func (f *fixture) roles() roles {
 	f.t.Helper()
-	return apart{
+	return roles{
 		Enroller:  f.keyring("enroller"),
 		Wrapper:   f.keyring("writer"),
 		Unwrapper: f.keyring(""),
@@ -116,7 +122,7 @@ func (f *fixture) apart() apart {
 	}
 }
 
-// recording is a recording key as it is kept.
+// recording is a wrapped recording key and what it must unwrap to.
 type recording struct {
 	binding keys.Binding
 	wrapped keys.WrappedKey
@@ -142,17 +148,19 @@ func (f *fixture) record(k keys.Wrapper, id keys.KeyID) recording {
 	return rec
 }
 
-func ordinary() keys.GrantOptions {
+// grantOptions returns the options of an ordinary grant.
+func grantOptions() keys.GrantOptions {
 	return keys.GrantOptions{TTL: 10 * time.Minute, Subject: "dr-lee", Purpose: keys.Treatment, RequestID: "case-7"}
 }
 
 func (f *fixture) grant(k keys.Granter, patient keys.Patient) keys.Grant {
 	f.t.Helper()
-	grant, err := k.Issue(f.t.Context(), patient, ordinary())
+	grant, err := k.Issue(f.t.Context(), patient, grantOptions())
 	require.NoError(f.t, err)
 	return grant
 }
 
+// opens fails unless the grant opens the recording.
 func (f *fixture) opens(k keys.Unwrapper, grant keys.Grant, rec recording) {
 	f.t.Helper()
 	key, err := k.Unwrap(f.t.Context(), grant, rec.binding, rec.wrapped)

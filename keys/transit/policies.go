@@ -10,21 +10,21 @@ import (
 //go:embed policies/*.hcl
 var policyFiles embed.FS
 
-// Policy is what Vault lets one role do.
+// Policy is the Vault policy of one role.
 type Policy struct {
 	Role string // "setup", "enroller", "writer", "granter", "revoker", "grant", "rotator", "retirer", "trimmer", "eraser" or "auditor"
 	Name string // in Vault: "<Prefix>-<Role>"
 	HCL  string
 }
 
-// TokenAccessor stands for the accessor of Vault's token mount where that is not known: the policy of
-// the role "grant" has it in two places.
+// TokenAccessor is the placeholder for the accessor of Vault's token mount. The policy of the role
+// "grant" has it in two places.
 const TokenAccessor = "<token-accessor>"
 
-// Policies returns the policy of every role, as [Setup] installs them, for review. All but that of
-// the role "setup" are installed by it. Of the options, the mount and the prefix matter.
-// tokenAccessor is the accessor of Vault's token mount, which `vault read -field=token/ sys/auth`
-// shows, or [TokenAccessor] to leave its place open.
+// Policies returns the policy of every role, for review. [Setup] installs all of them except that of
+// the role "setup". Only the options' mount and prefix have an effect. tokenAccessor is the accessor
+// of Vault's token mount, which `vault read -field=token/ sys/auth` shows, or [TokenAccessor] to keep
+// the placeholder.
 func Policies(options Options, tokenAccessor string) ([]Policy, error) {
 	options, err := options.withDefaults()
 	if err != nil {

@@ -9,12 +9,12 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// pseudonymKey is the name of the HMAC key that pseudonyms are made with. It cannot be a patient's
-// envelope key, whose name ends in "-kek".
+// pseudonymKey is the name of the HMAC key that makes pseudonyms. No patient's envelope key has this
+// name, because theirs end in "-kek".
 const pseudonymKey = "pseudonym"
 
 // KeyID implements [keys.Wrapper], for the enroller's, writer's, granter's and eraser's roles. In
-// addition to the errors named there it returns [ErrNotSetUp].
+// addition to that interface's errors it returns [ErrNotSetUp].
 func (k *Keyring) KeyID(ctx context.Context, patient keys.Patient) (keys.KeyID, error) {
 	id, err := k.keyID(ctx, patient)
 	if err != nil {
@@ -33,7 +33,7 @@ func (k *Keyring) keyID(ctx context.Context, patient keys.Patient) (keys.KeyID, 
 	if id, ok := k.pseudonyms.Get(patient); ok {
 		return id, nil
 	}
-	// The version is pinned: a rotation of the key must not give patients new pseudonyms.
+	// The key version is fixed, so that a rotation of the key does not give patients new pseudonyms.
 	secret, err := k.vault.write(ctx, k.client.Token(), k.mount+"/hmac/"+pseudonymKey+"/sha2-256", map[string]any{
 		"input":       base64.StdEncoding.EncodeToString([]byte(patient)),
 		"key_version": 1,

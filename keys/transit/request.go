@@ -15,9 +15,9 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// requester sends requests to Vault, each with the token it is given, and sorts the errors.
+// requester sends requests to Vault, each with the token of its caller, and classifies the errors.
 type requester struct {
-	client  *api.Client // has no token of its own
+	client  *api.Client // without a token
 	timeout time.Duration
 }
 
@@ -31,8 +31,8 @@ func newRequester(client *api.Client, timeout time.Duration, retries int) (*requ
 	if err != nil {
 		return nil, fmt.Errorf("transit: clone the Vault client: %w", err)
 	}
-	own.ClearToken()        // a new client takes one from VAULT_TOKEN
-	own.SetClientTimeout(0) // the requester has its own
+	own.ClearToken()        // a new client takes its token from VAULT_TOKEN
+	own.SetClientTimeout(0) // the requester's own timeout applies
 	own.SetMaxRetries(max(retries, 0))
 	own.SetMinRetryWait(minRetryWait)
 	own.SetMaxRetryWait(maxRetryWait)
@@ -41,8 +41,8 @@ func newRequester(client *api.Client, timeout time.Duration, retries int) (*requ
 	return &requester{own, timeout}, nil
 }
 
-// backoff doubles the wait with each attempt, and takes off up to a half at random, so that many
-// callers do not come back at once.
+// backoff returns the wait before a retry. It doubles with each attempt, and is shorter by up to a
+// half at random, so that many callers do not retry at the same moment.
 func backoff(least, most time.Duration, attempt int, _ *http.Response) time.Duration {
 	wait := most
 	if attempt < 16 { // beyond that, shifting overflows
@@ -58,7 +58,7 @@ func (r *requester) read(ctx context.Context, token, path string) (*api.Secret, 
 func (r *requester) readWith(ctx context.Context, token, path string, parameters url.Values) (*api.Secret, error) {
 	limited, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
-	// The raw call, because the other one takes a missing mount for a missing key.
+	// The raw call is used, because the other one does not distinguish a missing mount from a missing key.
 	response, err := r.as(token).ReadRawWithDataWithContext(limited, path, parameters)
 	if response != nil {
 		defer response.Body.Close()
@@ -73,7 +73,7 @@ func (r *requester) readWith(ctx context.Context, token, path string, parameters
 	return secret, nil
 }
 
-// write returns nil, without an error, for an answer that has no content.
+// write returns a nil secret without an error if the answer has no content.
 func (r *requester) write(ctx context.Context, token, path string, data map[string]any) (*api.Secret, error) {
 	limited, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
@@ -93,22 +93,21 @@ func (r *requester) delete(ctx context.Context, token, path string) error {
 	return nil
 }
 
-// as returns a view of the client for one request with this token.
+// as returns the client for one request with this token.
 func (r *requester) as(token string) *api.Logical {
 	return r.client.WithRequestCallbacks(func(request *api.Request) {
 		request.ClientToken = token
-		request.WrapTTL = "" // VAULT_WRAP_TTL in the environment would have the answer wrapped
+		request.WrapTTL = "" // otherwise VAULT_WRAP_TTL in the environment would make Vault wrap the answer
 	}).Logical()
 }
 
-// failure sorts the error of a request. ctx is the caller's: its end is the caller's own doing, that
-// of the requester's timeout is Vault's.
+// failure classifies the error of a request. ctx is the caller's context: if it has ended, its error
+// is returned. The requester's own timeout means that Vault is unavailable.
 func failure(ctx context.Context, err error) error {
 	if ctxErr := ctx.Err(); ctxErr != nil {
 		return ctxErr
 	}
-	var response *api.ResponseError
-	if errors.As(err, &response) {
+	if response, ok := errors.AsType[*api.ResponseError](err); ok {
 		return newRefusal(response)
 	}
 	return fmt.Errorf("%w: %v", keys.ErrUnavailable, err)
@@ -125,7 +124,7 @@ func decode(secret *api.Secret, into any) error {
 		err = json.Unmarshal(raw, into)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: Vault's answer has another form than expected", keys.ErrUnavailable)
+		return fmt.Errorf("%w: Vault's answer has an unexpected form", keys.ErrUnavailable)
 	}
 	return nil
 }

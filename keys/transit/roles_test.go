@@ -25,8 +25,8 @@ import (
 	"github.com/recvault/recvault/keys/transit"
 )
 
-// matrixRoles are the columns. A "grant" is one issued for the patient that operations call "the
-// patient". "root" is the control: it shows that a probe does what its name says.
+// matrixRoles are the columns. "grant" is a grant for the patient that operations call "the patient".
+// "root" is the control: it shows that an operation does what its name says.
 var matrixRoles = []string{
 	"setup", "enroller", "writer", "granter", "revoker", "grant", "rotator", "retirer", "trimmer", "eraser", "auditor", "root",
 }
@@ -36,13 +36,14 @@ const (
 	denied  = "denied"
 )
 
-// operation is a row: one thing that somebody with a token may try.
+// operation is a row: one request, or a few, that a token may be used for.
 type operation struct {
 	name string
 	try  func(c *cell) (outcome string, err error)
 }
 
-// TestRoleMatrix has the token of every role try every operation on a real Vault.
+// TestRoleMatrix tries every operation with the token of every role on a real Vault, and compares the
+// outcomes with docs/roles.md.
 func TestRoleMatrix(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testserver.Dedicated())
@@ -66,7 +67,7 @@ func TestRoleMatrix(t *testing.T) {
 		}
 	}
 
-	// What must hold, whatever the golden file says.
+	// These facts must hold even if the golden file is rewritten.
 	for name, row := range table {
 		for role, outcome := range row {
 			switch {
@@ -74,13 +75,13 @@ func TestRoleMatrix(t *testing.T) {
 			case strings.HasPrefix(name, "decrypt"):
 				assert.Equal(t, role == "grant" && name == "decrypt a recording key of the patient", outcome == allowed,
 					"%s: %s: %s", role, name, outcome)
-			case slices.Contains(nobodys, name):
+			case slices.Contains(forbidden, name):
 				assert.Equal(t, denied, outcome, "%s: %s", role, name)
 			}
 		}
-		assert.NotEqual(t, denied, row["root"], "%s: the probe is refused to root", name)
+		assert.NotEqual(t, denied, row["root"], "%s: root is denied", name)
 	}
-	for _, name := range nobodys {
+	for _, name := range forbidden {
 		assert.Contains(t, table, name)
 	}
 
@@ -98,36 +99,37 @@ func TestRoleMatrix(t *testing.T) {
 				t.Errorf("docs/roles.md does not have this line:\n%s", line)
 			}
 		}
-		t.Error("docs/roles.md is not what was found; if the change is meant, write it anew with -update")
+		t.Error("docs/roles.md differs from the outcomes; if the change is intended, write the file again with -update")
 	}
 }
 
 const matrixHead = `# What each role may do in Vault
 
-Every cell was tried on a real Vault, with a token that has the role's policy
-(` + "`keys/transit/policies/<role>.hcl`" + `) and no other. The test that tries them compares the outcome with this file,
-byte for byte. After a change that is meant, write it anew:
+Each cell is the outcome of an attempt on a real Vault, with a token that has only the role's policy
+(` + "`keys/transit/policies/<role>.hcl`" + `). A test makes the attempts and compares the outcomes with this file, byte
+for byte. After an intended change, write the file again:
 
     go test ./keys/transit -run TestRoleMatrix -update
 
 - **allowed**: Vault did it.
-- denied: Vault refused it to the token (403).
-- refused (400, 404 or 405): the token may, but Vault does not do it for anybody, or not under these
+- denied: the token has no right to it (403).
+- refused (400, 404 or 405): the token has the right, but Vault does not do it for any token, or not with these
   settings.
-- Keys are read with the parameter type=hmac, which the eraser's policy requires and the others ignore.
-- issued, cannot open it: a grant was issued, and Vault refused it the recording key it was tried on.
-- issued, ...: a grant was issued, and what was asked for in excess was not given.
+- issued, cannot open it: a grant was issued, but Vault refused it the recording key.
+- issued, ...: a grant was issued, without the extra that was asked for.
 
-No role here has Vault's "default" policy, which lets a token look itself up and renew itself. Services whose
-tokens are to be renewed need it, or one like it, beside their role's. Grants must not have it.
+"The patient" is the one that the grant was issued for. To the other roles all patients are the same. "root" is
+Vault's root token. Its column is the control: it shows that each operation works.
 
-"The patient" is the one that the grant was issued for; to the other roles all patients are alike.
-"root" is Vault's root token, as the control that each operation does what it says.
+Keys are read with the parameter type=hmac, which the eraser's policy requires and other roles need not send.
+
+No role has Vault's "default" policy, which lets a token look itself up and renew itself. A service that renews its
+token needs that policy, or one like it, in addition to its role's. Grants must not have it.
 `
 
-// nobodys are the operations that no role may do at all: they would take keys out of Vault, put known
-// ones in, or widen somebody's rights.
-var nobodys = []string{
+// forbidden are the operations that no role may do. They would export keys from Vault, import known
+// ones, or widen a token's rights.
+var forbidden = []string{
 	"enrol with an exportable key",
 	"enrol with a key that can be backed up in clear",
 	"enrol with a key that ignores the binding",
@@ -191,7 +193,7 @@ var nobodys = []string{
 	"revoke all grants by prefix",
 }
 
-// cell is one role that tries one operation. Each has a token, patients and recordings of its own.
+// cell is the attempt of one role at one operation. It has its own token, patients and recordings.
 type cell struct {
 	*fixture
 	ctx     context.Context
@@ -221,7 +223,7 @@ func newCell(t *testing.T, f *fixture, role string) *cell {
 	return c
 }
 
-// outcome tries the operation and says in a few words what came of it.
+// outcome tries the operation and returns the text of the cell.
 func (c *cell) outcome(op operation) string {
 	c.t.Helper()
 	outcome, err := op.try(c)
@@ -241,7 +243,7 @@ func (c *cell) outcome(op operation) string {
 	return ""
 }
 
-// patient is a recording of the patient, who is enrolled the first time it is asked for.
+// patient returns a recording of the patient. The first call enrols the patient.
 func (c *cell) patient() recording {
 	if c.firstRec.key == nil {
 		c.firstRec = c.recordingOf(c.subject)
@@ -249,7 +251,7 @@ func (c *cell) patient() recording {
 	return c.firstRec
 }
 
-// other is a recording of another patient.
+// other returns a recording of another patient.
 func (c *cell) other() recording {
 	if c.otherRec.key == nil {
 		c.otherRec = c.recordingOf(newPatient())
@@ -264,7 +266,7 @@ func (c *cell) recordingOf(patient keys.Patient) recording {
 	return c.record(c.keyring, id)
 }
 
-// In what follows, these start paths.
+// The operations' paths start with these.
 func (c *cell) mount() string      { return c.options.Mount }
 func (c *cell) tokenRole() string  { return "auth/token/roles/" + c.options.Prefix + "-grant" }
 func (c *cell) issuePath() string  { return "auth/token/create/" + c.options.Prefix + "-grant" }
@@ -274,7 +276,7 @@ func kek(rec recording) string { return rec.binding.KeyID().String() + "-kek" }
 
 type data = map[string]any
 
-// write, read, list and remove are done with the role's token.
+// write, read, readKey, list and remove use the role's token.
 func (c *cell) write(path string, d data) (string, error) {
 	_, err := c.client.Logical().WriteWithContext(c.ctx, path, d)
 	return allowed, err
@@ -310,7 +312,7 @@ func (c *cell) remove(path string) (string, error) {
 	return allowed, err
 }
 
-// prepare is done with the root token, before or after the role tries.
+// prepare writes with the root token, before or after the role's attempt.
 func (c *cell) prepare(path string, d data) *api.Secret {
 	c.t.Helper()
 	secret, err := c.admin.Logical().WriteWithContext(c.ctx, path, d)
@@ -318,7 +320,7 @@ func (c *cell) prepare(path string, d data) *api.Secret {
 	return secret
 }
 
-// newKey makes a key of any kind, under the name of a patient's envelope key.
+// newKey makes a key of any kind under the name of a patient's envelope key, and returns the name.
 func (c *cell) newKey(d data) string {
 	c.t.Helper()
 	id, err := c.keyring.KeyID(c.ctx, newPatient())
@@ -327,7 +329,7 @@ func (c *cell) newKey(d data) string {
 	return id.String() + "-kek"
 }
 
-// newName is a name of an envelope key that does not exist.
+// newName returns a KeyID without an envelope key.
 func (c *cell) newName() string {
 	c.t.Helper()
 	id, err := c.keyring.KeyID(c.ctx, newPatient())
@@ -343,7 +345,7 @@ func plaintext() string {
 	return base64.StdEncoding.EncodeToString(make([]byte, keys.RecordingKeySize))
 }
 
-// decrypt tries to get at a recording key, and checks that it is the right one.
+// decrypt tries to decrypt a recording key, and fails if Vault returns another one.
 func (c *cell) decrypt(client *api.Client, rec recording, d data) (string, error) {
 	secret, err := client.Logical().WriteWithContext(c.ctx, c.mount()+"/decrypt/"+kek(rec), d)
 	if err != nil {
@@ -362,7 +364,7 @@ func wrappedData(rec recording) data {
 	return data{"ciphertext": string(rec.wrapped), "context": vaultContext(rec)}
 }
 
-// issue asks for a grant with other parameters than usual, and judges the one it gets.
+// issue asks for a grant with some parameters changed, and returns the outcome of judge for it.
 func (c *cell) issue(change data, judge func(*api.Secret) string) (string, error) {
 	request := data{
 		"entity_alias":      c.patient().binding.KeyID().String(),
@@ -386,7 +388,7 @@ func (c *cell) issue(change data, judge func(*api.Secret) string) (string, error
 	return judge(secret), nil
 }
 
-// opens judges a grant by whether it opens the recording of a patient.
+// opens returns a judge that reports whether a grant opens a recording.
 func (c *cell) opens(rec recording) func(*api.Secret) string {
 	return func(secret *api.Secret) string {
 		client := c.server.Client(secret.Auth.ClientToken)
@@ -400,14 +402,14 @@ func (c *cell) opens(rec recording) func(*api.Secret) string {
 	}
 }
 
-// wildcard tries an alias that could be taken for a wildcard in the grant policy.
+// wildcard asks for a grant with an alias that the grant policy could treat as a wildcard.
 func wildcard(name string, alias func(keys.KeyID) string) operation {
 	return operation{"issue a grant for the alias " + name + " and open a recording", func(c *cell) (string, error) {
 		return c.issue(data{"entity_alias": alias(c.patient().binding.KeyID())}, c.opens(c.patient()))
 	}}
 }
 
-// rotateAndRetire leaves the patient's envelope key with two versions, the first of which is retired.
+// rotateAndRetire rotates the patient's envelope key and retires the first version.
 func (c *cell) rotateAndRetire() {
 	c.t.Helper()
 	path := c.mount() + "/keys/" + kek(c.patient())
@@ -415,7 +417,7 @@ func (c *cell) rotateAndRetire() {
 	c.prepare(path+"/config", data{"min_decryption_version": 2, "min_encryption_version": 2})
 }
 
-// retireAnd tries another setting together with those of a retirement.
+// retireAnd tries to change another setting together with those of a retirement.
 func retireAnd(name string, also data) operation {
 	return operation{"retire, and " + name, func(c *cell) (string, error) {
 		d := data{"min_decryption_version": 1, "min_encryption_version": 1}
@@ -434,7 +436,7 @@ var matrixSections = []matrixSection{
 		{"make a pseudonym", func(c *cell) (string, error) {
 			return c.write(c.mount()+"/hmac/pseudonym/sha2-256", data{"input": plaintext(), "key_version": 1})
 		}},
-		{"make pseudonyms by the batch", func(c *cell) (string, error) {
+		{"make pseudonyms in a batch", func(c *cell) (string, error) {
 			return c.write(c.mount()+"/hmac/pseudonym/sha2-256", data{"batch_input": []data{{"input": plaintext()}}})
 		}},
 		{"enrol a patient", func(c *cell) (string, error) {
@@ -460,7 +462,7 @@ var matrixSections = []matrixSection{
 		{"wrap a recording key", func(c *cell) (string, error) {
 			return c.write(c.mount()+"/encrypt/"+kek(c.patient()), data{"plaintext": plaintext(), "context": vaultContext(c.patient())})
 		}},
-		{"wrap by the batch", func(c *cell) (string, error) {
+		{"wrap in a batch", func(c *cell) (string, error) {
 			return c.write(c.mount()+"/encrypt/"+kek(c.patient()), data{"batch_input": []data{{"plaintext": plaintext(), "context": vaultContext(c.patient())}}})
 		}},
 		{"wrap for a patient who is not enrolled", func(c *cell) (string, error) {
@@ -477,10 +479,10 @@ var matrixSections = []matrixSection{
 		{"decrypt a recording key of another patient", func(c *cell) (string, error) {
 			return c.decrypt(c.client, c.other(), wrappedData(c.other()))
 		}},
-		{"decrypt the patient's by the batch", func(c *cell) (string, error) {
+		{"decrypt the patient's in a batch", func(c *cell) (string, error) {
 			return c.decrypt(c.client, c.patient(), data{"batch_input": []data{wrappedData(c.patient())}})
 		}},
-		{"decrypt the patient's by the batch, beside a single one", func(c *cell) (string, error) {
+		{"decrypt the patient's in a batch, in addition to a single one", func(c *cell) (string, error) {
 			d := wrappedData(c.patient())
 			d["batch_input"] = []data{wrappedData(c.patient())}
 			return c.decrypt(c.client, c.patient(), d)
@@ -698,7 +700,7 @@ var matrixSections = []matrixSection{
 			return c.write("auth/token/revoke-accessor", data{"accessor": c.anyGrant().Accessor()})
 		}},
 		{"end itself", func(c *cell) (string, error) {
-			if c.role == "root" { // which the other probes still need
+			if c.role == "root" { // the other operations still need the root token
 				child, err := c.client.Auth().Token().CreateWithContext(c.ctx, &api.TokenCreateRequest{Policies: []string{"root"}})
 				require.NoError(c.t, err)
 				c.client.SetToken(child.Auth.ClientToken)
@@ -801,14 +803,14 @@ var matrixSections = []matrixSection{
 	}},
 }
 
-// anyGrant is a grant for the patient, beside the one that the cell may have.
+// anyGrant returns a grant for the patient, in addition to the one that the cell may have.
 func (c *cell) anyGrant() keys.Grant {
 	c.t.Helper()
 	secret := c.prepare(c.issuePath(), data{"entity_alias": c.patient().binding.KeyID().String(), "ttl": "60s"})
 	return keys.NewGrant(keys.GrantDetails{Accessor: secret.Auth.Accessor}, secret.Auth.ClientToken)
 }
 
-// tokenAccessor is the accessor of Vault's token mount.
+// tokenAccessor returns the accessor of Vault's token mount.
 func (f *fixture) tokenAccessor() string {
 	f.t.Helper()
 	mounts, err := f.admin.Sys().ListAuthWithContext(f.t.Context())
@@ -816,7 +818,7 @@ func (f *fixture) tokenAccessor() string {
 	return mounts["token/"].Accessor
 }
 
-// installSetupPolicy does what an administrator does for whoever runs Setup.
+// installSetupPolicy installs the policy of the role "setup", as an administrator does before Setup runs.
 func (f *fixture) installSetupPolicy() {
 	f.t.Helper()
 	policies, err := transit.Policies(f.options, f.tokenAccessor())

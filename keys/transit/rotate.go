@@ -23,8 +23,8 @@ func (k *Keyring) Rotate(ctx context.Context, id keys.KeyID) error {
 	return nil
 }
 
-// rewrapBatch is how many items go into one request: some 64 KiB, far below the 32 MiB that Vault
-// accepts, and few enough that other requests are not kept waiting.
+// rewrapBatch is the number of items in one request: about 64 KiB, far below the 32 MiB that Vault
+// accepts, and few enough not to delay other requests.
 const rewrapBatch = 256
 
 // Rewrap implements [keys.Rotator], for the rotator's role.
@@ -46,7 +46,7 @@ func (k *Keyring) Rewrap(ctx context.Context, id keys.KeyID, items []keys.Rewrap
 func (k *Keyring) rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error) {
 	results := make([]keys.RewrapResult, len(items))
 	var input []map[string]string
-	var sent []int // the places in items of what is in input
+	var sent []int // for each element of input, its index in items
 	for i, item := range items {
 		if _, err := item.Wrapped.Version(); err != nil {
 			results[i].Err = fmt.Errorf("transit: rewrap: %w: %w", keys.ErrIntegrity, err)
@@ -65,7 +65,7 @@ func (k *Keyring) rewrap(ctx context.Context, id keys.KeyID, items []keys.Rewrap
 	if missing(err) {
 		return nil, k.noEnvelopeKey(ctx, k.client.Token(), id)
 	}
-	// Unlike encrypt and decrypt, rewrap answers 200 though some items, or all, have failed.
+	// Vault answers a rewrap with status 200 even if some or all items failed, unlike encrypt and decrypt.
 	var answer struct {
 		Results []struct {
 			Ciphertext keys.WrappedKey `json:"ciphertext"`

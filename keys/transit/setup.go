@@ -15,37 +15,37 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// SetupOptions say what [Setup] makes. The zero SetupOptions are good for most.
+// SetupOptions set what [Setup] makes. Most callers can leave them at zero.
 type SetupOptions struct {
-	// Mount and Prefix are those of [Options], with the same defaults.
+	// Mount and Prefix are as in [Options], with the same defaults.
 	Mount  string
 	Prefix string
 
-	// MaxGrantTTL is the longest that a grant can last, whatever is asked for, from
-	// [keys.MinGrantTTL] to [keys.MaxGrantTTL] in whole seconds. Default 4 h.
+	// MaxGrantTTL is the longest TTL of any grant, from [keys.MinGrantTTL] to [keys.MaxGrantTTL] in
+	// whole seconds. Grants that ask for more are shortened to it. Default 4 h.
 	MaxGrantTTL time.Duration
 
-	// ExpectedPatients bounds the number of envelope keys that Vault keeps in its memory, about 8 KiB
-	// each. 0 leaves the bound alone; Vault's own default is none, and it forgets no key it has used.
-	// The node that is asked applies a new bound at once, other nodes of a cluster when they next load
-	// the mount. Vault with disable_cache has no such setting.
+	// ExpectedPatients is how many envelope keys Vault keeps in its memory at most, about 8 KiB each.
+	// 0 leaves Vault's setting as it is; by default Vault keeps every key that it has used. The
+	// node that receives the request applies a new number at once, and other nodes of a cluster when
+	// they next load the mount. Vault with disable_cache has no such setting.
 	ExpectedPatients int
 
-	// DryRun has Setup read everything and write nothing: the Report tells what it would change. What
-	// Vault would refuse, such as an engine at a path above another's or a write that the token may not
-	// make, only Setup finds out. SetupCalls does not look at it.
+	// DryRun makes Setup read everything and write nothing. The Report shows what Setup would change.
+	// A dry run does not detect what Vault would refuse, such as an engine at a path above another's,
+	// or a write that the token may not make. SetupCalls ignores DryRun.
 	DryRun bool
 }
 
-// Report is what [Setup] changed in Vault, or would have changed.
+// Report is what [Setup] changed in Vault, or would change.
 type Report struct {
 	Changes []Change
 }
 
-// Change is one thing that was made or mended, or would have been.
+// Change is one setting that was made or corrected, or would be.
 type Change struct {
 	What   string // such as "policy recvault-writer"
-	Before string // "absent" if there was none
+	Before string // "absent" if it did not exist
 	After  string
 }
 
@@ -64,20 +64,25 @@ func (r Report) String() string {
 // String returns the change as "what: before -> after".
 func (c Change) String() string { return c.What + ": " + c.Before + " -> " + c.After }
 
-// Setup prepares Vault for a [Keyring]: the Transit engine at its own path, tuned so that the audit
-// log shows bindings in clear; no creation of keys by encrypting; the key that makes pseudonyms; the
-// policies; the token role of grants. The client's token must hold the policy of the role "setup"
-// (see [Policies]), or more.
+// Setup prepares Vault for a [Keyring]. It makes or corrects:
+//   - the Transit engine at its own path, with bindings in clear in the audit log
+//   - the engine's setting that encrypting does not create keys
+//   - the key that makes pseudonyms
+//   - the policies of the roles
+//   - the token role of grants
 //
-// It reads first and writes only what differs, so that it can be run again at any time: after an
-// interruption, after an upgrade, or to mend what was changed by hand. The Report tells what it did,
-// also beside an error. It never replaces or deletes a key, nor unmounts anything.
+// The client's token needs the policy of the role "setup" (see [Policies]), or more.
 //
-// It does not enable an audit device, without which nothing is logged, and hands out no tokens: how
-// each service gets one with its role's policy is up to the deployment's auth methods. The policies
-// do not let a token renew itself; Vault's policy "default" does.
+// Setup reads every setting first and writes only what differs. It can be run again at any time: after
+// an interruption, after an upgrade, or to correct what was changed by hand. The Report shows what was
+// changed, also if there is an error. Setup never replaces or deletes a key, and unmounts nothing.
 //
-// Errors: [keys.ErrDenied], [keys.ErrUnavailable], [ErrNotSetUp] where something else is in the way.
+// Setup does not enable an audit device; without one, Vault logs nothing. It creates no tokens:
+// services get theirs, with their role's policy, through the auth methods of the deployment. The
+// policies do not let a token renew itself; Vault's policy "default" does.
+//
+// Errors: [keys.ErrDenied], [keys.ErrUnavailable], [ErrNotSetUp] if Vault has something else at the
+// mount or at the pseudonym key.
 func Setup(ctx context.Context, client *api.Client, options SetupOptions) (Report, error) {
 	s, err := newSetup(client, options)
 	if err != nil {
@@ -89,7 +94,7 @@ func Setup(ctx context.Context, client *api.Client, options SetupOptions) (Repor
 	return s.report, nil
 }
 
-// setup is one run of Setup, or of SetupCalls, which has no Vault.
+// setup is one run of Setup or SetupCalls.
 type setup struct {
 	vault   settings
 	token   string
@@ -98,13 +103,14 @@ type setup struct {
 	report  Report
 }
 
-// settings are what Setup reads and writes: Vault's.
+// settings reads and writes Vault's settings. For SetupCalls it is a freshVault, for a dry run a
+// dryVault, and otherwise a requester.
 type settings interface {
 	read(ctx context.Context, token, path string) (*api.Secret, error)
 	write(ctx context.Context, token, path string, data map[string]any) (*api.Secret, error)
 }
 
-// minCacheSize is the least that Transit accepts as a bound.
+// minCacheSize is the smallest cache size that Transit accepts.
 const minCacheSize = 10
 
 func newSetup(client *api.Client, options SetupOptions) (*setup, error) {
@@ -121,12 +127,12 @@ func newSetup(client *api.Client, options SetupOptions) (*setup, error) {
 	}
 	s := &setup{vault: vault, token: client.Token(), where: where, options: options}
 	if options.DryRun {
-		s.vault = &rehearsal{vault: vault, mount: where.Mount}
+		s.vault = &dryVault{vault: vault, mount: where.Mount}
 	}
 	return s, nil
 }
 
-// withDefaults returns the options of the keyring, too.
+// withDefaults returns the options, and those of a keyring with the same mount and prefix.
 func (o SetupOptions) withDefaults() (SetupOptions, Options, error) {
 	where, err := Options{Mount: o.Mount, Prefix: o.Prefix}.withDefaults()
 	if err != nil {
@@ -241,7 +247,7 @@ func (s *setup) pseudonymKey(ctx context.Context) error {
 	return s.change(ctx, "key "+pseudonymKey, key.Type, "hmac", path, map[string]any{"type": "hmac", "key_size": hmacKeySize})
 }
 
-// authPath lists the auth methods, that of tokens among them.
+// authPath lists the auth methods, including that of tokens.
 const authPath = "sys/auth"
 
 func (s *setup) policies(ctx context.Context) error {
@@ -257,7 +263,7 @@ func (s *setup) policies(ctx context.Context) error {
 	}
 	for _, policy := range policies {
 		if policy.Role == "setup" {
-			continue // whoever holds it could widen it
+			continue // a token that may write its own policy could widen it
 		}
 		path := "sys/policies/acl/" + policy.Name
 		var installed struct {
@@ -285,13 +291,13 @@ func (s *setup) tokenRole(ctx context.Context) error {
 	want := map[string]any{
 		"allowed_policies":        []string{name},
 		"allowed_policies_glob":   []string{},
-		"allowed_entity_aliases":  []string{"*"}, // KeyIDs; that no alias is a wildcard is seen to by the policy
-		"orphan":                  true,          // a grant outlives the granter's token
+		"allowed_entity_aliases":  []string{"*"}, // KeyIDs; the granter's policy refuses wildcards
+		"orphan":                  true,          // a grant does not end with the granter's token
 		"renewable":               false,
 		"token_explicit_max_ttl":  int(s.options.MaxGrantTTL.Seconds()),
 		"token_no_default_policy": true,
 		"token_period":            0,
-		"token_type":              "service", // the other type, batch, cannot be revoked
+		"token_type":              "service", // batch tokens cannot be revoked
 	}
 	var have map[string]any
 	err := s.read(ctx, path, &have)
@@ -311,7 +317,7 @@ func (s *setup) tokenRole(ctx context.Context) error {
 	return s.change(ctx, "token role "+name, strings.Join(before, " "), strings.Join(after, " "), path, want)
 }
 
-// inJSON makes values comparable that were read with those that would be written.
+// inJSON returns a value as JSON, so that a value read from Vault can be compared with one to write.
 func inJSON(value any) string {
 	text, err := json.Marshal(value)
 	if err != nil {
@@ -331,7 +337,7 @@ func (s *setup) read(ctx context.Context, path string, into any) error {
 	return nil
 }
 
-// change writes a setting unless it is as it should be, and reports it.
+// change writes a setting and reports the change, unless before and after are the same.
 func (s *setup) change(ctx context.Context, what, before, after, path string, data map[string]any) error {
 	if before == after {
 		return nil

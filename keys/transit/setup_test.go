@@ -28,44 +28,43 @@ func TestSetupTwiceChangesNothing(t *testing.T) {
 	assert.Equal(t, "nothing to change", second.String())
 }
 
-func TestSetupDryRunTellsWhatSetupThenChanges(t *testing.T) {
+func TestDryRunReportsWhatSetupChanges(t *testing.T) {
 	f := newBareFixture(t)
 	f.setup.ExpectedPatients = 5000
 	f.installSetupPolicy()
-	rehearse := func() transit.Report {
+	dryRun := func() transit.Report {
 		options := f.setup
 		options.DryRun = true
 		report, err := transit.Setup(t.Context(), f.server.Client(f.token("setup")), options)
 		require.NoError(t, err)
 		return report
 	}
-	told := rehearse()
-	assert.Len(t, told.Changes, 16)
-	assert.Equal(t, told, rehearse(), "it has changed nothing")
-	asked := 0
+	planned := dryRun()
+	assert.Len(t, planned.Changes, 16)
+	assert.Equal(t, planned, dryRun(), "a dry run changed something")
+	reads := 0
 	for _, entry := range f.server.Audit(t) {
 		path := entry.Request.Path
 		if strings.Contains(path, f.options.Mount) || strings.HasPrefix(path, "auth/token/roles/"+f.options.Prefix) ||
 			strings.HasPrefix(path, "sys/policies/acl/"+f.options.Prefix) && !strings.HasSuffix(path, "-setup") {
-			asked++
+			reads++
 			assert.Equal(t, "read", entry.Request.Operation, path)
 		}
 	}
-	assert.Greater(t, asked, 2*10)
-	assert.Equal(t, told, f.setUp(), "and that is what Setup does")
-	assert.Empty(t, rehearse().Changes)
+	assert.Greater(t, reads, 2*10)
+	assert.Equal(t, planned, f.setUp())
+	assert.Empty(t, dryRun().Changes)
 
 	name := f.options.Prefix + "-writer"
 	require.NoError(t, f.admin.Sys().PutPolicyWithContext(t.Context(), name, "# nothing"))
-	told = rehearse()
-	require.Len(t, told.Changes, 1)
-	assert.Equal(t, "policy "+name, told.Changes[0].What)
-	assert.Equal(t, told, f.setUp())
+	planned = dryRun()
+	require.Len(t, planned.Changes, 1)
+	assert.Equal(t, "policy "+name, planned.Changes[0].What)
+	assert.Equal(t, planned, f.setUp())
 }
 
-// TestSetupCallsByHandAreTheSetup sends the calls as a reviewer would, with nothing but what the
-// answers and the comment of SetupCalls tell.
-func TestSetupCallsByHandAreTheSetup(t *testing.T) {
+// TestSetupCallsAreTheWholeSetup sends the calls as the comment of SetupCalls describes.
+func TestSetupCallsAreTheWholeSetup(t *testing.T) {
 	f := newBareFixture(t)
 	f.setup.ExpectedPatients = 5000
 	f.setup.MaxGrantTTL = time.Hour
@@ -97,7 +96,7 @@ func TestSetupCallsByHandAreTheSetup(t *testing.T) {
 	assert.Equal(t, 1, reads)
 	assert.Empty(t, f.setUp().Changes)
 
-	k := f.apart()
+	k := f.roles()
 	patient, id := f.enrol(k)
 	f.opens(k, f.grant(k, patient), f.record(k, id))
 
@@ -117,20 +116,21 @@ func TestSetupRunsWithItsOwnPolicy(t *testing.T) {
 	require.NoError(t, err)
 	assert.Empty(t, report.Changes, "%v", report)
 
-	k := f.apart()
+	k := f.roles()
 	patient, id := f.enrol(k)
 	f.opens(k, f.grant(k, patient), f.record(k, id))
 }
 
-// TestSetupMendsWhatWasChanged: each of these would weaken what Vault enforces.
-func TestSetupMendsWhatWasChanged(t *testing.T) {
+// Each of these changes would weaken what Vault enforces.
+func TestSetupCorrectsManualChanges(t *testing.T) {
 	f := newFixture(t)
 	role := "auth/token/roles/" + f.options.Prefix + "-grant"
-	drifts := map[string]struct {
+	type manualChange struct {
 		path string
-		data map[string]any
+		data data
 		what string
-	}{
+	}
+	changes := map[string]manualChange{
 		"bindings hidden from the audit log": {"sys/mounts/" + f.options.Mount + "/tune", data{"audit_non_hmac_request_keys": []string{}}, "audit log"},
 		"upsert":                             {f.options.Mount + "/config/keys", data{"disable_upsert": false}, "disable_upsert"},
 		"more policies":                      {role, data{"allowed_policies": []string{f.options.Prefix + "-grant", "default"}}, "token role"},
@@ -146,20 +146,21 @@ func TestSetupMendsWhatWasChanged(t *testing.T) {
 	}
 	for _, name := range []string{"enroller", "writer", "granter", "revoker", "grant", "rotator", "retirer", "trimmer", "eraser", "auditor"} {
 		policy := f.options.Prefix + "-" + name
-		drifts["policy of the "+name] = struct {
-			path string
-			data map[string]any
-			what string
-		}{"sys/policies/acl/" + policy, data{"policy": `path "*" { capabilities = ["read"] }`}, "policy " + policy}
-	}
-	for name, drift := range drifts {
-		_, err := f.admin.Logical().WriteWithContext(t.Context(), drift.path, drift.data)
-		require.NoError(t, err, name)
-		report := f.setUp()
-		if assert.Len(t, report.Changes, 1, name) {
-			assert.Contains(t, report.Changes[0].What, drift.what, name)
+		changes["policy of the "+name] = manualChange{
+			"sys/policies/acl/" + policy, data{"policy": `path "*" { capabilities = ["read"] }`}, "policy " + policy,
 		}
-		assert.Empty(t, f.setUp().Changes, name)
+	}
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			f := f.with(t)
+			_, err := f.admin.Logical().WriteWithContext(t.Context(), change.path, change.data)
+			require.NoError(t, err)
+			report := f.setUp()
+			if assert.Len(t, report.Changes, 1) {
+				assert.Contains(t, report.Changes[0].What, change.what)
+			}
+			assert.Empty(t, f.setUp().Changes)
+		})
 	}
 
 	require.NoError(t, f.admin.Sys().DeletePolicyWithContext(t.Context(), f.options.Prefix+"-writer"))
@@ -169,7 +170,7 @@ func TestSetupMendsWhatWasChanged(t *testing.T) {
 	assert.Equal(t, "token role "+f.options.Prefix+"-grant: absent -> as it should be", f.setUp().String())
 }
 
-func TestSetupKeepsWhatElseIsTuned(t *testing.T) {
+func TestSetupKeepsOtherTuning(t *testing.T) {
 	f := newFixture(t)
 	tune := "sys/mounts/" + f.options.Mount + "/tune"
 	_, err := f.admin.Logical().WriteWithContext(t.Context(), tune,
@@ -192,7 +193,7 @@ func TestSetupNeverReplacesThePseudonymKey(t *testing.T) {
 	same := func() {
 		t.Helper()
 		assert.Empty(t, f.setUp().Changes)
-		again, err := f.keyringOf(f.admin).KeyID(t.Context(), patient) // of a new keyring, which has it not in memory
+		again, err := f.keyringOf(f.admin).KeyID(t.Context(), patient) // of a new keyring, with an empty cache
 		require.NoError(t, err)
 		assert.Equal(t, id, again)
 	}
@@ -231,18 +232,19 @@ func TestSetupLeavesAnotherEngineAlone(t *testing.T) {
 	assert.ErrorContains(t, err, "already in use")
 	assert.Empty(t, report.Changes)
 
+	// A dry run reads and finds another engine. It cannot find that Vault would refuse the mount.
 	for mount, want := range map[string]error{"cubbyhole": transit.ErrNotSetUp, f.setup.Mount: nil} {
 		report, err = transit.Setup(t.Context(), f.admin, transit.SetupOptions{Mount: mount, Prefix: f.setup.Prefix, DryRun: true})
 		assert.ErrorIs(t, err, want)
-		assert.Equal(t, want == nil, len(report.Changes) > 0, "that Vault will refuse it is not seen by reading")
+		assert.Equal(t, want == nil, len(report.Changes) > 0)
 	}
 }
 
-func TestSetupThatWasInterruptedCanBeRunAgain(t *testing.T) {
+func TestInterruptedSetupCanBeRunAgain(t *testing.T) {
 	f := newBareFixture(t)
 	policies, err := transit.Policies(f.options, f.tokenAccessor())
 	require.NoError(t, err)
-	// Without the last of its rights, it stops at the token role.
+	// Without the right to the token role, Setup stops there.
 	incomplete := strings.ReplaceAll(policies[0].HCL, "auth/token/roles/", "auth/token/other/")
 	require.NotEqual(t, policies[0].HCL, incomplete)
 	require.NoError(t, f.admin.Sys().PutPolicyWithContext(t.Context(), policies[0].Name, incomplete))
@@ -258,14 +260,14 @@ func TestSetupThatWasInterruptedCanBeRunAgain(t *testing.T) {
 
 	dry := f.setup
 	dry.DryRun = true
-	told, err := transit.Setup(t.Context(), f.admin, dry)
+	planned, err := transit.Setup(t.Context(), f.admin, dry)
 	require.NoError(t, err)
 	report = f.setUp()
 	assert.Len(t, report.Changes, 1, "%v", report)
-	assert.Equal(t, report, told)
+	assert.Equal(t, report, planned)
 }
 
-func TestSetupRefusesImpossibleOptions(t *testing.T) {
+func TestSetupRefusesInvalidOptions(t *testing.T) {
 	server := testserver.Vault(t)
 	for name, spoil := range map[string]func(*transit.SetupOptions){
 		"wildcard mount":    func(o *transit.SetupOptions) { o.Mount = "rec+" },
@@ -281,22 +283,24 @@ func TestSetupRefusesImpossibleOptions(t *testing.T) {
 		"odd TTL":           func(o *transit.SetupOptions) { o.MaxGrantTTL = 1500 * time.Millisecond },
 		"negative patients": func(o *transit.SetupOptions) { o.ExpectedPatients = -1 },
 	} {
-		options := transit.SetupOptions{Mount: server.Mount(), Prefix: server.Prefix()}
-		spoil(&options)
-		report, err := transit.Setup(t.Context(), server.Client(server.RootToken()), options)
-		assert.Error(t, err, name)
-		assert.Empty(t, report.Changes, name)
+		t.Run(name, func(t *testing.T) {
+			options := transit.SetupOptions{Mount: server.Mount(), Prefix: server.Prefix()}
+			spoil(&options)
+			report, err := transit.Setup(t.Context(), server.Client(server.RootToken()), options)
+			assert.Error(t, err)
+			assert.Empty(t, report.Changes)
+		})
 	}
 }
 
-func TestPoliciesHaveNothingLeftToFillIn(t *testing.T) {
+func TestPoliciesHaveNoPlaceholders(t *testing.T) {
 	policies, err := transit.Policies(transit.Options{}, "auth_token_1a2b")
 	require.NoError(t, err)
 	assert.Len(t, policies, 11)
 	for _, policy := range policies {
 		assert.Equal(t, "recvault-"+policy.Role, policy.Name)
 		assert.NotContains(t, policy.HCL, "<", policy.Name)
-		assert.True(t, strings.HasPrefix(policy.HCL, "# Held by "), "%s does not say who holds it", policy.Name)
+		assert.True(t, strings.HasPrefix(policy.HCL, "# Held by "), "%s does not start with its holder", policy.Name)
 	}
 	open, err := transit.Policies(transit.Options{}, transit.TokenAccessor)
 	require.NoError(t, err)

@@ -15,15 +15,15 @@ type Call struct {
 	Body   map[string]any `json:"body,omitempty"`
 }
 
-// SetupCalls returns what [Setup] asks of a fresh Vault, in order, without asking anything: for those
-// who review before they apply, or who apply it by other means. Sent in this order, the calls leave
-// nothing for Setup to change.
+// SetupCalls returns the requests that [Setup] sends to a Vault where nothing is set up, in order. It
+// sends none itself: use it to review a setup, or to apply it by other means. After these requests, in
+// this order, Setup has nothing to change.
 //
-// All but one of them change something. The one that reads, GET sys/auth, answers with the accessor of
-// Vault's token mount, in data["token/"].accessor, which takes the place of [TokenAccessor] in the
-// policy "<Prefix>-grant" after it.
+// All requests but one change something. The one that reads is GET sys/auth. Its answer has the
+// accessor of Vault's token mount in data["token/"].accessor. Put that accessor in the place of
+// [TokenAccessor] in the policy "<Prefix>-grant", which is sent later.
 //
-// A policy's HCL is the "policy" of the Body of a call to sys/policies/acl/<name>.
+// The HCL of a policy is the field "policy" of the Body, in a call to sys/policies/acl/<name>.
 func SetupCalls(options SetupOptions) ([]Call, error) {
 	options, where, err := options.withDefaults()
 	if err != nil {
@@ -37,7 +37,7 @@ func SetupCalls(options SetupOptions) ([]Call, error) {
 	return fresh.calls, nil
 }
 
-// freshVault is a Vault in which nothing is set up. It notes what it is asked to do.
+// freshVault acts as a Vault where nothing is set up, and records the calls.
 type freshVault struct {
 	calls []Call
 }

@@ -12,13 +12,13 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// versions are those of an envelope key as Vault has them.
+// versions are the versions of an envelope key as Vault reports them.
 type versions struct {
 	Latest        int              `json:"latest_version"`
 	MinDecryption int              `json:"min_decryption_version"`
 	MinEncryption int              `json:"min_encryption_version"` // 0: not set
 	MinAvailable  int              `json:"min_available_version"`  // 0: never trimmed
-	Made          map[string]int64 `json:"keys"`                   // version -> seconds since 1970, of those not retired
+	Made          map[string]int64 `json:"keys"`                   // version that is not retired -> seconds since 1970
 }
 
 // Versions implements [keys.Rotator], [keys.Retirer] and [keys.Trimmer], for every role that may read
@@ -49,16 +49,16 @@ func (k *Keyring) versions(ctx context.Context, id keys.KeyID) (versions, error)
 		err = decode(secret, &v)
 	}
 	if err == nil && v.Made[strconv.Itoa(v.Latest)] == 0 {
-		err = fmt.Errorf("%w: Vault does not say when the newest version was made", keys.ErrUnavailable)
+		err = fmt.Errorf("%w: Vault does not report when the newest version was made", keys.ErrUnavailable)
 	}
 	return v, err
 }
 
 // Retire implements [keys.Retirer], for the retirer's role.
 //
-// Vault has no way to change a setting only if it is still what was read. Of two calls at the same
-// time for one patient, the one with the lower version may come last and have the other's undone:
-// nothing is lost by that, and retiring again mends it.
+// Vault cannot change a setting on the condition that it is still what was read. If two calls run
+// concurrently for one patient, the one with the lower version may come last and undo the other's
+// retirement. No key is lost, and retiring again corrects it.
 func (k *Keyring) Retire(ctx context.Context, id keys.KeyID, oldest int) error {
 	err := k.changeVersions(ctx, id, "/config", func(v versions) (map[string]any, error) {
 		if oldest < 1 || oldest > v.Latest {
@@ -67,8 +67,8 @@ func (k *Keyring) Retire(ctx context.Context, id keys.KeyID, oldest int) error {
 		if v.MinDecryption >= oldest && v.MinEncryption >= oldest {
 			return nil, nil
 		}
-		// Vault wants the minimum for encryption not to be below that for decryption, once it is set,
-		// and it must be for a trim. Wraps are made with the newest version in any case.
+		// A trim needs the minimum version for encryption to be set, and Vault requires that one not to
+		// be below the minimum for decryption. Wraps always use the newest version.
 		minimum := max(oldest, v.MinDecryption)
 		return map[string]any{
 			"min_decryption_version": minimum,
@@ -98,17 +98,17 @@ func (k *Keyring) Reinstate(ctx context.Context, id keys.KeyID, oldest int) erro
 	return nil
 }
 
-// Trim implements [keys.Trimmer], for the trimmer's role. Versions that were retired by other means
-// than [Keyring.Retire] must be retired by it before: until then they give [keys.ErrInvalidVersion].
+// Trim implements [keys.Trimmer], for the trimmer's role. It returns [keys.ErrInvalidVersion] for
+// versions that were retired by other means than [Keyring.Retire], until Retire retires them too.
 //
-// Vault checks by itself, in the same step, that no version is destroyed that still unwraps. Its own
-// snapshots and the backups of its storage keep the versions until they expire.
+// Vault itself checks, in the same step, that a trim destroys no version that still unwraps. Snapshots
+// of Vault and backups of its storage keep the versions until they expire.
 //
-// Vault stores a trim in two steps: first the archive, then the key's settings. If it dies between
-// them, what unwraps goes on doing so, and rotating, rewrapping and retiring are safe; but the archive
-// has moved against its numbering, and [Keyring.Reinstate] could put wrong keys in the place of good
-// ones, for good. After a Trim that failed with [keys.ErrUnavailable] while Vault went down, do not
-// reinstate versions of that patient.
+// Vault stores a trim in two steps: first the archive of retired versions, then the key's settings. If
+// Vault stops between the two, versions that unwrap still do, and rotating, rewrapping and retiring
+// are safe. But the archive no longer matches its numbering, and [Keyring.Reinstate] could replace
+// good versions by wrong ones, for good. If a Trim failed with [keys.ErrUnavailable] while Vault went
+// down, do not reinstate versions of that patient.
 func (k *Keyring) Trim(ctx context.Context, id keys.KeyID, oldest int) error {
 	err := k.changeVersions(ctx, id, "/trim", func(v versions) (map[string]any, error) {
 		if oldest < 1 || oldest > v.MinDecryption {
@@ -128,11 +128,12 @@ func (k *Keyring) Trim(ctx context.Context, id keys.KeyID, oldest int) error {
 	return nil
 }
 
-// changeVersions reads an envelope key's versions and writes what decide makes of them, if anything,
-// to the path below the key's. Vault refuses what does not fit the versions as they are by then; in
-// that case they have changed in between, and it is decided anew.
+// changeVersions reads an envelope key's versions, and writes the data that decide returns for them to
+// the path below the key's. It writes nothing if decide returns nil. Vault refuses data that does not
+// fit the versions at the time of the write; changeVersions then assumes that they changed in between,
+// and starts again.
 func (k *Keyring) changeVersions(ctx context.Context, id keys.KeyID, below string, decide func(versions) (map[string]any, error)) error {
-	const attempts = 10 // a 400 is taken for a race that was lost
+	const attempts = 10
 	for attempt := 1; ; attempt++ {
 		v, err := k.versions(ctx, id)
 		if err != nil {
@@ -150,12 +151,12 @@ func (k *Keyring) changeVersions(ctx context.Context, id keys.KeyID, below strin
 	}
 }
 
-// markType is the type of the key that marks an erasure: one that cannot encrypt.
+// markType is the type of the key that marks an erasure. Keys of this type cannot encrypt.
 const markType = "hmac"
 
-// readKey reads an envelope key's settings, or the mark of an erasure. Vault asks a role for the
-// parameters that its policy requires in reading as in writing, and the eraser's requires this one.
-// To the others, and to the answer, it makes no difference.
+// readKey reads an envelope key's settings, or the mark of an erasure. It sends the parameter "type",
+// because Vault demands a policy's required parameters for reads too, and the eraser's policy requires
+// this one. The parameter has no effect on other roles or on the answer.
 func (k *Keyring) readKey(ctx context.Context, token, path string) (*api.Secret, error) {
 	return k.vault.readWith(ctx, token, path, url.Values{"type": {markType}})
 }

@@ -10,8 +10,9 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// recordAtEachVersion enrols a patient, rotates up to a version, and wraps a recording key under each.
-func (f *fixture) recordAtEachVersion(k apart, latest int) (keys.Patient, keys.KeyID, []recording) {
+// recordAtEachVersion enrols a patient and rotates the envelope key up to version latest. It returns
+// one recording wrapped under each version.
+func (f *fixture) recordAtEachVersion(k roles, latest int) (keys.Patient, keys.KeyID, []recording) {
 	f.t.Helper()
 	patient, id := f.enrol(k)
 	recs := []recording{f.record(k, id)}
@@ -22,7 +23,7 @@ func (f *fixture) recordAtEachVersion(k apart, latest int) (keys.Patient, keys.K
 	return patient, id, recs
 }
 
-func (f *fixture) hasVersions(k apart, id keys.KeyID, want keys.Versions) {
+func (f *fixture) hasVersions(k roles, id keys.KeyID, want keys.Versions) {
 	f.t.Helper()
 	versions, err := k.Versions(f.t.Context(), id)
 	require.NoError(f.t, err)
@@ -30,11 +31,11 @@ func (f *fixture) hasVersions(k apart, id keys.KeyID, want keys.Versions) {
 	require.Equal(f.t, want, versions)
 }
 
-// TestRetirementByOtherMeans: somebody set the one minimum and not the other, which Vault wants for a
-// trim.
-func TestRetirementByOtherMeans(t *testing.T) {
+// The manual retirement sets the minimum version for decryption but not the one for encryption, which
+// Vault needs for a trim.
+func TestTrimAfterAManualRetirementNeedsRetire(t *testing.T) {
 	f := newFixture(t)
-	k := f.apart()
+	k := f.roles()
 	patient, id, recs := f.recordAtEachVersion(k, 4)
 	grant := f.grant(k, patient)
 	_, err := f.admin.Logical().WriteWithContext(t.Context(), f.options.Mount+"/keys/"+id.String()+"-kek/config",
@@ -43,7 +44,7 @@ func TestRetirementByOtherMeans(t *testing.T) {
 	f.hasVersions(k, id, keys.Versions{Latest: 4, MinDecryption: 3, MinAvailable: 1})
 	assert.ErrorIs(t, k.Trim(t.Context(), id, 2), keys.ErrInvalidVersion)
 
-	require.NoError(t, k.Retire(t.Context(), id, 2)) // below what is retired already
+	require.NoError(t, k.Retire(t.Context(), id, 2)) // retires no further version, but sets the minimum for encryption
 	f.hasVersions(k, id, keys.Versions{Latest: 4, MinDecryption: 3, MinAvailable: 1})
 	require.NoError(t, k.Trim(t.Context(), id, 3))
 	f.hasVersions(k, id, keys.Versions{Latest: 4, MinDecryption: 3, MinAvailable: 3})
@@ -53,12 +54,12 @@ func TestRetirementByOtherMeans(t *testing.T) {
 	assert.ErrorIs(t, err, keys.ErrRetired)
 }
 
-// TestVersionsOutliveARestart: Vault keeps retired versions apart from the others, and has all of a
-// key in memory once it was used.
-func TestVersionsOutliveARestart(t *testing.T) {
+// Vault stores retired versions separately, and keeps a used key in memory with all its versions. Only
+// a restart shows what is stored.
+func TestVersionsSurviveARestart(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testserver.Dedicated())
-	k := f.apart()
+	k := f.roles()
 	patient, id, recs := f.recordAtEachVersion(k, 6)
 	grant := f.grant(k, patient)
 	restart := func() {
