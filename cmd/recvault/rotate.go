@@ -36,7 +36,7 @@ type rotationFlags struct {
 func (f *rotationFlags) add(cmd *cobra.Command) {
 	f.scopeFlags.add(cmd)
 	flags := cmd.Flags()
-	flags.IntVar(&f.options.Concurrency, "concurrency", 8, "at most `n` requests at a time, and n writes beside them")
+	flags.IntVar(&f.options.Concurrency, "concurrency", 8, "at most `n` requests at a time, and n writes at the same time")
 	flags.Float64Var(&f.options.KeyringRate, "keyring-rate", 0, "at most `n` requests to Vault per second, 0 for no limit")
 	flags.Float64Var(&f.options.StorageRate, "storage-rate", 0, "at most `n` reads and writes of objects per second, 0 for no limit")
 }
