@@ -1,12 +1,12 @@
-// Package bench measures recvault side by side with what it is built on: minio-go for storage, and
-// tink-go and the standard library for encryption. Run it with `make bench`.
+// Package bench measures recvault side by side with what it is built on: minio-go for storage, and tink-go and the
+// standard library for encryption. Run it with `make bench`.
 //
-// Every measurement runs in a process of its own, so that its peak memory can be told, and in rounds:
-// each round runs every case once, so that whatever else the machine is doing hits all of them. What is
-// printed are medians over the rounds, and ratios to a named case of the same rounds.
+// Every measurement runs in a process of its own, which shows its peak memory. Each of several rounds runs every
+// case once, so that other load on the machine affects all cases. The benchmarks print medians over the rounds, and
+// ratios to a named case of the same rounds.
 //
-// Settings from the environment: RECVAULT_BENCH_ROUNDS (default 5) and RECVAULT_BENCH_MIB, the size of
-// what is transferred (default 1024).
+// Settings from the environment: RECVAULT_BENCH_ROUNDS (default 5) and RECVAULT_BENCH_MIB, the size of a transfer
+// (default 1024).
 package bench
 
 import (
@@ -44,7 +44,7 @@ type job struct {
 	Vault, VaultToken, VaultMount string
 }
 
-// result is what a child process measured.
+// result is the measurement of a child process.
 type result struct {
 	Seconds float64
 	Peak    int64 // resident memory, in bytes
@@ -163,7 +163,7 @@ func (t *table) print() {
 	_ = w.Flush()
 }
 
-// The names of the cases are what is printed.
+// The names of the cases, as tables print them.
 const (
 	putRecvault = "recvault Put"
 	putTuned    = "minio-go, tuned"
@@ -182,8 +182,7 @@ const (
 	getDir = "recvault Open, storage/dir"
 )
 
-// rotated returns the cases in another order each round, so that none is always the one that finds the
-// machine's caches full.
+// rotated returns the cases in another order each round, so that no case always runs with full caches.
 func rotated(rows []string, round int) []string {
 	at := round % len(rows)
 	return slices.Concat(rows[at:], rows[:at])
@@ -259,7 +258,7 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-// measured times f and leaves what came before it out.
+// measured returns the time that f takes.
 func measured(f func() error) (result, error) {
 	start := time.Now()
 	err := f()

@@ -35,7 +35,7 @@ import (
 	"github.com/recvault/recvault/vault/scope"
 )
 
-// cases are what a child process can be told to do.
+// cases are what a child process can measure.
 var cases = map[string]func(job) (result, error){
 	putRecvault:  func(j job) (result, error) { return put(j, bucket) },
 	putTuned:     func(j job) (result, error) { return putPlain(j, tuned()) },
@@ -60,8 +60,8 @@ var cases = map[string]func(job) (result, error){
 	rewrapTenth: func(j job) (result, error) { return rewrapScope(j, tenth()) },
 }
 
-// tuned are the options that were measured to be the fastest with bounded memory, and whose parts
-// storage/s3 has as well.
+// tuned returns the options that were measured to be the fastest with bounded memory. storage/s3 uses parts of the
+// same size.
 func tuned() minio.PutObjectOptions {
 	return minio.PutObjectOptions{
 		PartSize:              16 << 20,
@@ -174,7 +174,7 @@ func get(j job, openStore func(job) (storage.Store, error)) (result, error) {
 	})
 }
 
-// drain reads all of r as io.Copy would for a writer that is not special.
+// drain reads all of r, as io.Copy does for a writer that is no io.ReaderFrom.
 func drain(r io.Reader, size int64) error {
 	n, err := io.Copy(onlyWriter{}, r)
 	if err == nil && n != size {
@@ -224,7 +224,7 @@ func removeAll(b *testing.B, server *testserver.MinIOServer) {
 	}
 }
 
-// What follows needs no server. All of it works on the same stream of 64 MiB, again and again.
+// The cases below need no server. They work on the same stream of 64 MiB repeatedly.
 
 const streamSize = 64 << 20
 
@@ -392,7 +392,7 @@ func (b bytesAt) ReadAt(p []byte, offset int64) (int, error) {
 	return n, nil
 }
 
-// peakMemory returns the largest resident memory that this process has had, in bytes.
+// peakMemory returns the largest resident memory of this process so far, in bytes.
 func peakMemory() (int64, error) {
 	status, err := os.Open("/proc/self/status")
 	if err != nil {

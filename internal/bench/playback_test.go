@@ -65,7 +65,7 @@ func (c *counting) RoundTrip(r *http.Request) (*http.Response, error) {
 	return c.RoundTripper.RoundTrip(r)
 }
 
-// deployment is recvault on real servers.
+// deployment is recvault on real servers of the benchmark's own.
 type deployment struct {
 	server    *testserver.MinIOServer
 	client    *minio.Client
@@ -113,7 +113,7 @@ func (d *deployment) open(b *testing.B, options ...vault.Option) *vault.Vault {
 	return v
 }
 
-// putBoth stores the same amount as a recording and as it is.
+// putBoth stores the same amount of data as a recording and as a plain object.
 func (d *deployment) putBoth(b *testing.B, size int64) (id vault.ID, plain string) {
 	b.Helper()
 	id, err := d.open(b).Put(b.Context(), benchmarkPatient, noise(size), vault.Metadata{}, vault.WithSize(size))
@@ -124,7 +124,7 @@ func (d *deployment) putBoth(b *testing.B, size int64) (id vault.ID, plain strin
 	return id, plain
 }
 
-// getRange is what a ranged read costs without recvault.
+// getRange reads a range without recvault.
 func (d *deployment) getRange(b *testing.B, name string, offset, length int64) {
 	b.Helper()
 	var options minio.GetObjectOptions
@@ -173,7 +173,7 @@ func BenchmarkRandomRead(b *testing.B) {
 				return took
 			}
 			get := func() float64 { return timed(func() { d.getRange(b, plain, offset, length) }) }
-			// Each goes first in turn.
+			// They take turns in going first.
 			var a, t float64
 			if i%2 == 0 {
 				a, t = read(), get()
@@ -197,8 +197,8 @@ func protocolName(secure bool) string {
 	return "HTTP"
 }
 
-// BenchmarkFirstByte opens a recording whose key is not cached and reads its first byte. The envelope comes
-// first; then the unwrapping and the first part of the media overlap.
+// BenchmarkFirstByte opens a recording that has no cached key, and reads its first byte. The envelope is read first;
+// then the unwrapping overlaps with the read of the media's first part.
 func BenchmarkFirstByte(b *testing.B) {
 	const size, rounds = 64 << 20, 300
 	for _, secure := range []bool{false, true} {

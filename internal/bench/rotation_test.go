@@ -28,9 +28,9 @@ const (
 	rewrapTenth   = "rewrap a tenth of the patients"
 )
 
-// BenchmarkRewrap compares with bare conditional PUTs of 1 KiB objects, with the same number of workers:
-// for patients with one recording each, with ten, and with all.
-// RECVAULT_BENCH_ENVELOPES is how many envelopes are rewrapped in each round (default 10,000).
+// BenchmarkRewrap compares rewrapping with bare conditional PUTs of 1 KiB objects, with the same number of workers:
+// for patients with one recording each, for patients with ten, and for one patient with all.
+// RECVAULT_BENCH_ENVELOPES is how many envelopes each round rewraps (default 10,000).
 func BenchmarkRewrap(b *testing.B) {
 	envelopes := setting(b, "RECVAULT_BENCH_ENVELOPES", 10_000)
 	rounds := setting(b, "RECVAULT_BENCH_ROUNDS", 5)
@@ -42,8 +42,8 @@ func BenchmarkRewrap(b *testing.B) {
 		parts := []scope.Scope{scope.Of(ids...)}
 		if patients > 1 {
 			parts = nil
-			// So that both take turns often, but have enough to do for a start to weigh nothing. A power of
-			// two makes shards that take few listings.
+			// Both take turns often, and have enough to do in each turn that its start weighs nothing. A power
+			// of two makes shards that take few listings.
 			n := 8
 			for n > 1 && envelopes/n < 1000 {
 				n /= 2
@@ -96,8 +96,8 @@ func BenchmarkRewrap(b *testing.B) {
 	}
 }
 
-// BenchmarkRotationMemory compares the peak memory of rotating and rewrapping all patients with that of
-// a tenth of them. RECVAULT_BENCH_PATIENTS is how many there are (default 10,000).
+// BenchmarkRotationMemory compares the peak memory of rotating and rewrapping all patients with the peak for a tenth
+// of them. RECVAULT_BENCH_PATIENTS is how many patients there are (default 10,000).
 func BenchmarkRotationMemory(b *testing.B) {
 	patients := setting(b, "RECVAULT_BENCH_PATIENTS", 10_000)
 	d := deployForMany(b)
@@ -158,8 +158,9 @@ func tenth() scope.Scope {
 	return s
 }
 
-// deployForMany is a deployment whose clients keep a connection for each of many workers. The default
-// transports keep two or three, and dial anew for most requests of the others, rewraps and bare PUTs alike.
+// deployForMany returns a deployment whose clients keep a connection for each of many workers. The default
+// transports keep two or three, and open a new one for most requests of the other workers, for rewraps and for bare
+// PUTs.
 func deployForMany(b *testing.B) *deployment {
 	b.Helper()
 	d := deploy(b, false)
@@ -201,7 +202,7 @@ func (d *deployment) populate(b *testing.B, patients, recordings int) []keys.Key
 				return err
 			}
 		}
-		for { // one who is being enrolled by another goroutine
+		for { // until another goroutine has enrolled the patient
 			_, err = v.Put(b.Context(), patient, bytes.NewReader([]byte("a short consultation")), vault.Metadata{ContentType: "video/webm", Title: "Follow-up"})
 			if err == nil || !known {
 				return err
@@ -214,7 +215,7 @@ func (d *deployment) populate(b *testing.B, patients, recordings int) []keys.Key
 	return ids
 }
 
-// parallel calls f for 0 to n-1, for as many at a time as there are workers.
+// parallel calls f for 0 to n-1, with rewrapWorkers calls at a time.
 func parallel(b *testing.B, n int, f func(i int) error) {
 	b.Helper()
 	numbers := make(chan int)
@@ -251,7 +252,7 @@ func newPlainObjects(b *testing.B, d *deployment, n int) *plainObjects {
 	return p
 }
 
-// replace puts new contents into the objects from, ..., to-1, each if it is what it was.
+// replace puts new contents into the objects from, ..., to-1, if their ETags are those of the last write.
 func (p *plainObjects) replace(b *testing.B, from, to int) {
 	b.Helper()
 	parallel(b, to-from, func(n int) error {

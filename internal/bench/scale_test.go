@@ -28,13 +28,13 @@ import (
 const (
 	scaleWorkers = 8
 	scaleCalls   = 500    // measured, of each kind, at each step
-	scaleGrants  = 10_000 // patients who are granted, if so many are enrolled
+	scaleGrants  = 10_000 // patients for whom grants are issued, if so many are enrolled
 )
 
-// BenchmarkScale tells what a Vault with many patients costs: the time of a call at growing numbers of
-// enrolled keys, and the memory and storage of keys and of grants. The steps cannot take turns, so each
-// times Vault's health endpoint too, which knows nothing of keys: where that has become slower, the
-// machine has. RECVAULT_BENCH_KEYS (default 50,000) is the largest number of keys.
+// BenchmarkScale measures what a Vault with many patients costs: the time of a call at growing numbers of enrolled
+// keys, and the memory and storage of keys and of grants. The steps cannot take turns, so each also times Vault's
+// health endpoint, which uses no keys: if that has become slower, the machine has. RECVAULT_BENCH_KEYS (default
+// 50,000) is the largest number of keys.
 func BenchmarkScale(b *testing.B) {
 	limit := setting(b, "RECVAULT_BENCH_KEYS", 50_000)
 	s := newScale(b)
@@ -137,11 +137,11 @@ func (s *scale) issue(ctx context.Context, i int) (keys.Grant, error) {
 // The calls that are timed, as the table names them.
 var scaleKinds = []string{"open", "wrap", "rewrap", "health"}
 
-// firstWrap is what comes before them: Vault may have to load the key for it.
+// firstWrap comes before them: Vault may have to load the key for it.
 const firstWrap = "first wrap"
 
-// calls times calls for randomly chosen patients, of all kinds in turn, and returns the medians in
-// milliseconds. An open is what it costs in Vault: unwrapping with a grant.
+// calls times calls for randomly chosen patients, of all kinds in turn, and returns the medians in milliseconds. An
+// open is its part in Vault: unwrapping with a grant.
 func (s *scale) calls() map[string]float64 {
 	s.b.Helper()
 	ctx := s.b.Context()
@@ -184,9 +184,9 @@ func (s *scale) calls() map[string]float64 {
 	return p50
 }
 
-// usage is what Vault holds, in bytes.
+// usage is what Vault uses, in bytes.
 type usage struct {
-	resident float64 // memory of the process, with what its garbage collector has not returned
+	resident float64 // memory of the process, including memory that its garbage collector has not returned
 	heap     float64 // memory in use, after a collection
 	stored   float64 // the lengths of the files that it keeps
 }
@@ -215,7 +215,7 @@ func (s *scale) usage() usage {
 	return u
 }
 
-// heap has Vault collect its garbage, and returns what remains.
+// heap makes Vault collect its garbage, and returns the memory that is still in use.
 func (s *scale) heap() float64 {
 	s.b.Helper()
 	answer, err := s.root.Logical().ReadRawWithDataWithContext(s.b.Context(), "sys/pprof/heap", map[string][]string{"gc": {"1"}, "debug": {"1"}})
@@ -240,7 +240,7 @@ func field(b *testing.B, text, name string) float64 {
 	return 0
 }
 
-// cost is what a step measured.
+// cost is the measurement of a step.
 type cost struct {
 	keys   int
 	p50    map[string]float64
@@ -250,8 +250,8 @@ type cost struct {
 
 const mib = 1 << 20
 
-// printCosts writes a table in Markdown, as it stands in docs/operations.md. The last columns are the times
-// relative to the first step's, each divided by what the health endpoint's became.
+// printCosts writes the table in Markdown that docs/operations.md has. The open, wrap and rewrap columns without a
+// unit are the times relative to the first step's, divided by the same ratio for the health endpoint.
 func printCosts(costs []cost) {
 	fmt.Printf("\nVault with growing numbers of enrolled keys (p50 of %d calls for random patients, one at a time)\n\n", scaleCalls)
 	w := markdown()
@@ -275,7 +275,7 @@ func printCosts(costs []cost) {
 
 func markdown() *tabwriter.Writer { return tabwriter.NewWriter(os.Stdout, 0, 0, 1, ' ', 0) }
 
-// boundCache bounds the keys that Vault keeps in memory so that most do not fit in, and times their loading.
+// boundCache bounds the keys that Vault keeps in memory, so that most do not fit, and times their loading.
 func (s *scale) boundCache() {
 	s.b.Helper()
 	bound := max(10, len(s.ids)/50)
@@ -290,14 +290,14 @@ func (s *scale) boundCache() {
 		after.heap/mib, before.heap/mib)
 }
 
-// cleaner may remove the entities of granted patients, and nothing else. It is the policy that
-// docs/operations.md tells of.
+// cleaner may remove the entities of patients who had grants, and nothing else. It is the policy in
+// docs/operations.md.
 const cleaner = `
 path "identity/entity/id"           { capabilities = ["list"] }
 path "identity/entity/batch-delete" { capabilities = ["update"] }
 `
 
-// grantMany issues a grant for each of n patients, ends them, and removes what they leave behind.
+// grantMany issues a grant for each of n patients, revokes the grants, and removes the entities that remain.
 func (s *scale) grantMany(n int) {
 	s.b.Helper()
 	policy := s.server.Prefix() + "-cleaner"
@@ -332,7 +332,7 @@ func (s *scale) grantMany(n int) {
 	require.Equal(s.b, n, removed)
 }
 
-// removeEntities removes the entities that stand for patients, and returns how many there were.
+// removeEntities removes the entities of patients, and returns how many there were.
 func (s *scale) removeEntities(client *api.Client) int {
 	s.b.Helper()
 	list, err := client.Logical().ListWithContext(s.b.Context(), "identity/entity/id")
