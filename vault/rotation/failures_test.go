@@ -55,19 +55,22 @@ func TestRunEndsAfterTenKeyringFailures(t *testing.T) {
 		b.put(t, patient, 10)
 	}
 	for err, kind := range map[error]job.Kind{keys.ErrUnavailable: rotation.KindUnavailable, keys.ErrDenied: rotation.KindDenied} {
-		b.rotate(t)
-		keyring := &failing{Keyring: b.rotator, err: err, after: 5}
-		keyring.before.Add(5) // so that no late success comes between the failures
-		store := announcing{b.store, keyring.before.Done}
-		report, runErr := rotationOf(t, keyring, store, rotation.Options{Concurrency: 2}).Rewrap(t.Context(), scope.All())
-		assert.ErrorIs(t, runErr, err)
-		assert.Less(t, keyring.calls.Load(), int64(5+10+5), "it did not go on")
-		assert.LessOrEqual(t, report.Envelopes.Rewrapped+report.Envelopes.Current, 5)
-		assert.EqualValues(t, report.Envelopes.Failed, report.Findings.Counts[kind])
-		assert.Positive(t, report.Envelopes.Failed)
-		assert.False(t, report.Complete())
+		t.Run(string(kind), func(t *testing.T) {
+			b.rotate(t)
+			keyring := &failing{Keyring: b.rotator, err: err, after: 5}
+			keyring.before.Add(5) // so that no late success comes between the failures
+			store := announcing{b.store, keyring.before.Done}
+			report, runErr := rotationOf(t, keyring, store, rotation.Options{Concurrency: 2}).Rewrap(t.Context(), scope.All())
+			assert.ErrorIs(t, runErr, err)
+			assert.Less(t, keyring.calls.Load(), int64(5+10+5), "it did not go on")
+			assert.LessOrEqual(t, report.Envelopes.Rewrapped+report.Envelopes.Current, 5)
+			assert.EqualValues(t, report.Envelopes.Failed, report.Findings.Counts[kind])
+			assert.Positive(t, report.Envelopes.Failed)
+			assert.False(t, report.Complete())
+		})
 	}
 	// Fewer in a row do not end a run.
+	b.rotate(t)
 	keyring := &failing{Keyring: b.rotator, err: keys.ErrUnavailable, after: 55}
 	report, err := b.rotation(t, keyring, rotation.Options{}).Rewrap(t.Context(), scope.All())
 	require.NoError(t, err)

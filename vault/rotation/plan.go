@@ -12,15 +12,15 @@ import (
 	"github.com/recvault/recvault/vault/scope"
 )
 
-// Plan is what there is to rewrap in a scope, and about how long it will take.
+// Plan says what there is to rewrap in a scope, and about how long it will take.
 type Plan struct {
 	job.Report
 
-	Patients  Patients  `json:"patients"` // Changed counts those whom Rewrap would change
+	Patients  Patients  `json:"patients"` // Changed counts patients whom Rewrap would change
 	Envelopes Envelopes `json:"envelopes"`
 	Bytes     int64     `json:"envelope_bytes"`
 
-	// Versions counts envelopes by the version that wraps them, and Behind by how many versions newer
+	// Versions counts envelopes by the version that wraps them. Behind counts them by how many newer versions
 	// their patient's key has: 0 is up to date.
 	Versions map[int]int `json:"versions"`
 	Behind   map[int]int `json:"versions_behind"`
@@ -56,9 +56,9 @@ type Forecast struct {
 // with 8 requests at a time.
 const writeCost = 5
 
-// Plan finds out what is old. It reads every envelope in the scope and makes one keyring call per
-// patient, so it takes about a quarter of the time of rewrapping all. For a very large store, plan one
-// shard and multiply: shards are even.
+// Plan counts the envelopes that Rewrap would change. It reads every envelope in the scope and makes one keyring call
+// per patient, so it takes about a quarter of the time of rewrapping all. For a very large store, plan one shard and
+// multiply: shards are even.
 func (r *Rotation) Plan(ctx context.Context, s scope.Scope) (Plan, error) {
 	plan := Plan{Versions: map[int]int{}, Behind: map[int]int{}, Largest: []PatientPlan{}}
 	var calls int

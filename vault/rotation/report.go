@@ -18,17 +18,16 @@ const (
 	verbTrim   = "trim"
 )
 
-// Report is what a run did, and what it did not do and why: its Findings are the patients and recordings that
-// need attention.
+// Report says what a run did. Its Findings are the patients and recordings that need attention, and why.
 type Report struct {
 	job.Report
 
 	Patients  Patients  `json:"patients"`
 	Envelopes Envelopes `json:"envelopes"`
 
-	// Before and After count, by version: for rotate, patients by the newest version of their key; for
-	// rewrap, envelopes by the version that wraps them; for retire, patients by the oldest version that
-	// unwraps, and for trim by the oldest that exists. What is not known is in neither.
+	// Before and After count by version: for rotate, patients by the newest version of their key; for rewrap,
+	// envelopes by the version that wraps them; for retire, patients by the oldest version that unwraps; for
+	// trim, by the oldest that exists. Neither counts those for which it is not known.
 	Before map[int]int `json:"versions_before"`
 	After  map[int]int `json:"versions_after"`
 
@@ -52,39 +51,39 @@ func newReport(verb string, s scope.Scope, dryRun bool) Report {
 	return Report{Report: job.NewReport(verb, s.String(), dryRun), Before: map[int]int{}, After: map[int]int{}}
 }
 
-// Patients counts patients who have recordings. Each that a run has finished with is in one of the
-// counts below Seen.
+// Patients counts patients who have recordings. Each patient whom a run has finished is in one of the counts below
+// Seen.
 type Patients struct {
 	Seen        int `json:"seen"`
 	Changed     int `json:"changed"`      // rotated, retired, trimmed; with recordings that were rewrapped
-	Unchanged   int `json:"unchanged"`    // there was nothing to do
-	Unresolved  int `json:"unresolved"`   // not to be done yet, or at all: see the Findings
-	Erased      int `json:"erased"`       // the key was destroyed; the envelopes are waste
-	NotEnrolled int `json:"not_enrolled"` // the keyring knows of no key: see the Findings
+	Unchanged   int `json:"unchanged"`    // with nothing to do
+	Unresolved  int `json:"unresolved"`   // cannot be done yet, or at all: see the Findings
+	Erased      int `json:"erased"`       // the key was destroyed; nothing opens the envelopes
+	NotEnrolled int `json:"not_enrolled"` // the keyring has no key: see the Findings
 	Failed      int `json:"failed"`       // with at least one failure
 }
 
-// Envelopes counts envelopes. Each that a run has finished with is in one of the counts below Seen.
+// Envelopes counts envelopes. Each envelope that a run has finished is in one of the counts below Seen.
 type Envelopes struct {
 	Seen       int `json:"seen"`
 	Rewrapped  int `json:"rewrapped"`  // by this run
-	Current    int `json:"current"`    // at the version that they should have, before it came
-	Older      int `json:"older"`      // found at an older version by retire, trim or plan, which rewrap nothing
+	Current    int `json:"current"`    // need no change: at the newest version, or for trim at one that stays
+	Older      int `json:"older"`      // need a rewrap, found by retire, trim or plan, which rewrap nothing
 	Superseded int `json:"superseded"` // moved by another run or writer at the same time
-	Deleted    int `json:"deleted"`    // by others, at the same time
+	Deleted    int `json:"deleted"`    // by another, at the same time
 	Keyless    int `json:"keyless"`    // the patient was erased or has no key
-	Damaged    int `json:"damaged"`    // no envelope of this recording, or it failed authentication; left alone
+	Damaged    int `json:"damaged"`    // not the recording's envelope, or its wrapped key failed authentication; not changed
 	Failed     int `json:"failed"`
 }
 
-// Requests counts what was asked of others, whatever the answer.
+// Requests counts the requests that were made, with any answer.
 type Requests struct {
 	Keyring int `json:"keyring"`
 	Reads   int `json:"reads"`
 	Writes  int `json:"writes"`
 }
 
-// outcome is what became of an envelope.
+// outcome is the outcome of handling an envelope.
 type outcome int
 
 const (
@@ -125,7 +124,7 @@ const (
 	KindRetired job.Kind = "retired_version"
 	// KindNotEnrolled: the keyring knows no key of the patient.
 	KindNotEnrolled job.Kind = "not_enrolled"
-	// KindContended: others kept changing the envelope, or the key's versions.
+	// KindContended: the envelope, or the key's versions, kept changing.
 	KindContended job.Kind = "contended"
 	// KindDenied: the keyring or the store refused.
 	KindDenied job.Kind = "denied"
@@ -137,7 +136,7 @@ const (
 	KindFailed job.Kind = "failed"
 )
 
-// kinds of findings, by the error that each comes of.
+// kinds has the kind of finding for each error.
 var kinds = []struct {
 	err  error
 	kind job.Kind

@@ -119,16 +119,18 @@ func TestUnreadableEnvelopePreventsRetire(t *testing.T) {
 			teststore.Write(t, b.store, objectName(pairs[name][1].id, "envelope"), spoil(teststore.Read(t, b.store, objectName(pairs[name][0].id, "envelope"))))
 		}
 		for name, pair := range pairs {
-			id := pair[0].id.KeyID()
-			b.waitForGrace(t, id)
-			report, err := b.rotation(t, b.retirer, hasty()).Retire(t.Context(), scope.Of(id))
-			require.NoError(t, err)
-			assert.Equal(t, rotation.Patients{Seen: 1, Unresolved: 1}, report.Patients, name)
-			assert.Equal(t, rotation.Envelopes{Seen: 2, Current: 1, Damaged: 1}, report.Envelopes, name)
-			assert.Equal(t, map[job.Kind]int64{rotation.KindUnreadable: 1, rotation.KindMalformed: 1}, report.Findings.Counts)
-			v, err := b.admin.Versions(t.Context(), id)
-			require.NoError(t, err)
-			assert.Equal(t, 1, v.MinDecryption, name)
+			t.Run(name, func(t *testing.T) {
+				id := pair[0].id.KeyID()
+				b.waitForGrace(t, id)
+				report, err := b.rotation(t, b.retirer, hasty()).Retire(t.Context(), scope.Of(id))
+				require.NoError(t, err)
+				assert.Equal(t, rotation.Patients{Seen: 1, Unresolved: 1}, report.Patients)
+				assert.Equal(t, rotation.Envelopes{Seen: 2, Current: 1, Damaged: 1}, report.Envelopes)
+				assert.Equal(t, map[job.Kind]int64{rotation.KindUnreadable: 1, rotation.KindMalformed: 1}, report.Findings.Counts)
+				v, err := b.admin.Versions(t.Context(), id)
+				require.NoError(t, err)
+				assert.Equal(t, 1, v.MinDecryption)
+			})
 		}
 	})
 }
@@ -151,6 +153,7 @@ func TestUnknownAgePreventsRetire(t *testing.T) {
 	report, err := b.rotation(t, timeless{b.retirer}, hasty()).Retire(t.Context(), scope.All())
 	require.NoError(t, err)
 	assert.Equal(t, rotation.Patients{Seen: 1, Unresolved: 1}, report.Patients)
+	assert.Equal(t, map[job.Kind]int64{rotation.KindGrace: 1}, report.Findings.Counts)
 }
 
 // TestSlowWriterLosesNothing is the hazard of DESIGN section 8: a writer wraps, uploads for long, and commits
@@ -160,37 +163,39 @@ func TestUnknownAgePreventsRetire(t *testing.T) {
 func TestSlowWriterLosesNothing(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		for name, freshness := range map[string]time.Duration{"as configured": hasty().Freshness, "misconfigured": time.Hour} {
-			patient, id := b.Enrol(t)
-			seen := b.put(t, patient, 10)
-			slow, err := vault.New(b.writer, b.store, vault.WithFreshness(freshness), vault.WithCommitTimeout(hasty().CommitTimeout))
-			require.NoError(t, err)
-			w, err := slow.Create(t.Context(), patient, vault.Metadata{})
-			require.NoError(t, err)
-			data := make([]byte, 100_000)
-			_, _ = rand.Read(data)
-			_, err = w.Write(data[:50_000])
-			require.NoError(t, err)
+			t.Run(name, func(t *testing.T) {
+				patient, id := b.Enrol(t)
+				seen := b.put(t, patient, 10)
+				slow, err := vault.New(b.writer, b.store, vault.WithFreshness(freshness), vault.WithCommitTimeout(hasty().CommitTimeout))
+				require.NoError(t, err)
+				w, err := slow.Create(t.Context(), patient, vault.Metadata{})
+				require.NoError(t, err)
+				data := make([]byte, 100_000)
+				_, _ = rand.Read(data)
+				_, err = w.Write(data[:50_000])
+				require.NoError(t, err)
 
-			b.rotate(t)
-			b.rewrap(t)
-			b.waitForGrace(t, id)
-			report, err := b.rotation(t, b.retirer, hasty()).Retire(t.Context(), scope.Of(id))
-			require.NoError(t, err)
-			require.Equal(t, rotation.Patients{Seen: 1, Changed: 1}, report.Patients, name)
+				b.rotate(t)
+				b.rewrap(t)
+				b.waitForGrace(t, id)
+				report, err := b.rotation(t, b.retirer, hasty()).Retire(t.Context(), scope.Of(id))
+				require.NoError(t, err)
+				require.Equal(t, rotation.Patients{Seen: 1, Changed: 1}, report.Patients)
 
-			_, err = w.Write(data[50_000:])
-			require.NoError(t, err)
-			require.NoError(t, w.Close())
-			b.requireOpens(t, seen)
-			late := recording{patient, w.ID(), data}
-			if freshness == hasty().Freshness {
+				_, err = w.Write(data[50_000:])
+				require.NoError(t, err)
+				require.NoError(t, w.Close())
+				b.requireOpens(t, seen)
+				late := recording{patient, w.ID(), data}
+				if freshness == hasty().Freshness {
+					b.requireOpens(t, late)
+					return
+				}
+				_, err = b.read(t, late)
+				require.ErrorIs(t, err, keys.ErrRetired)
+				require.NoError(t, b.retirer.Reinstate(t.Context(), id, 1)) // which can be taken back
 				b.requireOpens(t, late)
-				continue
-			}
-			_, err = b.read(t, late)
-			require.ErrorIs(t, err, keys.ErrRetired)
-			require.NoError(t, b.retirer.Reinstate(t.Context(), id, 1)) // which can be taken back
-			b.requireOpens(t, late)
+			})
 		}
 	})
 }
