@@ -128,7 +128,7 @@ func TestManifestsRunOnRealServers(t *testing.T) {
 				if c.Args[0] == "retire" {
 					// The rotation was just now, so retire reports that the grace period has not passed.
 					assert.Equal(t, 6, cmd.ProcessState.ExitCode(), stderr.String())
-					assert.Contains(t, string(out), "grace period")
+					assert.Contains(t, string(out), "grace_period")
 				} else {
 					assert.NoError(t, err, stderr.String())
 				}
