@@ -57,7 +57,7 @@ func (p *patient) failed(err error) {
 // batches at a time. handle settles every item, unless the run ends.
 func (r *run) inBatches(handle func(*patient, []*item)) error {
 	var handling errgroup.Group
-	handling.SetLimit(r.options.Concurrency)
+	handling.SetLimit(2 * r.options.Concurrency) // one half reads while the other writes
 	err := r.list(func(p *patient, batch []*item) {
 		handling.Go(func() error {
 			r.eachItem(batch, func(it *item) { it.stored, it.err = r.read(r.ctx, it.id) })

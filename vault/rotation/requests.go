@@ -41,7 +41,6 @@ type requests struct {
 	objects *objects.Objects // reads through a meteredStore
 
 	keyringTurns, storageTurns turns
-	slots                      chan struct{} // one for each request under way
 	calls, reads, writes       meter
 
 	// Each kind of request has its own count: with the wrong role, or a read-only store, one kind keeps
@@ -52,8 +51,12 @@ type requests struct {
 	giveUp func(error) // ends the run
 }
 
-// meter counts requests of one kind and the time that they took.
-type meter struct{ count, taken atomic.Int64 }
+// meter counts requests of one kind and the time that they took. Each request under way has one of the slots. Reads and
+// calls share theirs. Writes have their own, so that a slow write holds up no read.
+type meter struct {
+	slots        chan struct{}
+	count, taken atomic.Int64
+}
 
 func (m *meter) mean() time.Duration { return time.Duration(m.taken.Load() / max(1, m.count.Load())) }
 
@@ -82,26 +85,28 @@ func newTurns(perSecond float64) turns {
 // begin waits until a request may begin, and starts its time. The request must call end. It returns the
 // context's error once that has ended.
 func (q *requests) begin(ctx context.Context, t turns, m *meter) (end func(), err error) {
-	if !enter(ctx, t.next) {
-		return nil, ctx.Err()
-	}
-	defer leave(t.next)
-	// The limiter's own Wait fails at once when the turn comes after the context's deadline, and so would
-	// every other request until then.
-	if delay := t.rate.Reserve().Delay(); delay > 0 {
-		select {
-		case <-time.After(delay):
-		case <-ctx.Done():
+	if t.rate.Limit() != rate.Inf {
+		if !enter(ctx, t.next) {
+			return nil, ctx.Err()
+		}
+		defer leave(t.next)
+		// The limiter's own Wait fails at once when the turn comes after the context's deadline, and so would
+		// every other request until then.
+		if delay := t.rate.Reserve().Delay(); delay > 0 {
+			select {
+			case <-time.After(delay):
+			case <-ctx.Done():
+			}
 		}
 	}
-	if !enter(ctx, q.slots) {
+	if !enter(ctx, m.slots) {
 		return nil, ctx.Err()
 	}
 	m.count.Add(1)
 	start := time.Now()
 	return func() {
 		m.taken.Add(int64(time.Since(start)))
-		leave(q.slots)
+		leave(m.slots)
 	}, nil
 }
 

@@ -13,9 +13,10 @@ import (
 
 // requestsOf returns requests with some rates, of which a number may be under way.
 func requestsOf(keyringRate, storageRate float64, slots int) *requests {
-	return &requests{
-		keyringTurns: newTurns(keyringRate), storageTurns: newTurns(storageRate), slots: make(chan struct{}, slots),
-	}
+	q := &requests{keyringTurns: newTurns(keyringRate), storageTurns: newTurns(storageRate)}
+	q.reads.slots, q.writes.slots = make(chan struct{}, slots), make(chan struct{}, slots)
+	q.calls.slots = q.reads.slots
+	return q
 }
 
 func TestRequestWaitingForItsRateHoldsNoSlot(t *testing.T) {
@@ -82,6 +83,6 @@ func TestNoRequestBeginsAfterItsContextHasEnded(t *testing.T) {
 		end() // both at once
 		waiting.Wait()
 		assert.Zero(t, q.counts().Reads)
-		assert.Empty(t, q.slots)
+		assert.Empty(t, q.reads.slots)
 	})
 }

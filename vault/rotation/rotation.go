@@ -73,10 +73,10 @@ type Options struct {
 	// Prefix is the vault's: see vault.WithPrefix.
 	Prefix string
 
-	// Concurrency is how many requests are under way at a time, listings aside. Default 8, at most
-	// [MaxConcurrency].
+	// Concurrency is how many reads and keyring calls are under way at a time, and how many writes beside them.
+	// Default 8, at most [MaxConcurrency].
 	//
-	// The clients of keyring and store must keep as many idle connections, or they open new ones all the time.
+	// The clients of keyring and store must keep twice as many idle connections, or they open new ones all the time.
 	// storage/s3.NewClient keeps enough. The default transport of Vault's client keeps about three for a host:
 	// set MaxIdleConnsPerHost of api.Config.HttpClient.Transport.
 	Concurrency int

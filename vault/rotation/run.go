@@ -37,8 +37,10 @@ func (r *Rotation) run(ctx context.Context, verb string, s scope.Scope, work fun
 	w.inFlight = make(chan struct{}, max(minInFlight, 4*r.options.Concurrency))
 	w.requests = &requests{
 		keyring: r.keyring, keyringTurns: newTurns(r.options.KeyringRate), storageTurns: newTurns(r.options.StorageRate),
-		slots: make(chan struct{}, r.options.Concurrency), giveUp: func(err error) { giveUp(err) },
+		giveUp: func(err error) { giveUp(err) },
 	}
+	w.reads.slots, w.writes.slots = make(chan struct{}, r.options.Concurrency), make(chan struct{}, r.options.Concurrency)
+	w.calls.slots = w.reads.slots
 	w.objects = r.objects.In(meteredStore{r.store, w.requests})
 	w.Run = jobs.Start(&w.report.Report, s, r.options.Progress)
 	err := work(w)
