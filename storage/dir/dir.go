@@ -146,15 +146,16 @@ func (s *Store) Put(ctx context.Context, name string, r io.Reader, size int64, c
 	if err := storage.ValidateName(name); err != nil {
 		return storage.Info{}, fmt.Errorf("put: %w", err)
 	}
-	info, err := s.put(ctx, name, r, size, condition)
+	info, err := s.put(ctx, name, condition, func(temp *tempFile) error { return temp.fill(ctx, r, size) })
 	if err != nil {
 		return storage.Info{}, fmt.Errorf("put %s: %w", name, classify(err))
 	}
 	return info, nil
 }
 
-func (s *Store) put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (storage.Info, error) {
-	// This check refuses early, before r is read. The decisive check is made under the lock, by commit.
+// put makes an object of a temporary file that fill fills and flushes to the disk.
+func (s *Store) put(ctx context.Context, name string, condition storage.Condition, fill func(*tempFile) error) (storage.Info, error) {
+	// This check refuses early, before any data is read. The decisive check is made under the lock, by commit.
 	if _, err := s.check(name, condition); err != nil {
 		return storage.Info{}, err
 	}
@@ -163,7 +164,7 @@ func (s *Store) put(ctx context.Context, name string, r io.Reader, size int64, c
 		return storage.Info{}, err
 	}
 	defer temp.discard()
-	if err := temp.fill(ctx, r, size); err != nil {
+	if err := fill(temp); err != nil {
 		return storage.Info{}, err
 	}
 	var info storage.Info
@@ -282,19 +283,8 @@ func (s *Store) get(ctx context.Context, name string, offset, length int64) (*st
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if _, err := s.object(name); err != nil {
-		return nil, err
-	}
-	f, err := s.root.Open(objectPath(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, storage.ErrNotFound
-	}
+	f, opened, err := s.openObject(name)
 	if err != nil {
-		return nil, err
-	}
-	opened, err := f.Stat() // the object may have been replaced between the lookup and the opening
-	if err != nil {
-		f.Close()
 		return nil, err
 	}
 	size := opened.Size()
@@ -304,6 +294,26 @@ func (s *Store) get(ctx context.Context, name string, offset, length int64) (*st
 	}
 	body := &body{ctx: ctx, name: name, data: io.NewSectionReader(f, offset, length), file: f}
 	return &storage.Object{ReadCloser: body, Info: describe(name, opened)}, nil
+}
+
+// openObject opens an object's file and returns its FileInfo.
+func (s *Store) openObject(name string) (*os.File, fs.FileInfo, error) {
+	if _, err := s.object(name); err != nil {
+		return nil, nil, err
+	}
+	f, err := s.root.Open(objectPath(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, storage.ErrNotFound
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	opened, err := f.Stat() // the object may have been replaced between the lookup and the opening
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, opened, nil
 }
 
 // body reads a range of an object's file.

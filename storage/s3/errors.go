@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/minio/minio-go/v7"
 
@@ -16,13 +18,21 @@ import (
 // errUnchecked means that the server stored data without comparing its checksum.
 var errUnchecked = fmt.Errorf("%w: the server did not confirm the CRC64NVME checksum: use SignedPayload", storage.ErrUnavailable)
 
+// errDisorder means that a listing repeats a name or is not in order.
+var errDisorder = fmt.Errorf("%w: the server's listing is not in the order of names", storage.ErrUnavailable)
+
+// errNoServer means that a server answers a write with 404, and does not say that the bucket is missing.
+var errNoServer = errors.New("the server answered 404 to a write: the endpoint is no S3 server, or a proxy does not know it")
+
 // damagedCodes are the server's error codes for data that does not match its checksum.
 var damagedCodes = []string{"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "IncompleteBody"}
 
 // classify wraps a request's error in the error of package storage that names its cause. It keeps the code
 // and the status of the server's answer, but not the text, which can repeat headers of the request. It
-// returns the context's error and errors of package storage unchanged.
+// returns the context's error, and errors of package storage, unchanged. If a watch has ended the context, it
+// returns the watch's error.
 func classify(ctx context.Context, err error) error {
+	err = timeoutOr(ctx, err)
 	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 		return ctx.Err()
 	}
@@ -33,11 +43,37 @@ func classify(ctx context.Context, err error) error {
 	case answered:
 		return fmt.Errorf("%w: %s", cause(answer), summary(answer))
 	default:
-		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, printable{err})
 	}
 }
 
-// classify is like the function classify, but recognises the answers to a Put whose condition fails.
+// maxErrorText is the number of bytes of a foreign error's text that are kept.
+const maxErrorText = 300
+
+// printable is an error whose text may repeat what a server sent. Its own text escapes the characters that are
+// not printable, such as control characters and marks that change the direction of text, and is cut.
+type printable struct{ err error }
+
+func (p printable) Error() string {
+	var text strings.Builder
+	for _, r := range p.err.Error() {
+		if text.Len() >= maxErrorText {
+			text.WriteString("...")
+			break
+		}
+		if unicode.IsPrint(r) {
+			text.WriteRune(r)
+		} else {
+			text.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		}
+	}
+	return text.String()
+}
+
+func (p printable) Unwrap() error { return p.err }
+
+// classify is like the function classify, but recognises the answers to a Put whose condition fails. A Put looks
+// for no object, so a server that does not find one is no S3 server: it is unavailable.
 func (p *put) classify(ctx context.Context, err error) error {
 	failed := hasCode(err, minio.PreconditionFailed, "ConditionalRequestConflict", minio.Conflict)
 	switch {
@@ -45,9 +81,12 @@ func (p *put) classify(ctx context.Context, err error) error {
 		return storage.ErrExists
 	case p.condition.ETag() != "" && (failed || hasCode(err, minio.NoSuchKey)):
 		return storage.ErrChanged
-	default:
-		return classify(ctx, err)
 	}
+	err = classify(ctx, err)
+	if errors.Is(err, storage.ErrNotFound) {
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, errNoServer)
+	}
+	return err
 }
 
 // isUncertain reports whether a write that ended with this error may have taken effect.

@@ -1,7 +1,6 @@
 package s3
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -50,7 +49,9 @@ const putIDKey = "Recvault-Put"
 // The context does not interrupt a Read of r that blocks. After the context has ended, Put may take a few
 // more seconds to remove what it has sent, and to find out whether the write has already succeeded; if so,
 // it returns no error. If the server does not answer that question either, Put returns an error although
-// the object may have been written. The Info's Modified is zero, because S3 does not return it.
+// the object may have been written. [RequestTimeout] limits the wait for a server that is silent. The
+// error for a 404 without S3's code for a missing bucket is [storage.ErrUnavailable]: it is not from an S3 server. The
+// Info's Modified is zero, because S3 does not return it.
 func (s *Store) Put(ctx context.Context, name string, r io.Reader, size int64, condition storage.Condition) (storage.Info, error) {
 	if err := storage.ValidateName(name); err != nil {
 		return storage.Info{}, fmt.Errorf("put: %w", err)
@@ -59,6 +60,7 @@ func (s *Store) Put(ctx context.Context, name string, r io.Reader, size int64, c
 		store:     s,
 		name:      name,
 		condition: condition,
+		unchecked: s.signed,
 		id:        rand.Text(),
 		source:    newSource(r, size),
 		partSize:  s.partSize(size),
@@ -82,6 +84,7 @@ type put struct {
 	store     *Store
 	name      string
 	condition storage.Condition
+	unchecked bool // an upload's parts have no checksums
 	id        string
 	source    *source
 	partSize  int64
@@ -100,7 +103,9 @@ func (p *put) run(ctx context.Context) (storage.Info, error) {
 	case last:
 		return p.sendWhole(ctx, buffer[:n])
 	default:
-		return p.sendParts(ctx, buffer)
+		return p.sendParts(ctx, func(uploadID string) ([]minio.ObjectPart, error) {
+			return p.upload(ctx, uploadID, buffer)
+		})
 	}
 }
 
@@ -117,8 +122,10 @@ func (p *put) sendWhole(ctx context.Context, data []byte) (storage.Info, error) 
 		options.UserMetadata[checksum.Key()] = sum
 	}
 	var sent minio.UploadInfo
+	ctx, watch := p.store.watch(ctx)
+	defer watch.stop()
 	err := resend(func() (err error) {
-		sent, err = p.store.core.PutObject(ctx, p.store.bucket, p.name, bytes.NewReader(data), int64(len(data)), "", p.sha256Hex(data), options)
+		sent, err = p.store.core.PutObject(ctx, p.store.bucket, p.name, watch.body(data), int64(len(data)), "", p.sha256Hex(data), options)
 		return err
 	})
 	if err == nil && !p.store.signed && sent.ChecksumCRC64NVME != sum {
@@ -130,36 +137,42 @@ func (p *put) sendWhole(ctx context.Context, data []byte) (storage.Info, error) 
 	return p.confirm(ctx, sent.ETag, err)
 }
 
-// sendParts sends the object in parts and joins them. first is the first part, already read.
-func (p *put) sendParts(ctx context.Context, first []byte) (info storage.Info, err error) {
+// sendParts makes the object of the parts that send sends to a multipart upload.
+func (p *put) sendParts(ctx context.Context, send func(uploadID string) ([]minio.ObjectPart, error)) (info storage.Info, err error) {
 	uploadID, err := p.begin(ctx)
 	if err != nil {
-		return storage.Info{}, p.classify(ctx, err)
+		return storage.Info{}, err
 	}
 	defer func() {
 		if err != nil {
 			p.abort(ctx, uploadID)
 		}
 	}()
-	parts, err := p.upload(ctx, uploadID, first)
+	parts, err := send(uploadID)
 	if err != nil {
 		return storage.Info{}, err
 	}
-	joined, err := p.join(ctx, uploadID, parts)
-	return p.confirm(ctx, joined.ETag, err)
+	etag, err := p.join(ctx, uploadID, parts)
+	return p.confirm(ctx, etag, err)
 }
 
 // begin starts a multipart upload and returns its ID. If the context ends, it still waits for the ID for the
 // grace period, because an upload can only be aborted by its ID.
 func (p *put) begin(ctx context.Context) (string, error) {
-	ctx, cancel := withGrace(ctx)
+	extended, cancel := withGrace(ctx)
 	defer cancel()
+	extended, watch := p.store.watch(extended)
+	defer watch.stop()
 	options := p.options()
-	if !p.store.signed {
+	if !p.unchecked {
 		options.UserMetadata["X-Amz-Checksum-Algorithm"] = checksum.String()
 		options.UserMetadata[minio.ChecksumFullObjectMode.Key()] = minio.ChecksumFullObjectMode.String()
 	}
-	return p.store.core.NewMultipartUpload(ctx, p.store.bucket, p.name, options)
+	id, err := p.store.core.NewMultipartUpload(extended, p.store.bucket, p.name, options)
+	if err != nil {
+		return "", p.classify(ctx, timeoutOr(extended, err))
+	}
+	return id, nil
 }
 
 // sendPart sends one part.
@@ -169,28 +182,32 @@ func (p *put) sendPart(ctx context.Context, uploadID string, number int, data []
 	if !p.store.signed {
 		options.CustomHeader = http.Header{http.CanonicalHeaderKey(checksum.Key()): {sum}}
 	}
+	ctx, watch := p.store.watch(ctx)
+	defer watch.stop()
 	var part minio.ObjectPart
 	err := resend(func() (err error) {
-		part, err = p.store.core.PutObjectPart(ctx, p.store.bucket, p.name, uploadID, number, bytes.NewReader(data), int64(len(data)), options)
+		part, err = p.store.core.PutObjectPart(ctx, p.store.bucket, p.name, uploadID, number, watch.body(data), int64(len(data)), options)
 		return err
 	})
 	if err == nil && !p.store.signed && part.ChecksumCRC64NVME != sum {
 		err = errUnchecked
 	}
-	return part, err
+	return part, timeoutOr(ctx, err)
 }
 
-// join makes an object of the parts if the condition holds. The server compares the checksum of the whole
-// object with the checksums of its parts.
-func (p *put) join(ctx context.Context, uploadID string, parts []minio.ObjectPart) (minio.UploadInfo, error) {
+// join makes an object of the parts if the condition holds, and returns its ETag. The server compares the
+// checksum of the whole object with the checksums of its parts.
+func (p *put) join(ctx context.Context, uploadID string, parts []minio.ObjectPart) (etag string, err error) {
 	ctx, cancel := withGrace(ctx)
 	defer cancel()
+	ctx, watch := p.store.watchSlow(ctx)
+	defer watch.stop()
 	var options minio.PutObjectOptions
 	p.setCondition(&options)
-	if !p.store.signed {
+	if !p.unchecked {
 		whole, err := checksum.FullObjectChecksum(parts)
 		if err != nil {
-			return minio.UploadInfo{}, err
+			return "", err
 		}
 		options.UserMetadata = map[string]string{
 			checksum.Key():                     whole.Encoded(),
@@ -201,7 +218,8 @@ func (p *put) join(ctx context.Context, uploadID string, parts []minio.ObjectPar
 	for i, part := range parts {
 		list[i] = minio.CompletePart{PartNumber: part.PartNumber, ETag: part.ETag, ChecksumCRC64NVME: part.ChecksumCRC64NVME}
 	}
-	return p.store.core.CompleteMultipartUpload(ctx, p.store.bucket, p.name, uploadID, list, options)
+	joined, err := p.store.core.CompleteMultipartUpload(ctx, p.store.bucket, p.name, uploadID, list, options)
+	return joined.ETag, timeoutOr(ctx, err)
 }
 
 // abort removes an upload's parts, even if the context has ended. If it fails, the upload remains

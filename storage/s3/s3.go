@@ -31,6 +31,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/s3utils"
@@ -40,11 +41,17 @@ import (
 
 // Store keeps objects in a bucket. It implements [storage.Store].
 type Store struct {
-	core     minio.Core
-	bucket   string
-	signed   bool      // set by SignedPayload
-	maxParts int64     // of one upload; smaller in tests
-	buffers  sync.Pool // of *[minPartSize]byte
+	core    minio.Core
+	bucket  string
+	signed  bool      // set by SignedPayload
+	buffers sync.Pool // of *[minPartSize]byte
+
+	// Smaller in tests.
+	maxParts     int64 // of one upload
+	copyPartSize int64
+
+	requestTimeout time.Duration
+	idleTimeout    time.Duration
 }
 
 var _ storage.Store = (*Store)(nil)
@@ -62,7 +69,7 @@ func SignedPayload() Option {
 // operation returns [storage.ErrNoBucket].
 //
 // The client's configuration decides how often failed requests are sent again. minio-go's default is ten
-// times, which can take ten seconds. A client of [NewClient] gives up sooner.
+// times, which can take ten seconds. A client of [NewClient] gives up sooner, and limits the server's answers.
 func New(client *minio.Client, bucket string, options ...Option) (*Store, error) {
 	if client == nil {
 		return nil, errors.New("s3: no client")
@@ -70,16 +77,26 @@ func New(client *minio.Client, bucket string, options ...Option) (*Store, error)
 	if err := s3utils.CheckValidBucketNameStrict(bucket); err != nil {
 		return nil, fmt.Errorf("s3: %w", err)
 	}
-	s := &Store{core: minio.Core{Client: client}, bucket: bucket, maxParts: maxParts}
+	s := &Store{
+		core:           minio.Core{Client: client},
+		bucket:         bucket,
+		maxParts:       maxParts,
+		copyPartSize:   copyPartSize,
+		requestTimeout: requestTimeout,
+		idleTimeout:    idleTimeout,
+	}
 	s.buffers.New = func() any { return new([minPartSize]byte) }
 	for _, option := range options {
 		option(s)
 	}
+	if s.requestTimeout <= 0 || s.idleTimeout <= 0 {
+		return nil, errors.New("s3: a timeout is not positive")
+	}
 	return s, nil
 }
 
-// Get implements [storage.Store]. A body that breaks off is not requested again. While a server is silent,
-// only the context limits the wait.
+// Get implements [storage.Store]. A body that breaks off is not requested again. [RequestTimeout] limits the
+// wait for the server's answer, and [IdleTimeout] the wait for the body's data.
 func (s *Store) Get(ctx context.Context, name string, offset, length int64) (*storage.Object, error) {
 	if err := storage.ValidateName(name); err != nil {
 		return nil, fmt.Errorf("get: %w", err)
@@ -87,14 +104,17 @@ func (s *Store) Get(ctx context.Context, name string, offset, length int64) (*st
 	if offset < 0 || length < -1 {
 		return nil, fmt.Errorf("get %s: %w: offset %d, length %d", name, storage.ErrInvalidRange, offset, length)
 	}
-	object, err := s.get(ctx, name, offset, length)
+	ctx, watch := s.watch(ctx)
+	info, response, err := s.get(ctx, name, offset, length)
 	if err != nil {
+		watch.stop()
 		return nil, fmt.Errorf("get %s: %w", name, classify(ctx, err))
 	}
-	return object, nil
+	watch.pause()
+	return &storage.Object{ReadCloser: s.newBody(ctx, name, response, watch), Info: info}, nil
 }
 
-func (s *Store) get(ctx context.Context, name string, offset, length int64) (*storage.Object, error) {
+func (s *Store) get(ctx context.Context, name string, offset, length int64) (storage.Info, io.ReadCloser, error) {
 	if length == 0 {
 		return s.getEmpty(ctx, name) // HTTP has no empty ranges
 	}
@@ -108,26 +128,23 @@ func (s *Store) get(ctx context.Context, name string, offset, length int64) (*st
 		return s.getEmpty(ctx, name)
 	}
 	if err != nil {
-		return nil, err
+		return storage.Info{}, nil, err
 	}
 	info := describe(name, stat)
 	if ranged {
 		info.Size, err = totalSize(header, offset)
 		if err != nil {
 			response.Close()
-			return nil, err
+			return storage.Info{}, nil, err
 		}
 	}
-	return &storage.Object{ReadCloser: &body{ctx: ctx, name: name, response: response}, Info: info}, nil
+	return info, response, nil
 }
 
 // getEmpty returns an empty range of an object.
-func (s *Store) getEmpty(ctx context.Context, name string) (*storage.Object, error) {
+func (s *Store) getEmpty(ctx context.Context, name string) (storage.Info, io.ReadCloser, error) {
 	info, err := s.stat(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	return &storage.Object{ReadCloser: http.NoBody, Info: info}, nil
+	return info, http.NoBody, err
 }
 
 // rangeHeader returns the Range header of RFC 9110, section 14.2, which includes both ends. Servers cut a
@@ -153,15 +170,36 @@ func totalSize(header http.Header, offset int64) (int64, error) {
 	return size, nil
 }
 
-// body is a response's body that returns the errors of package storage.
+// body is a response's body that returns the errors of package storage. It ends if fewer than minProgress bytes
+// arrive within the idle timeout, counting only time inside Read.
 type body struct {
 	ctx      context.Context
 	name     string
 	response io.ReadCloser
+	stop     func()
+
+	idle     *time.Timer // ends the context with errIdle
+	timeout  time.Duration
+	left     time.Duration // of timeout
+	received int           // since left was the whole timeout
+}
+
+func (s *Store) newBody(ctx context.Context, name string, response io.ReadCloser, watch *watch) *body {
+	idle := time.AfterFunc(s.idleTimeout, func() { watch.cancel(errIdle) })
+	idle.Stop()
+	return &body{ctx: ctx, name: name, response: response, stop: watch.stop, idle: idle, timeout: s.idleTimeout, left: s.idleTimeout}
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	begun := time.Now()
+	b.idle.Reset(b.left)
 	n, err := b.response.Read(p)
+	b.idle.Stop()
+	b.left -= time.Since(begun)
+	b.received += n
+	if b.received >= minProgress {
+		b.received, b.left = 0, b.timeout
+	}
 	if err != nil && err != io.EOF {
 		err = fmt.Errorf("read %s: %w", b.name, classify(b.ctx, err))
 	}
@@ -169,6 +207,8 @@ func (b *body) Read(p []byte) (int, error) {
 }
 
 func (b *body) Close() error {
+	b.idle.Stop()
+	b.stop()
 	return b.response.Close()
 }
 
@@ -177,9 +217,20 @@ func (s *Store) Stat(ctx context.Context, name string) (storage.Info, error) {
 	if err := storage.ValidateName(name); err != nil {
 		return storage.Info{}, fmt.Errorf("stat: %w", err)
 	}
+	info, err := s.boundedStat(ctx, name)
+	if err != nil {
+		return storage.Info{}, fmt.Errorf("stat %s: %w", name, err)
+	}
+	return info, nil
+}
+
+// boundedStat is stat within the request timeout. It returns the errors of package storage.
+func (s *Store) boundedStat(ctx context.Context, name string) (storage.Info, error) {
+	ctx, watch := s.watch(ctx)
+	defer watch.stop()
 	info, err := s.stat(ctx, name)
 	if err != nil {
-		return storage.Info{}, fmt.Errorf("stat %s: %w", name, classify(ctx, err))
+		return storage.Info{}, classify(ctx, err)
 	}
 	return info, nil
 }
@@ -200,7 +251,8 @@ func (s *Store) stat(ctx context.Context, name string) (storage.Info, error) {
 }
 
 // List implements [storage.Store]. It requests 1,000 objects at a time, each page when the previous one has
-// been consumed. It skips objects of other clients whose names [storage.ValidateName] refuses.
+// been consumed. It skips objects of other clients whose names [storage.ValidateName] refuses. It returns
+// [storage.ErrUnavailable] if a page is longer than 8 MiB, or if the names are not in order.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
 		fail := func(err error) { yield(storage.Info{}, fmt.Errorf("list: %w", err)) }
@@ -208,7 +260,9 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 			fail(err)
 			return
 		}
-		owners := false
+		ctx, watch := s.watch(ctx) // for each page: it pauses while the caller has the object
+		defer watch.stop()
+		owners, last := false, ""
 		options := minio.ListObjectsOptions{Prefix: listablePrefix(prefix), Recursive: true, FetchOwner: &owners}
 		for object := range s.core.ListObjectsIter(ctx, s.bucket, options) {
 			switch {
@@ -216,16 +270,24 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 				fail(classify(ctx, object.Err))
 				return
 			case ctx.Err() != nil:
-				fail(ctx.Err())
+				fail(classify(ctx, ctx.Err()))
 				return
 			case !strings.HasPrefix(object.Key, prefix) || storage.ValidateName(object.Key) != nil:
+				watch.restart()
 				continue
-			case !yield(describe(object.Key, object), nil):
+			case object.Key <= last: // a server that sends one page again and again
+				fail(errDisorder)
 				return
 			}
+			last = object.Key
+			watch.pause()
+			if !yield(describe(object.Key, object), nil) {
+				return
+			}
+			watch.restart()
 		}
 		if err := ctx.Err(); err != nil { // the iterator ends without an error
-			fail(err)
+			fail(classify(ctx, err))
 		}
 	}
 }
@@ -245,6 +307,8 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	if err := storage.ValidateName(name); err != nil {
 		return fmt.Errorf("delete: %w", err)
 	}
+	ctx, watch := s.watch(ctx)
+	defer watch.stop()
 	err := s.core.RemoveObject(ctx, s.bucket, name, minio.RemoveObjectOptions{})
 	if err != nil && !hasCode(err, minio.NoSuchKey) {
 		return fmt.Errorf("delete %s: %w", name, classify(ctx, err))

@@ -6,6 +6,7 @@ import (
 	cryptorand "crypto/rand"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -58,11 +59,16 @@ func (s inspected) Abandon(t *testing.T, name string) {
 // open returns a store in a bucket of the server.
 func open(t *testing.T, server *testserver.MinIOServer, bucket string, options ...s3.Option) inspected {
 	t.Helper()
+	return openThrough(t, server, bucket, server.Transport(), options...)
+}
+
+// openThrough returns a store in a bucket of the server that sends its requests through the transport.
+func openThrough(t *testing.T, server *testserver.MinIOServer, bucket string, transport http.RoundTripper, options ...s3.Option) inspected {
+	t.Helper()
 	endpoint := "http://" + server.Endpoint()
 	if server.Secure() {
 		endpoint = "https://" + server.Endpoint()
 	}
-	transport := server.Transport()
 	client, err := s3.NewClient(s3.Config{
 		Endpoint:    endpoint,
 		Region:      server.Region(),
@@ -72,7 +78,7 @@ func open(t *testing.T, server *testserver.MinIOServer, bucket string, options .
 	require.NoError(t, err)
 	store, err := s3.New(client, bucket, options...)
 	require.NoError(t, err)
-	return inspected{store, client, bucket, transport.CloseIdleConnections}
+	return inspected{store, client, bucket, (&http.Client{Transport: transport}).CloseIdleConnections}
 }
 
 func noise(size int) []byte {

@@ -19,6 +19,7 @@ var _ storage.UploadLister = (*Store)(nil)
 //
 // Amazon S3 lists all uploads. MinIO (as of 2026-02) cannot list by prefix. It lists either the uploads of
 // one object, or the uploads of the bucket that the requested server remembers; Uploads requests the latter.
+// A list of more than about 10,000 uploads, which MinIO sends at once, is too long: [storage.ErrUnavailable].
 // That list lacks uploads that were started through another server of a cluster, or before a restart of the
 // server. It may contain some that another server has completed. MinIO removes every upload 24 hours after
 // its start (setting api stale_uploads_expiry), listed or not and even if it is in progress: on MinIO, no
@@ -32,10 +33,15 @@ func (s *Store) Uploads(ctx context.Context, prefix string) iter.Seq2[storage.Up
 		}
 		var page minio.ListMultipartUploadsResult
 		for more := true; more; more = page.IsTruncated {
+			key, id := page.NextKeyMarker, page.NextUploadIDMarker
 			var err error
-			page, err = s.core.ListMultipartUploads(ctx, s.bucket, "", page.NextKeyMarker, page.NextUploadIDMarker, "", 1000)
+			page, err = s.uploadsAfter(ctx, key, id)
 			if err != nil {
-				fail(classify(ctx, err))
+				fail(err)
+				return
+			}
+			if page.IsTruncated && page.NextKeyMarker == key && page.NextUploadIDMarker == id {
+				fail(errDisorder) // the server would send this page again and again
 				return
 			}
 			for _, upload := range page.Uploads {
@@ -54,6 +60,17 @@ func (s *Store) Uploads(ctx context.Context, prefix string) iter.Seq2[storage.Up
 	}
 }
 
+// uploadsAfter returns the page of uploads after a key and an upload ID.
+func (s *Store) uploadsAfter(ctx context.Context, key, id string) (minio.ListMultipartUploadsResult, error) {
+	ctx, watch := s.watch(ctx)
+	defer watch.stop()
+	page, err := s.core.ListMultipartUploads(ctx, s.bucket, "", key, id, "", 1000)
+	if err != nil {
+		return page, classify(ctx, err)
+	}
+	return page, nil
+}
+
 // AbortUpload implements [storage.UploadLister].
 func (s *Store) AbortUpload(ctx context.Context, upload storage.Upload) error {
 	if err := storage.ValidateName(upload.Name); err != nil {
@@ -62,6 +79,8 @@ func (s *Store) AbortUpload(ctx context.Context, upload storage.Upload) error {
 	if upload.ID == "" { // without an ID, the request would delete the object
 		return fmt.Errorf("abort upload of %s: %w: it has no ID", upload.Name, storage.ErrInvalidName)
 	}
+	ctx, watch := s.watch(ctx)
+	defer watch.stop()
 	err := s.core.AbortMultipartUpload(ctx, s.bucket, upload.Name, upload.ID)
 	if err != nil && !hasCode(err, minio.NoSuchUpload) {
 		return fmt.Errorf("abort upload of %s: %w", upload.Name, classify(ctx, err))

@@ -69,7 +69,7 @@ func testListMany(t *testing.T, store storage.Store) {
 	const total = 1100
 	var all []string
 	for i := range total {
-		all = append(all, fmt.Sprintf("r1/%02d/%04d/envelope", i%7, i))
+		all = append(all, fmt.Sprintf("recordings/%02d/%04d/envelope", i%7, i))
 	}
 	jobs := make(chan string)
 	var wg sync.WaitGroup
@@ -89,7 +89,7 @@ func testListMany(t *testing.T, store storage.Store) {
 	slices.Sort(all)
 	assert.Equal(t, all, names(t, store, ""))
 
-	list := store.List(t.Context(), "r1/")
+	list := store.List(t.Context(), "recordings/")
 	for range 2 { // a sequence can be used again
 		var got []string
 		for info, err := range list {

@@ -39,8 +39,9 @@ type Abandoner interface {
 	Abandon(t *testing.T, name string)
 }
 
-// Run checks every promise of [storage.Store], and those of [storage.UploadLister] if the store implements
-// it. Each call of open must return a new, empty store, and register its removal with t.Cleanup.
+// Run checks every promise of [storage.Store], and those of [storage.UploadLister] and [storage.Copier] if the
+// store implements them. Each call of open must return a new, empty store, and register its removal with
+// t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 	for _, group := range []struct {
 		name string
@@ -51,6 +52,7 @@ func Run(t *testing.T, open func(t *testing.T) storage.Store) {
 		{"Get", testGet},
 		{"List", testList},
 		{"Delete", testDelete},
+		{"Copy", testCopy},
 		{"Uploads", testUploads},
 		{"Name", testName},
 		{"Context", testContext},
