@@ -14,6 +14,7 @@ TESTED = -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}'
 RACE = "the race detector" gcc=gcc,libc6-dev
 BROWSER = "the browser tests" chromium=chromium,fonts-liberation
 PLAYERS = "the player tests" curl=curl wget=wget ffmpeg=ffmpeg
+QUERY = "the test of the query on the audit log" jq=jq
 MODEL = "the model checker" spin=spin gcc=gcc,libc6-dev
 
 .DEFAULT_GOAL := help
@@ -74,7 +75,7 @@ clean: ## Remove the built servers and cached test results
 	$(GO) clean -testcache
 
 test-tools:
-	@.ci/need $(RACE) $(BROWSER) $(PLAYERS) $(MODEL)
+	@.ci/need $(RACE) $(BROWSER) $(PLAYERS) $(QUERY) $(MODEL)
 
 browser-tools:
 	@.ci/need $(BROWSER)

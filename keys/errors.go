@@ -50,6 +50,9 @@ var (
 	// ErrInvalidRecordingID means that the text is not a recording's ID.
 	ErrInvalidRecordingID = errors.New("invalid recording ID")
 
+	// ErrUnsupported means that the wrapped key was made by another kind of keyring. It is not damaged.
+	ErrUnsupported = errors.New("wrapped key is of another kind of keyring")
+
 	// ErrInvalidWrappedKey means that the text is not a wrapped key.
 	ErrInvalidWrappedKey = errors.New("invalid wrapped key")
 )

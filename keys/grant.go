@@ -59,6 +59,10 @@ type GrantOptions struct {
 	// MaxUses is how often the grant can be presented, from 0 to [MaxGrantUses]. Refused attempts
 	// and a revocation by the holder count. 0 means without a limit within the TTL.
 	MaxUses int
+
+	// DescribeOnly makes a grant that unwraps metadata keys and no recording key: it can describe the patient's
+	// recordings and list them with titles, and cannot open one. The keyring enforces it.
+	DescribeOnly bool
 }
 
 // Validate returns [ErrInvalidGrantOptions] with the reason if an option is missing or out of bounds.
@@ -110,6 +114,8 @@ type GrantDetails struct {
 	Subject   string    `json:"subject"`              // who uses the grant
 	Purpose   Purpose   `json:"purpose"`              // why
 	RequestID string    `json:"request_id,omitempty"` // the application's own reference
+
+	DescribeOnly bool `json:"describe_only,omitempty"` // whether the grant can describe and not open
 }
 
 // NewGrant returns a grant with these details and this secret token. Keyrings call it.

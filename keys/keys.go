@@ -41,7 +41,7 @@ type Wrapper interface {
 	// names. The result unwraps for that binding only. Wrap never creates an envelope key.
 	//
 	// Errors: [ErrNotEnrolled], [ErrErased], [ErrDenied], [ErrUnavailable].
-	Wrap(ctx context.Context, binding Binding, key *RecordingKey) (WrappedKey, error)
+	Wrap(ctx context.Context, binding Binding, key *Key) (WrappedKey, error)
 }
 
 // Unwrapper is what a grant's holder can do. An implementation uses the grant's own authority and
@@ -62,7 +62,7 @@ type Unwrapper interface {
 	//   - [ErrNotEnrolled], [ErrErased]. A keyring may take another use of the grant to find out
 	//     which of the two applies; if none is left it returns ErrNotEnrolled.
 	//   - [ErrUnavailable].
-	Unwrap(ctx context.Context, grant Grant, binding Binding, wrapped WrappedKey) (*RecordingKey, error)
+	Unwrap(ctx context.Context, grant Grant, binding Binding, wrapped WrappedKey) (*Key, error)
 
 	// RevokeSelf ends the grant and every copy of it, at once. A logout calls it.
 	//
@@ -161,6 +161,19 @@ type Eraser interface {
 }
 
 // Versions are the versions of an envelope key, counted from 1:
+// Keyring has the methods of every role. Which of them succeed is up to the credentials that it holds.
+type Keyring interface {
+	Enroller
+	Wrapper
+	Unwrapper
+	Granter
+	Revoker
+	Rotator
+	Retirer
+	Trimmer
+	Eraser
+}
+
 // 1 <= MinAvailable <= MinDecryption <= Latest.
 type Versions struct {
 	Latest        int // the version that wraps
@@ -169,6 +182,9 @@ type Versions struct {
 
 	// Rotated is when Latest was made, by the keyring's clock, to the second or better.
 	Rotated time.Time
+
+	// Now is the keyring's clock when it answered, to the second or better. Zero if it is not known.
+	Now time.Time
 }
 
 // RewrapItem is one recording key to rewrap.

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 )
 
 // A rec has 26 characters. The last one encodes 3 bits, and 2 bits that must be zero.
@@ -40,7 +41,7 @@ func TestRecordingIDNamesPatientAndRecording(t *testing.T) {
 func TestNewRecordingIDsDiffer(t *testing.T) {
 	seen := make(map[keys.RecordingID]bool)
 	for range 1000 {
-		id := keys.NewRecordingID(aliceID(t))
+		id := keystest.NewRecordingID(aliceID(t))
 		require.False(t, seen[id])
 		seen[id] = true
 		parsed, err := keys.ParseRecordingID(id.String())
@@ -126,19 +127,19 @@ func FuzzParseRecordingID(f *testing.F) {
 	})
 }
 
-func TestRecordingKeyFromBytesCopies(t *testing.T) {
-	secret := bytes.Repeat([]byte{7}, keys.RecordingKeySize)
-	key, err := keys.RecordingKeyFromBytes(secret)
+func TestKeyFromBytesCopies(t *testing.T) {
+	secret := bytes.Repeat([]byte{7}, keys.KeySize)
+	key, err := keys.KeyFromBytes(secret)
 	require.NoError(t, err)
 	assert.Equal(t, secret, key.Bytes())
 	clear(secret)
-	assert.Equal(t, bytes.Repeat([]byte{7}, keys.RecordingKeySize), key.Bytes(), "the key shares the caller's memory")
+	assert.Equal(t, bytes.Repeat([]byte{7}, keys.KeySize), key.Bytes(), "the key shares the caller's memory")
 }
 
 func TestRecordingKeyHas32Bytes(t *testing.T) {
 	for _, n := range []int{0, 1, 16, 31, 33, 64} {
 		t.Run(strconv.Itoa(n), func(t *testing.T) {
-			key, err := keys.RecordingKeyFromBytes(make([]byte, n))
+			key, err := keys.KeyFromBytes(make([]byte, n))
 			assert.ErrorIs(t, err, keys.ErrIntegrity)
 			assert.Nil(t, key)
 		})
@@ -146,7 +147,7 @@ func TestRecordingKeyHas32Bytes(t *testing.T) {
 }
 
 func TestNewRecordingKeysDiffer(t *testing.T) {
-	assert.NotEqual(t, keys.NewRecordingKey().Bytes(), keys.NewRecordingKey().Bytes())
+	assert.NotEqual(t, keys.NewKey().Bytes(), keys.NewKey().Bytes())
 }
 
 func TestWrappedKeyParseReturnsTheParts(t *testing.T) {

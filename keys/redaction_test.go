@@ -27,9 +27,9 @@ const (
 // keyCanary is the secret of a recording key. assertSilent looks for its printed forms too.
 var keyCanary = []byte("canary-recording-key-of-32-bytes")
 
-func secrets(t *testing.T) (keys.Patient, keys.Grant, *keys.RecordingKey) {
+func secrets(t *testing.T) (keys.Patient, keys.Grant, *keys.Key) {
 	t.Helper()
-	key, err := keys.RecordingKeyFromBytes(keyCanary)
+	key, err := keys.KeyFromBytes(keyCanary)
 	require.NoError(t, err)
 	details := keys.GrantDetails{KeyID: aliceID(t), Accessor: "accessor-1", Expires: time.Now(), Subject: "dr-lee", Purpose: keys.Treatment}
 	return patientCanary, keys.NewGrant(details, tokenCanary), key
@@ -72,8 +72,8 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	type exported struct {
 		Patient keys.Patient
 		Grant   keys.Grant
-		Key     *keys.RecordingKey
-		Value   keys.RecordingKey
+		Key     *keys.Key
+		Value   keys.Key
 		Any     any
 		Pointer *keys.Grant
 	}
@@ -81,8 +81,8 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	// its comment warns.
 	type unexported struct {
 		grant   keys.Grant
-		key     *keys.RecordingKey
-		value   keys.RecordingKey
+		key     *keys.Key
+		value   keys.Key
 		pointer *keys.Grant
 		slice   []keys.Grant
 		wrapped map[string]keys.Grant
@@ -100,12 +100,12 @@ func TestSecretsDoNotPrint(t *testing.T) {
 		"slice of patients":  []keys.Patient{patient},
 		"array of patients":  [1]keys.Patient{patient},
 		"slice of grants":    []keys.Grant{grant},
-		"slice of keys":      []*keys.RecordingKey{key},
-		"slice of values":    []keys.RecordingKey{*key},
+		"slice of keys":      []*keys.Key{key},
+		"slice of values":    []keys.Key{*key},
 		"slice of any":       []any{patient, grant, key, *key},
 		"map of patients":    map[string]keys.Patient{"p": patient},
 		"map of grants":      map[string]keys.Grant{"g": grant},
-		"map of keys":        map[string]*keys.RecordingKey{"k": key},
+		"map of keys":        map[string]*keys.Key{"k": key},
 		"struct":             exported{patient, grant, key, *key, patient, &grant},
 		"struct's address":   &exported{patient, grant, key, *key, grant, &grant},
 		"nested struct":      struct{ Inner []exported }{[]exported{{Patient: patient, Any: key}}},
@@ -158,9 +158,9 @@ func TestSecretsDoNotPrintUnderPointerAndWrapVerbs(t *testing.T) {
 		grant, &grant, key, *key,
 		[]keys.Grant{grant},
 		map[string]keys.Grant{"g": grant},
-		[]*keys.RecordingKey{key},
-		[]keys.RecordingKey{*key},
-		struct{ Key keys.RecordingKey }{*key},
+		[]*keys.Key{key},
+		[]keys.Key{*key},
+		struct{ Key keys.Key }{*key},
 	} {
 		t.Run(fmt.Sprintf("%T", value), func(t *testing.T) {
 			for _, format := range []string{"%p", "%#p", "%+p", "%w", "%#w", "%+w"} {
@@ -207,11 +207,11 @@ func logged(value any) map[string]string {
 }
 
 func TestWipeOverwritesTheKey(t *testing.T) {
-	key := keys.NewRecordingKey()
+	key := keys.NewKey()
 	secret, copied := key.Bytes(), *key
-	require.NotEqual(t, make([]byte, keys.RecordingKeySize), secret)
+	require.NotEqual(t, make([]byte, keys.KeySize), secret)
 	key.Wipe()
 	for _, view := range [][]byte{secret, key.Bytes(), copied.Bytes()} {
-		assert.Equal(t, make([]byte, keys.RecordingKeySize), view)
+		assert.Equal(t, make([]byte, keys.KeySize), view)
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/recvault/recvault/internal/testdeployment"
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/erasure"
 )
@@ -24,7 +23,7 @@ import (
 // rights of its role only; the embedded default has no roles.
 type backend struct {
 	*testdeployment.Deployment
-	admin   keystest.Keyring // has every right
+	admin   keys.Keyring // has every right
 	writer  vault.Keyring
 	server  vault.Keyring // has no right but a grant's
 	granter keys.Granter
@@ -92,7 +91,7 @@ func (b *backend) open(t *testing.T, grant keys.Grant, id vault.ID) ([]byte, err
 
 // objectName returns the name of a recording's "envelope" or "media".
 func objectName(id vault.ID, part string) string {
-	return "r1/" + strings.Replace(id.String(), ".", "/", 1) + "/" + part
+	return "recordings/" + strings.Replace(id.String(), ".", "/", 1) + "/" + part
 }
 
 func metadata() vault.Metadata {
@@ -138,3 +137,11 @@ func (b *backend) assertNoLeak(t *testing.T, ignore goleak.Option) {
 type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// writerAndReader is the keyring of a process that holds the writer's right, and reads with what a grant brings.
+func (b *backend) writerAndReader() vault.Keyring {
+	return struct {
+		keys.Wrapper
+		keys.Unwrapper
+	}{b.writer, b.server}
+}

@@ -182,7 +182,7 @@ func TestNoSecretIsInAnyErrorLogNameOrPath(t *testing.T) {
 	}
 	recording := vault.Info{ID: id}
 	for _, value := range []any{
-		alice, &alice, alicesGrant, &alicesGrant, keys.NewRecordingKey(), recording,
+		alice, &alice, alicesGrant, &alicesGrant, keys.NewKey(), recording,
 		[]keys.Patient{alice},
 		map[string]keys.Grant{"x": alicesGrant},
 		struct{ G *keys.Grant }{&alicesGrant},

@@ -63,14 +63,42 @@ func (u *upload) commit(ctx context.Context) error {
 			return &UncertainError{u.id, err}
 		}
 	}
+	if u.elapsed(u.started) > mediaCheckAfter {
+		return u.checkMedia(ctx)
+	}
 	return nil
 }
 
-// age returns how old the wrap is, by the monotonic clock or the wall clock, whichever gives more. The
+// mediaCheckAfter is how long after the beginning of an upload its commit is followed by a look for the media. It is less
+// than the age at which any sweep removes media.
+const mediaCheckAfter = 30 * time.Minute
+
+// checkMedia removes an envelope whose media is gone: a machine that was suspended before its commit for longer than a
+// sweep waits has lost the media to the sweep, and another machine may have copied it.
+func (u *upload) checkMedia(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), u.vault.commitTimeout)
+	defer cancel()
+	found, err := u.vault.objects.Find(ctx, u.id)
+	if err != nil {
+		return &UncertainError{u.id, err}
+	}
+	if found.Media != nil {
+		return nil
+	}
+	if err := u.vault.objects.Remove(ctx, u.id); err != nil {
+		return &UncertainError{u.id, err}
+	}
+	return fmt.Errorf("%w: its media was removed before it was committed", ErrAborted)
+}
+
+// age returns how old the wraps are.
+func (u *upload) age() time.Duration { return u.elapsed(u.wraps.madeAt) }
+
+// elapsed returns the time since t, by the monotonic clock or the wall clock, whichever gives more. The
 // monotonic clock stands still while a machine is suspended, and the wall clock can be set back.
-func (u *upload) age() time.Duration {
+func (u *upload) elapsed(t time.Time) time.Duration {
 	now := u.vault.now()
-	return max(now.Sub(u.wrappedAt), now.Round(0).Sub(u.wrappedAt.Round(0)))
+	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
 }
 
 // renew replaces the envelope by one with a fresh wrap, unless a rotator has replaced it already.
@@ -100,12 +128,12 @@ func (u *upload) write(ctx context.Context, put func(context.Context, envelope.E
 	if metadata.CreatedAt.IsZero() {
 		metadata.CreatedAt = u.vault.now().UTC()
 	}
-	sealed, err := u.subkeys.Seal(u.wrapped, metadata)
+	sealed, err := u.secrets.sealer.Seal(u.wraps.key, u.wraps.metadataKey, metadata)
 	if err != nil {
 		return err
 	}
 	if err := put(ctx, sealed); err != nil {
-		return u.resolve(ctx, sealed, err)
+		return u.vault.resolve(ctx, u.id, sealed, err)
 	}
 	return nil
 }
@@ -113,16 +141,16 @@ func (u *upload) write(ctx context.Context, put func(context.Context, envelope.E
 // resolve reads the envelope back after a write that returned an error. It returns nil if the envelope was
 // stored, the cause if it was not, and an [UncertainError] if that cannot be known. An error can follow a
 // successful write: the first answer was lost, and the error answers the request that the client repeated.
-func (u *upload) resolve(ctx context.Context, written envelope.Envelope, cause error) error {
+func (v *Vault) resolve(ctx context.Context, id ID, written envelope.Envelope, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	stored, err := u.vault.objects.Envelope(ctx, u.id)
+	stored, err := v.objects.Envelope(ctx, id)
 	unanswered := errors.Is(cause, storage.ErrUnavailable) || errors.Is(cause, context.DeadlineExceeded)
 	switch {
 	case err == nil && stored.Equal(written):
 		return nil
-	case errors.Is(err, storage.ErrNotFound) && !unanswered:
+	case errors.Is(err, storage.ErrNotFound) && !unanswered, errors.Is(cause, storage.ErrChanged):
 		return cause
 	}
-	return &UncertainError{u.id, cause}
+	return &UncertainError{id, cause}
 }

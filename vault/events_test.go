@@ -23,6 +23,7 @@ import (
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/vault"
 )
 
@@ -264,7 +265,7 @@ func TestOtherFailuresAreNotSecurityEvents(t *testing.T) {
 		_, err := v.Open(ctx, grant, id)
 		require.Error(t, err)
 	}
-	failing(t.Context(), grant, keys.NewRecordingID(grant.KeyID()))
+	failing(t.Context(), grant, keystest.NewRecordingID(grant.KeyID()))
 	failing(t.Context(), grant, vault.ID{})
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -352,7 +353,7 @@ func TestAFloodIsCountedAndSummarised(t *testing.T) {
 			ids := []vault.ID{b.put(t, alice, []byte("a consultation"))}
 			sealed := teststore.Read(t, b.Store, objectName(ids[0], "envelope"))
 			for len(ids) < c.recordings { // the envelopes need not open, because the grant is refused before
-				id := keys.NewRecordingID(ids[0].KeyID())
+				id := keystest.NewRecordingID(ids[0].KeyID())
 				teststore.Write(t, b.Store, objectName(id, "envelope"), bytes.ReplaceAll(sealed, []byte(ids[0].String()), []byte(id.String())))
 				ids = append(ids, id)
 			}

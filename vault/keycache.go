@@ -56,7 +56,7 @@ type cacheKey struct {
 }
 
 type cachedKey struct {
-	key    *keys.RecordingKey
+	key    *keys.Key
 	expiry *time.Timer
 }
 
@@ -65,7 +65,7 @@ type call struct {
 	cancel  context.CancelFunc
 	waiters int
 	done    chan struct{} // closed when key and err are set
-	key     *keys.RecordingKey
+	key     *keys.Key
 	err     error
 }
 
@@ -83,8 +83,8 @@ func newKeyCache(ttl time.Duration, size int) *keyCache {
 // unwrap returns the recording key of an envelope, from the cache or else from the keyring by way of unwrapKey.
 // The caller must wipe the key, which is a copy.
 func (c *keyCache) unwrap(ctx context.Context, grant keys.Grant, id ID, wrapped keys.WrappedKey,
-	unwrapKey func(ctx context.Context) (*keys.RecordingKey, error),
-) (*keys.RecordingKey, error) {
+	unwrapKey func(ctx context.Context) (*keys.Key, error),
+) (*keys.Key, error) {
 	if c.ttl == 0 {
 		return unwrapKey(ctx)
 	}
@@ -113,7 +113,7 @@ func (c *keyCache) unwrap(ctx context.Context, grant keys.Grant, id ID, wrapped 
 // start calls the keyring on a goroutine. The call has the context's values but not its end, because other
 // callers may join. The caller holds the lock.
 func (c *keyCache) start(ctx context.Context, k cacheKey, expires time.Time,
-	unwrapKey func(ctx context.Context) (*keys.RecordingKey, error),
+	unwrapKey func(ctx context.Context) (*keys.Key, error),
 ) *call {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	pending := &call{cancel: cancel, done: make(chan struct{})}
@@ -131,7 +131,7 @@ func (c *keyCache) start(ctx context.Context, k cacheKey, expires time.Time,
 }
 
 // complete hands the result of a call to the callers that wait, and caches the key until the given time.
-func (c *keyCache) complete(k cacheKey, pending *call, key *keys.RecordingKey, err error, until time.Time) {
+func (c *keyCache) complete(k cacheKey, pending *call, key *keys.Key, err error, until time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.calls[k] == pending {
@@ -157,7 +157,7 @@ func (c *keyCache) complete(k cacheKey, pending *call, key *keys.RecordingKey, e
 
 // leave takes one waiter off a call and returns the call's result, or the context's error if there is no result
 // yet. The last waiter wipes the call's key, or cancels the call. The caller holds the lock.
-func (c *keyCache) leave(ctx context.Context, k cacheKey, pending *call) (*keys.RecordingKey, error) {
+func (c *keyCache) leave(ctx context.Context, k cacheKey, pending *call) (*keys.Key, error) {
 	pending.waiters--
 	select {
 	case <-pending.done:
@@ -195,8 +195,8 @@ func (c *keyCache) close() {
 	c.cached.Purge()
 }
 
-func copyKey(key *keys.RecordingKey) *keys.RecordingKey {
-	copied, err := keys.RecordingKeyFromBytes(key.Bytes())
+func copyKey(key *keys.Key) *keys.Key {
+	copied, err := keys.KeyFromBytes(key.Bytes())
 	if err != nil {
 		panic("vault: internal error: " + err.Error())
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 )
 
 // cacheFixture calls a keyCache as a vault does, counts the unwrappings and can see the cached keys.
@@ -25,36 +26,36 @@ func newCacheFixture(ttl time.Duration, size int) *cacheFixture {
 	return &cacheFixture{keyCache: newKeyCache(ttl, size)}
 }
 
-func someID() ID { return keys.NewRecordingID(keys.NewKeyID(make([]byte, keys.KeyIDBytes))) }
+func someID() ID { return keystest.NewRecordingID(keys.NewKeyID(make([]byte, keys.KeyIDBytes))) }
 
 func someGrant(expires time.Time) keys.Grant {
 	return keys.NewGrant(keys.GrantDetails{Expires: expires}, "token")
 }
 
-func (f *cacheFixture) get(t *testing.T, grant keys.Grant, id ID) *keys.RecordingKey {
+func (f *cacheFixture) get(t *testing.T, grant keys.Grant, id ID) *keys.Key {
 	t.Helper()
-	key, err := f.unwrap(t.Context(), grant, id, "wrapped", func(context.Context) (*keys.RecordingKey, error) {
+	key, err := f.unwrap(t.Context(), grant, id, "wrapped", func(context.Context) (*keys.Key, error) {
 		f.unwraps.Add(1)
-		return keys.NewRecordingKey(), nil
+		return keys.NewKey(), nil
 	})
 	require.NoError(t, err)
 	return key
 }
 
-func (f *cacheFixture) cachedKeys() []*keys.RecordingKey {
+func (f *cacheFixture) cachedKeys() []*keys.Key {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var all []*keys.RecordingKey
+	var all []*keys.Key
 	for _, cached := range f.cached.Values() {
 		all = append(all, cached.key)
 	}
 	return all
 }
 
-func wiped(f *cacheFixture, key *keys.RecordingKey) bool {
+func wiped(f *cacheFixture, key *keys.Key) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return bytes.Equal(key.Bytes(), make([]byte, keys.RecordingKeySize))
+	return bytes.Equal(key.Bytes(), make([]byte, keys.KeySize))
 }
 
 func TestAKeyIsCachedForItsGrantAndEnvelopeOnly(t *testing.T) {
@@ -73,7 +74,7 @@ func TestAKeyIsCachedForItsGrantAndEnvelopeOnly(t *testing.T) {
 	assert.EqualValues(t, 2, f.unwraps.Load(), "another grant")
 	f.get(t, grant, someID())
 	assert.EqualValues(t, 3, f.unwraps.Load(), "another recording")
-	_, err := f.unwrap(t.Context(), grant, id, "another envelope", func(context.Context) (*keys.RecordingKey, error) {
+	_, err := f.unwrap(t.Context(), grant, id, "another envelope", func(context.Context) (*keys.Key, error) {
 		return nil, keys.ErrIntegrity
 	})
 	require.ErrorIs(t, err, keys.ErrIntegrity)
@@ -121,9 +122,9 @@ func TestConcurrentCallersShareOneUnwrapping(t *testing.T) {
 	defer f.close()
 	grant, id := someGrant(time.Time{}), someID()
 	release, entered := make(chan struct{}), make(chan struct{}, 100)
-	secret := keys.NewRecordingKey()
+	secret := keys.NewKey()
 	want := bytes.Clone(secret.Bytes())
-	unwrap := func(ctx context.Context) (*keys.RecordingKey, error) {
+	unwrap := func(ctx context.Context) (*keys.Key, error) {
 		f.unwraps.Add(1)
 		entered <- struct{}{}
 		select {
@@ -170,7 +171,7 @@ func TestAnUnwrappingWithoutWaitersIsCancelled(t *testing.T) {
 	f := newCacheFixture(time.Minute, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	_, err := f.unwrap(ctx, someGrant(time.Time{}), someID(), "wrapped", func(ctx context.Context) (*keys.RecordingKey, error) {
+	_, err := f.unwrap(ctx, someGrant(time.Time{}), someID(), "wrapped", func(ctx context.Context) (*keys.Key, error) {
 		cancel()
 		<-ctx.Done()
 		ended <- ctx.Err()
@@ -187,7 +188,7 @@ func TestARefusalIsNotCached(t *testing.T) {
 	grant, id := someGrant(time.Time{}), someID()
 	refused := errors.New("refused")
 	for range 3 {
-		_, err := f.unwrap(t.Context(), grant, id, "wrapped", func(context.Context) (*keys.RecordingKey, error) {
+		_, err := f.unwrap(t.Context(), grant, id, "wrapped", func(context.Context) (*keys.Key, error) {
 			f.unwraps.Add(1)
 			return nil, refused
 		})

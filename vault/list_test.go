@@ -10,6 +10,7 @@ import (
 
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/vault"
 )
 
@@ -21,10 +22,10 @@ func TestListYieldsAPatientsOwnRecordings(t *testing.T) {
 			want[b.put(t, alice, make([]byte, size*40_000))] = int64(size * 40_000)
 			b.put(t, bob, []byte("x"))
 		}
-		some := keys.NewRecordingID(b.Grant(t, alice).KeyID())
+		some := keystest.NewRecordingID(b.Grant(t, alice).KeyID())
 		// Media without an envelope, and objects with other names, are not recordings.
 		teststore.Write(t, b.Store, objectName(some, "media"), []byte("orphan"))
-		teststore.Write(t, b.Store, "r1/"+some.KeyID().String()+"/notes.txt", []byte("x"))
+		teststore.Write(t, b.Store, "recordings/"+some.KeyID().String()+"/notes.txt", []byte("x"))
 		teststore.Write(t, b.Store, objectName(some, "thumbnail"), []byte("x"))
 		v := b.vaultOf(t, b.writer)
 		got := map[vault.ID]int64{}

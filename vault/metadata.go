@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"mime"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -17,6 +18,7 @@ type Metadata struct {
 	Title       string            // UTF-8, at most 1,024 bytes
 	RecordedAt  time.Time         // when the consultation took place, in the years 1 to 9999; stored in UTC
 	Duration    time.Duration     // of the consultation, not negative
+	Truncated   bool              // the capture broke off before its end
 	Attributes  map[string]string // of the application: UTF-8, names not empty, at most 32 KiB in all
 }
 
@@ -39,10 +41,8 @@ func (m Metadata) checkFields() error {
 	if len(m.ContentType) > maxContentType {
 		return fmt.Errorf("%w: the content type has more than %d bytes", ErrInvalidMetadata, maxContentType)
 	}
-	if m.ContentType != "" {
-		if _, _, err := mime.ParseMediaType(m.ContentType); err != nil {
-			return fmt.Errorf("%w: the content type is not a media type", ErrInvalidMetadata)
-		}
+	if m.ContentType != "" && !validContentType(m.ContentType) {
+		return fmt.Errorf("%w: the content type is not a media type such as video/webm", ErrInvalidMetadata)
 	}
 	if len(m.Title) > maxTitle || !utf8.ValidString(m.Title) {
 		return fmt.Errorf("%w: the title has more than %d bytes or is not UTF-8", ErrInvalidMetadata, maxTitle)
@@ -66,6 +66,14 @@ func (m Metadata) checkFields() error {
 	return nil
 }
 
+// validContentType reports whether text is a media type as RFC 9110, section 8.3.1, has it: a type, "/" and a subtype,
+// perhaps with parameters, in printable ASCII.
+func validContentType(text string) bool {
+	mediaType, _, err := mime.ParseMediaType(text)
+	kind, subtype, _ := strings.Cut(mediaType, "/")
+	return err == nil && kind != "" && subtype != "" && !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
 // sealable validates the metadata and returns it as the envelope's metadata.
 func (m Metadata) sealable() (envelope.Metadata, error) {
 	if err := m.checkFields(); err != nil {
@@ -75,8 +83,9 @@ func (m Metadata) sealable() (envelope.Metadata, error) {
 		ContentType: m.ContentType,
 		Title:       m.Title,
 		RecordedAt:  m.RecordedAt.UTC(),
-		Duration:    m.Duration,
+		Duration:    m.Duration.Truncate(time.Millisecond),
 		Attributes:  maps.Clone(m.Attributes),
+		Truncated:   m.Truncated,
 	}
 	if err := sealable.Fits(); err != nil {
 		return envelope.Metadata{}, fmt.Errorf("%w: %w", ErrInvalidMetadata, err)
@@ -90,4 +99,8 @@ type Info struct {
 	Metadata
 	Size      int64     // of the plaintext, in bytes
 	CreatedAt time.Time // when the recording was committed, by the writer's clock, in UTC
+
+	// Revision counts the changes of the metadata: see [Vault.Update]. Whoever can write to the store can put an older
+	// envelope back, which shows an older revision. Only a caller that remembers the revision notices.
+	Revision int64
 }

@@ -24,7 +24,7 @@ type openOptions struct{ offset int64 }
 // that offset in place of the first segment. The position of the Recording is still 0. A negative offset counts
 // as 0. If the offset is past the end, Open fetches no segment.
 func WithOffset(offset int64) OpenOption {
-	return func(o *openOptions) { o.offset = max(offset, 0) }
+	return func(o *openOptions) { o.offset = min(max(offset, 0), segment.MaxPlaintext) } // far from an overflow
 }
 
 // Open opens a recording with a grant. It reads the envelope and unwraps the recording key with the grant's own
@@ -62,13 +62,13 @@ func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID, o openOptions
 	defer stopFetch()
 	fetched := make(chan part, 1)
 	go func() { fetched <- v.fetchPart(fetchCtx, id, o.offset) }()
-	metadata, subkeys, err := v.unseal(ctx, grant, sealed)
+	opened, metadata, err := v.unseal(ctx, grant, sealed)
 	if err != nil {
 		stopFetch()
 		<-fetched
 		return nil, err
 	}
-	defer subkeys.Wipe()
+	defer opened.wipe()
 	first := <-fetched
 	if first.err != nil {
 		return nil, v.mediaError(ctx, id, first.err)
@@ -76,14 +76,16 @@ func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID, o openOptions
 	if first.mediaSize != metadata.MediaSize {
 		return nil, sizeError(first.mediaSize, metadata.MediaSize)
 	}
-	if first.start == 0 && !bytes.HasPrefix(first.ciphertext, metadata.MediaHeader) {
+	if first.start == 0 && !bytes.HasPrefix(first.ciphertext, metadata.MediaHeader[:]) {
 		return nil, fmt.Errorf("%w: its media has another header", ErrDamaged)
 	}
 	info, err := newInfo(id, metadata)
 	if err != nil {
 		return nil, err
 	}
-	decrypter, err := segment.NewDecrypter(subkeys.Media[:], id.Binding().Bytes(), segment.Header(metadata.MediaHeader), info.Size)
+	mediaKey := envelope.MediaKey(opened.recordingKey)
+	defer clear(mediaKey)
+	decrypter, err := segment.NewDecrypter(mediaKey, envelope.MediaAssociatedData(id), metadata.MediaHeader, info.Size)
 	if err != nil {
 		return nil, readError(err)
 	}
@@ -91,11 +93,12 @@ func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID, o openOptions
 	if err != nil {
 		return nil, readError(err)
 	}
-	return &Recording{reader: reader, info: info}, nil
+	return &Recording{reader: reader, info: info, sealed: metadata}, nil
 }
 
-// Stat describes a recording. It uses the grant as [Vault.Open] does and returns the same errors, but does not
-// read the media.
+// Stat describes a recording. It unwraps the metadata key alone, with which the recording cannot be played: the
+// audit log of the keyring shows a description, and a grant that can only describe is enough. It returns the same
+// errors as [Vault.Open], but does not read the media.
 func (v *Vault) Stat(ctx context.Context, grant keys.Grant, id ID) (Info, error) {
 	info, err := v.stat(ctx, grant, id)
 	if err != nil {
@@ -105,57 +108,86 @@ func (v *Vault) Stat(ctx context.Context, grant keys.Grant, id ID) (Info, error)
 }
 
 func (v *Vault) stat(ctx context.Context, grant keys.Grant, id ID) (Info, error) {
-	sealed, err := v.envelope(ctx, grant, id)
+	stored, err := v.envelope(ctx, grant, id)
 	if err != nil {
 		return Info{}, err
 	}
-	metadata, subkeys, err := v.unseal(ctx, grant, sealed)
+	sealer, metadata, err := v.describe(ctx, grant, stored)
 	if err != nil {
 		return Info{}, err
 	}
-	subkeys.Wipe()
+	sealer.Wipe()
 	return newInfo(id, metadata)
 }
 
 // envelope reads and parses a recording's envelope.
-func (v *Vault) envelope(ctx context.Context, grant keys.Grant, id ID) (envelope.Envelope, error) {
+func (v *Vault) envelope(ctx context.Context, grant keys.Grant, id ID) (objects.Stored, error) {
 	if grant.IsZero() {
-		return envelope.Envelope{}, fmt.Errorf("%w: it is the zero grant", keys.ErrInvalidGrant)
+		return objects.Stored{}, fmt.Errorf("%w: it is the zero grant", keys.ErrInvalidGrant)
 	}
 	if id.IsZero() {
-		return envelope.Envelope{}, fmt.Errorf("%w: it is the zero ID", keys.ErrInvalidRecordingID)
+		return objects.Stored{}, fmt.Errorf("%w: it is the zero ID", keys.ErrInvalidRecordingID)
 	}
 	stored, err := v.objects.Envelope(ctx, id)
 	switch {
+	case errors.Is(err, storage.ErrNotFound) && grant.KeyID() != id.KeyID():
+		// There is nothing for the keyring to decide. A scan for IDs must not pass unnoticed all the same.
+		return objects.Stored{}, fmt.Errorf("%w: the grant is for another patient, and there is no such recording", keys.ErrDenied)
 	case errors.Is(err, storage.ErrNotFound):
-		return envelope.Envelope{}, ErrNotFound
+		return objects.Stored{}, ErrNotFound
+	case errors.Is(err, envelope.ErrUnsupported):
+		return objects.Stored{}, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	case objects.Damaged(err):
-		return envelope.Envelope{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return objects.Stored{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	return stored.Envelope, err
+	return stored, err
 }
 
-// unseal unwraps the recording key, from the cache or with the grant, and opens the metadata with it. The
-// caller wipes the subkeys.
-func (v *Vault) unseal(ctx context.Context, grant keys.Grant, sealed envelope.Envelope) (envelope.Metadata, *envelope.Keys, error) {
-	binding := sealed.ID.Binding()
-	key, err := v.keyCache.unwrap(ctx, grant, sealed.ID, sealed.Wrapped, func(ctx context.Context) (*keys.RecordingKey, error) {
-		return v.keyring.Unwrap(ctx, grant, binding, sealed.Wrapped)
-	})
-	if errors.Is(err, keys.ErrIntegrity) || errors.Is(err, keys.ErrInvalidWrappedKey) {
-		return envelope.Metadata{}, nil, fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
+// unseal unwraps the recording key, from the cache or with the grant, and opens the metadata. The caller wipes the
+// secrets.
+func (v *Vault) unseal(ctx context.Context, grant keys.Grant, e objects.Stored) (secrets, envelope.Metadata, error) {
+	key, err := v.unwrap(ctx, grant, e.ID.Binding(), e.WrappedKey)
 	if err != nil {
-		return envelope.Metadata{}, nil, err
+		return secrets{}, envelope.Metadata{}, err
+	}
+	s := newSecrets(e.ID.KeyID(), key)
+	metadata, err := s.sealer.Open(e.Envelope)
+	if err != nil {
+		s.wipe()
+		return secrets{}, envelope.Metadata{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return s, metadata, nil
+}
+
+// describe unwraps the metadata key alone, from the cache or with the grant, and opens the metadata. The caller wipes
+// the sealer.
+func (v *Vault) describe(ctx context.Context, grant keys.Grant, e objects.Stored) (*envelope.Sealer, envelope.Metadata, error) {
+	key, err := v.unwrap(ctx, grant, e.ID.MetadataBinding(), e.WrappedMetadataKey)
+	if err != nil {
+		return nil, envelope.Metadata{}, err
 	}
 	defer key.Wipe()
-	subkeys := envelope.DeriveKeys(key, binding)
-	metadata, err := subkeys.Open(sealed)
+	sealer := envelope.NewSealer(e.ID.KeyID(), key)
+	metadata, err := sealer.Open(e.Envelope)
 	if err != nil {
-		subkeys.Wipe()
-		return envelope.Metadata{}, nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		sealer.Wipe()
+		return nil, envelope.Metadata{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	return metadata, subkeys, nil
+	return sealer, metadata, nil
+}
+
+// unwrap unwraps one key, from the cache or with the grant. The caller wipes it.
+func (v *Vault) unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
+	key, err := v.keyCache.unwrap(ctx, grant, binding.RecordingID(), wrapped, func(ctx context.Context) (*keys.Key, error) {
+		return v.keyring.Unwrap(ctx, grant, binding, wrapped)
+	})
+	switch {
+	case errors.Is(err, keys.ErrUnsupported):
+		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
+	case errors.Is(err, keys.ErrIntegrity), errors.Is(err, keys.ErrInvalidWrappedKey):
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return key, err
 }
 
 // part is one segment of a recording's media.
@@ -220,8 +252,10 @@ func newInfo(id ID, metadata envelope.Metadata) (Info, error) {
 			RecordedAt:  metadata.RecordedAt,
 			Duration:    metadata.Duration,
 			Attributes:  metadata.Attributes,
+			Truncated:   metadata.Truncated,
 		},
 		Size:      size,
 		CreatedAt: metadata.CreatedAt,
+		Revision:  metadata.Revision,
 	}, nil
 }

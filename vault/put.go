@@ -73,15 +73,14 @@ func sizeOf(r io.Reader) int64 {
 }
 
 // upload is one recording on its way into the store. Put, Create and Rekey share it: begin or beginFor wraps
-// the key, run sends the media, and commit writes the envelope.
+// its keys, run sends the media, and commit writes the envelope.
 type upload struct {
-	vault     *Vault
-	id        ID
-	metadata  envelope.Metadata // Rekey sets CreatedAt, run sets MediaSize and MediaHeader
-	key       *keys.RecordingKey
-	subkeys   *envelope.Keys
-	wrapped   keys.WrappedKey
-	wrappedAt time.Time
+	vault    *Vault
+	id       ID
+	metadata envelope.Metadata // Rekey sets CreatedAt, run sets MediaSize and MediaHeader
+	secrets  secrets
+	wraps    wraps
+	started  time.Time
 }
 
 // begin validates the arguments of Put and Create and wraps a fresh key.
@@ -97,27 +96,28 @@ func (v *Vault) begin(ctx context.Context, patient keys.Patient, metadata Metada
 	return v.beginFor(ctx, keyID, sealable)
 }
 
-// beginFor draws an ID and a recording key, and wraps the key.
+// beginFor draws a recording key, from which the ID follows, and wraps it.
 func (v *Vault) beginFor(ctx context.Context, keyID keys.KeyID, metadata envelope.Metadata) (*upload, error) {
-	u := &upload{vault: v, id: keys.NewRecordingID(keyID), metadata: metadata, key: keys.NewRecordingKey()}
-	u.subkeys = envelope.DeriveKeys(u.key, u.id.Binding())
+	u := &upload{vault: v, metadata: metadata, secrets: newSecrets(keyID, keys.NewKey()), started: v.now()}
+	u.id = u.secrets.sealer.ID()
 	if err := u.wrap(ctx); err != nil {
-		u.wipe()
+		u.secrets.wipe()
 		return nil, err
 	}
 	return u, nil
 }
 
 func (u *upload) wrap(ctx context.Context) (err error) {
-	u.wrappedAt = u.vault.now() // before the call, because the keyring wraps before it answers
-	u.wrapped, err = u.vault.keyring.Wrap(ctx, u.id.Binding(), u.key)
+	u.wraps, err = u.vault.wrap(ctx, u.secrets)
 	return err
 }
 
 // run encrypts and sends what r yields, and commits the recording. size is -1 if it is not known.
 func (u *upload) run(ctx context.Context, r io.Reader, size int64) error {
-	defer u.wipe()
-	encrypter, err := segment.NewEncrypter(u.subkeys.Media[:], u.id.Binding().Bytes(), r)
+	defer u.secrets.wipe()
+	mediaKey := envelope.MediaKey(u.secrets.recordingKey)
+	defer clear(mediaKey)
+	encrypter, err := segment.NewEncrypter(mediaKey, envelope.MediaAssociatedData(u.id), r)
 	if err != nil {
 		return err
 	}
@@ -128,8 +128,7 @@ func (u *upload) run(ctx context.Context, r io.Reader, size int64) error {
 		size = segment.CiphertextSize(size)
 	}
 	if err = u.vault.objects.PutMedia(ctx, u.id, encrypter, size); err == nil {
-		header := encrypter.Header()
-		u.metadata.MediaSize, u.metadata.MediaHeader = segment.CiphertextSize(encrypter.Size()), header[:]
+		u.metadata.MediaSize, u.metadata.MediaHeader = segment.CiphertextSize(encrypter.Size()), encrypter.Header()
 		err = u.commit(ctx)
 	}
 	var uncertain *UncertainError
@@ -140,9 +139,4 @@ func (u *upload) run(ctx context.Context, r io.Reader, size int64) error {
 		_ = u.vault.objects.DeleteMedia(cleanup, u.id) // a sweep removes what remains
 	}
 	return err
-}
-
-func (u *upload) wipe() {
-	u.key.Wipe()
-	u.subkeys.Wipe()
 }

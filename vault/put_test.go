@@ -19,6 +19,7 @@ import (
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 )
@@ -74,7 +75,7 @@ func TestBadInputGetsATypedErrorAndWritesNothing(t *testing.T) {
 		assert.Empty(t, b.Uploads(t))
 
 		grant := b.Grant(t, alice)
-		unknown := keys.NewRecordingID(grant.KeyID())
+		unknown := keystest.NewRecordingID(grant.KeyID())
 		_, err := server.Open(t.Context(), grant, unknown)
 		require.ErrorIs(t, err, vault.ErrNotFound)
 		_, err = server.Stat(t.Context(), grant, unknown)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/internal/segment"
 )
 
@@ -21,7 +22,8 @@ import (
 type Recording struct {
 	reader       *segment.Reader
 	info         Info
-	reportDamage func() // records the security event, once
+	sealed       envelope.Metadata // what info was made of, for Rekey
+	reportDamage func()            // records the security event, once
 }
 
 // Info describes the recording.

@@ -85,6 +85,7 @@ func (v *Vault) copy(ctx context.Context, grant keys.Grant, id ID) (ID, error) {
 		return ID{}, err
 	}
 	metadata.CreatedAt = info.CreatedAt
+	metadata = metadata.WithUnknownOf(recording.sealed)
 	u, err := v.beginFor(ctx, id.KeyID(), metadata)
 	if err != nil {
 		return ID{}, err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 )
@@ -84,7 +85,7 @@ func TestRekeyNeedsThePatientsGrantAndTheWritersRight(t *testing.T) {
 			"another patient's grant": {b.writer, b.Grant(t, bob), id, keys.ErrDenied},
 			"no grant":                {b.writer, keys.Grant{}, id, keys.ErrInvalidGrant},
 			"no ID":                   {b.writer, b.Grant(t, alice), vault.ID{}, keys.ErrInvalidRecordingID},
-			"unknown ID":              {b.writer, b.Grant(t, alice), keys.NewRecordingID(id.KeyID()), vault.ErrNotFound},
+			"unknown ID":              {b.writer, b.Grant(t, alice), keystest.NewRecordingID(id.KeyID()), vault.ErrNotFound},
 		}
 		if b.server != b.writer { // the embedded default has no roles
 			attempts["not the writer's right"] = attempt{b.server, b.Grant(t, alice), id, keys.ErrDenied}
@@ -282,12 +283,12 @@ type faultyKeyring struct {
 	fault *teststore.Fault
 }
 
-func (k faultyKeyring) Wrap(ctx context.Context, binding keys.Binding, key *keys.RecordingKey) (w keys.WrappedKey, err error) {
+func (k faultyKeyring) Wrap(ctx context.Context, binding keys.Binding, key *keys.Key) (w keys.WrappedKey, err error) {
 	err = k.fault.Call(keys.ErrUnavailable, func() (err error) { w, err = k.Keyring.Wrap(ctx, binding, key); return })
 	return w, err
 }
 
-func (k faultyKeyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (key *keys.RecordingKey, err error) {
+func (k faultyKeyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (key *keys.Key, err error) {
 	err = k.fault.Call(keys.ErrUnavailable, func() (err error) { key, err = k.Keyring.Unwrap(ctx, grant, binding, wrapped); return })
 	return key, err
 }

@@ -170,6 +170,8 @@ func serveError(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler) // the client is gone
 	case errors.Is(err, ErrDamaged):
 		status, text = http.StatusBadGateway, "The recording is damaged."
+	case errors.Is(err, ErrUnsupported):
+		status, text = http.StatusNotImplemented, "The recording needs a newer release of this service."
 	case errors.Is(err, keys.ErrErased):
 		status, text = http.StatusGone, "The recording was erased."
 	case errors.Is(err, ErrNotFound), errors.Is(err, keys.ErrNotEnrolled), errors.Is(err, keys.ErrInvalidRecordingID):

@@ -19,6 +19,7 @@ import (
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 )
@@ -112,7 +113,7 @@ func TestEveryErrorHasItsStatusAndNoDetails(t *testing.T) {
 			check(state+", a grant with another token", forbidden, keys.NewGrant(grant.Details(), "nonsense"), id)
 			check(state+", another patient's grant that claims to be hers", forbidden, keys.NewGrant(grant.Details(), bobs.Token()), id)
 			check(state+", a grant with a line break", forbidden, keys.NewGrant(grant.Details(), grant.Token()+"\n"), id)
-			check(state+", a recording that never was", notFound, grant, keys.NewRecordingID(grant.KeyID()))
+			check(state+", a recording that never was", notFound, grant, keystest.NewRecordingID(grant.KeyID()))
 			check(state+", the zero ID", notFound, grant, vault.ID{})
 			recorder := httptest.NewRecorder()
 			v.ServeRecording(recorder, httptest.NewRequest(http.MethodGet, "/", nil), grant, id)
@@ -137,7 +138,7 @@ func TestEveryErrorHasItsStatusAndNoDetails(t *testing.T) {
 		// A patient without a key has no recordings, so the test writes one that has another patient's wrapped key.
 		stranger := keys.Patient("canary-patient-stranger")
 		strangers := b.Grant(t, stranger)
-		unenrolled := keys.NewRecordingID(strangers.KeyID())
+		unenrolled := keystest.NewRecordingID(strangers.KeyID())
 		teststore.Write(t, b.Store, objectName(unenrolled, "envelope"), bytes.ReplaceAll(sealed, []byte(id.String()), []byte(unenrolled.String())))
 		teststore.Write(t, b.Store, objectName(unenrolled, "media"), media)
 		check("a patient who is not enrolled", notFound, strangers, unenrolled)
@@ -287,7 +288,7 @@ type gatedKeyring struct {
 	entered chan struct{} // if not nil, receives a value from each Unwrap
 }
 
-func (k *gatedKeyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.RecordingKey, error) {
+func (k *gatedKeyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
 	if k.entered != nil {
 		k.entered <- struct{}{}
 	}

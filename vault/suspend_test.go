@@ -70,7 +70,7 @@ func TestALateEnvelopeIsReplacedByAFreshOne(t *testing.T) {
 			require.NoError(t, err)
 			stored, err := v.objects.Envelope(t.Context(), id)
 			require.NoError(t, err)
-			version, err := stored.Wrapped.Version()
+			version, err := stored.WrappedKey.Version()
 			require.NoError(t, err)
 			assert.Equal(t, c.writes, writes)
 			assert.Equal(t, before.Latest+c.newerVersions, version)

@@ -64,6 +64,10 @@ var (
 	// authentication.
 	ErrDamaged = errors.New("recording is damaged")
 
+	// ErrUnsupported: the recording's envelope is of a version, or its key of a kind of keyring, that this
+	// release does not know. It is not damaged.
+	ErrUnsupported = errors.New("recording is of an unsupported version")
+
 	// ErrHeld: the patient is on legal hold, so the patient's recordings must not be removed. Package
 	// vault/erasure sets and clears holds.
 	ErrHeld = errors.New("patient is on hold")

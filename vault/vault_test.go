@@ -50,6 +50,6 @@ func TestPrefixesSeparateVaults(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, recording.Close())
 	for _, name := range teststore.Names(t, b.Store, "") {
-		assert.True(t, strings.HasPrefix(name, "clinics/north/r1/"+id.KeyID().String()+"/"), name)
+		assert.True(t, strings.HasPrefix(name, "clinics/north/recordings/"+id.KeyID().String()+"/"), name)
 	}
 }

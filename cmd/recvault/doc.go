@@ -7,6 +7,9 @@
 //	recvault put         encrypt and store a recording
 //	recvault get         decrypt a recording with a grant
 //	recvault list        list a patient's recordings
+//	recvault describe    show or correct a recording's metadata
+//	recvault copy        give a recording to a second patient as well
+//	recvault reassign    move a recording to another patient
 //	recvault grant       issue a grant
 //	recvault revoke      end a grant at once
 //
@@ -71,6 +74,7 @@
 //	  6  incomplete: some work was not done, or problems were found; the report lists them
 //	  7  damaged: a recording or an envelope is not what was written
 //	  8  held: the patient is on legal hold
+//	  9  unsupported: the recording needs a newer release; it is not damaged
 //	130  stopped by SIGINT, 143 by SIGTERM, 129 by SIGHUP
 //
 // After the first such signal, the command finishes the work that it has begun, within seconds, and reports it.

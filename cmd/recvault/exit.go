@@ -32,6 +32,7 @@ const (
 	exitIncomplete  = 6
 	exitDamaged     = 7
 	exitHeld        = 8
+	exitUnsupported = 9
 	exitHungUp      = 129
 	exitInterrupted = 130
 	exitTerminated  = 143
@@ -52,6 +53,7 @@ const exitCodesHelp = `Every command ends with one of these codes:
        lists them
     7  damaged: a recording or an envelope is not what was written
     8  held: the patient is on legal hold
+    9  unsupported: the recording needs a newer release; it is not damaged
   130  stopped by SIGINT (Ctrl-C); 143 by SIGTERM; 129 by SIGHUP. Work that has
        begun is finished and reported. A second signal stops at once.
 
@@ -62,7 +64,7 @@ With --output json, the error is a JSON object on standard error:
 "code" is more specific than the exit code. It is one of usage, denied,
 invalid_grant, not_found, not_enrolled, erased, not_held, retired, exists,
 plan_changed, uncertain, unavailable, not_set_up, incomplete, damaged, held,
-interrupted, not_printed and failure.
+unsupported, interrupted, not_printed and failure.
 
     uncertain    the store did not confirm a write, which may have been made;
                  the error names the recording
@@ -126,7 +128,9 @@ var classes = []struct {
 	{erasure.ErrDamagedHold, "damaged", exitDamaged},
 	{vault.ErrDamaged, "damaged", exitDamaged},
 	{envelope.ErrMalformed, "damaged", exitDamaged},
-	{envelope.ErrVersion, "damaged", exitDamaged},
+	{vault.ErrUnsupported, "unsupported", exitUnsupported},
+	{envelope.ErrUnsupported, "unsupported", exitUnsupported},
+	{keys.ErrUnsupported, "unsupported", exitUnsupported},
 	{objects.ErrMisplaced, "damaged", exitDamaged},
 	{keys.ErrIntegrity, "damaged", exitDamaged},
 	{keys.ErrErased, "erased", exitNotFound},
@@ -145,6 +149,7 @@ var classes = []struct {
 	{storage.ErrUnavailable, "unavailable", exitUnavailable},
 	{context.DeadlineExceeded, "unavailable", exitUnavailable},
 	{os.ErrExist, "exists", exitFailure},
+	{storage.ErrExists, "exists", exitFailure},
 	{keys.ErrInvalidVersion, "usage", exitUsage},
 	{rotation.ErrInvalidOptions, "usage", exitUsage},
 	{erasure.ErrInvalidOptions, "usage", exitUsage},

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/storage/dir"
 	"github.com/recvault/recvault/vault"
@@ -40,7 +41,7 @@ func TestExitCodesMatchTheErrors(t *testing.T) {
 		bob, _ := d.enrol("bob")
 		nobody := d.patient("nobody")
 		id := d.put(alice, random(t, 100_000))
-		missing := keys.NewRecordingID(mustKeyID(t, aliceID)).String()
+		missing := keystest.NewRecordingID(mustKeyID(t, aliceID)).String()
 		grant, wrong := d.grant(alice, "grant"), d.grant(bob, "wrong")
 		ended := d.grant(alice, "ended")
 		d.run("revoke", "--grant-file", ended).ok()
@@ -96,7 +97,9 @@ func (d *deployment) damage(name string, change func([]byte) []byte) {
 	require.NoError(d.t, err)
 }
 
-func objectName(id, part string) string { return "r1/" + strings.Replace(id, ".", "/", 1) + "/" + part }
+func objectName(id, part string) string {
+	return "recordings/" + strings.Replace(id, ".", "/", 1) + "/" + part
+}
 
 func TestADamagedRecordingLeavesNoFile(t *testing.T) {
 	d := inDirectory(t)
@@ -146,7 +149,7 @@ func TestInspectTakesAFileAndStandardInput(t *testing.T) {
 	assert.Equal(t, id, elsewhere.run("inspect", file, "--output", "json").ok().object()["id"])
 	assert.Equal(t, id, elsewhere.runWith(strings.NewReader(envelope), "inspect", "-", "--output", "json").ok().object()["id"])
 	for name, text := range map[string]string{
-		"nothing": "", "no JSON": "x", "a newer version": strings.Replace(envelope, `"version":1`, `"version":2`, 1),
+		"nothing": "", "no JSON": "x", "no version": strings.Replace(envelope, `"version":1,`, "", 1),
 		"another field": strings.Replace(envelope, "{", `{"x":1,`, 1), "cut": envelope[:len(envelope)-1],
 		"endless": envelope + strings.Repeat(" ", 1<<20),
 	} {
@@ -156,6 +159,9 @@ func TestInspectTakesAFileAndStandardInput(t *testing.T) {
 			assert.Equal(t, "damaged", d.runWith(strings.NewReader(text), "inspect", "-", "--output", "json").exits(exitDamaged).failure().Code)
 		})
 	}
+	newer := strings.Replace(envelope, `"version":1`, `"version":2`, 1)
+	assert.Contains(t, elsewhere.runWith(strings.NewReader(newer), "inspect", "-").exits(exitUnsupported).stderr, "unsupported")
+	assert.Equal(t, "unsupported", elsewhere.runWith(strings.NewReader(newer), "inspect", "-", "--output", "json").exits(exitUnsupported).failure().Code)
 }
 
 // Inspect shows what it found before it fails: an envelope of another recording, or one without media.
@@ -215,6 +221,11 @@ func TestUsageErrorsDoNotRepeatArguments(t *testing.T) {
 		{"version", canary},
 		{"sweep", "--remove", "--all"},
 		{"setup", "--print", "--dry-run"},
+		{"describe", canary},
+		{"describe", canary, canary},
+		{"copy", canary},
+		{"reassign", canary},
+		{"verify", "--all", "--expect-min", canary},
 		{"help", canary},
 		{"help", "hold", canary},
 		{"help", "rotate", canary},
@@ -328,7 +339,7 @@ func TestSweepRemovesUnlessDryRun(t *testing.T) {
 	assert.EqualValues(t, 1, removed["orphans"].(map[string]any)["count"])
 	assert.NoFileExists(t, media)
 	d.run("inspect", whole).ok()
-	require.NoError(t, os.WriteFile(filepath.Join(objects, "r1", "stray"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(objects, "recordings", "stray"), nil, 0o600))
 	d.wants(exitIncomplete, "incomplete", "sweep", "--all")
 	d.wants(exitUsage, "usage", "sweep", "--all", "--older-than", "1m")
 }
@@ -337,7 +348,7 @@ func TestSweepRemovesUnlessDryRun(t *testing.T) {
 func TestInterruptionReportsUncertainResults(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(interruption{syscall.SIGTERM})
-	id := keys.NewRecordingID(mustKeyID(t, strings.Repeat("a", 32)))
+	id := keystest.NewRecordingID(mustKeyID(t, strings.Repeat("a", 32)))
 	uncertain := classify(ctx, &vault.UncertainError{ID: id, Err: context.Canceled})
 	assert.Equal(t, exitTerminated, uncertain.Exit)
 	assert.Contains(t, uncertain.Error, id.String())

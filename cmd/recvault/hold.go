@@ -19,7 +19,7 @@ func (c *cli) hold() *cobra.Command {
 		Short:   "Protect a patient's recordings from erasure",
 		GroupID: groupErasure,
 		Long: `Set, clear or show a legal hold on a patient. During a hold, no recording of the
-patient is erased, deleted, re-keyed or swept.
+patient is erased, deleted, re-keyed, reassigned, corrected or swept.
 
 The store holds reason and operator in clear text: name a case, not a person.
 

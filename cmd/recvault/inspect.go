@@ -28,14 +28,20 @@ type inspectResult struct {
 	KeyID         keys.KeyID       `json:"key_id"`
 	Binding       string           `json:"binding"`     // the context under which the key is wrapped, as in Vault's audit log
 	Keyring       string           `json:"keyring"`     // the kind of keyring that wrapped the key, such as vault
-	KeyVersion    int              `json:"key_version"` // of the envelope key
+	KeyVersion    int              `json:"key_version"` // of the envelope key, by the label
 	WrappedKey    keys.WrappedKey  `json:"wrapped_key"`
-	Commitment    string           `json:"commitment"`           // hex
-	MetadataSize  int              `json:"metadata_size"`        // sealed, in bytes
-	EnvelopeSize  int              `json:"envelope_size"`        // in bytes
-	Written       time.Time        `json:"written,omitzero"`     // of an envelope in the store
-	MediaSize     *int64           `json:"media_size,omitempty"` // of the ciphertext, in bytes
-	MediaMissing  bool             `json:"media_missing,omitempty"`
+
+	MetadataBinding    string          `json:"metadata_binding"`
+	MetadataKeyring    string          `json:"metadata_keyring"`
+	MetadataKeyVersion int             `json:"metadata_key_version"`
+	WrappedMetadataKey keys.WrappedKey `json:"wrapped_metadata_key"`
+
+	Commitment   string    `json:"commitment"`           // hex
+	MetadataSize int       `json:"metadata_size"`        // sealed, in bytes
+	EnvelopeSize int       `json:"envelope_size"`        // in bytes
+	Written      time.Time `json:"written,omitzero"`     // of an envelope in the store
+	MediaSize    *int64    `json:"media_size,omitempty"` // of the ciphertext, in bytes
+	MediaMissing bool      `json:"media_missing,omitempty"`
 }
 
 func (c *cli) inspect() *cobra.Command {
@@ -53,7 +59,7 @@ media is missing.
 
 Role: none. inspect does not use Vault.`,
 		Example: `  recvault inspect "$id"
-  mc cat minio/consultations/r1/.../envelope | recvault inspect -`,
+  mc cat minio/consultations/recordings/.../envelope | recvault inspect -`,
 		Args: oneArg("a file, an ID or -"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if id, err := vault.ParseID(args[0]); err == nil {
@@ -83,7 +89,8 @@ func (c *cli) inspectFile(ctx context.Context, path string) error {
 }
 
 func inspectEnvelope(e envelope.Envelope) inspectResult {
-	keyring, version, _, _ := e.Wrapped.Parse() // the envelope was parsed, so this succeeds
+	keyring, version, _, _ := e.WrappedKey.Parse() // the envelope was parsed, so this succeeds
+	metadataKeyring, metadataVersion, _, _ := e.WrappedMetadataKey.Parse()
 	return inspectResult{
 		FormatVersion: envelope.Version,
 		ID:            e.ID,
@@ -91,10 +98,16 @@ func inspectEnvelope(e envelope.Envelope) inspectResult {
 		Binding:       e.ID.Binding().String(),
 		Keyring:       keyring,
 		KeyVersion:    version,
-		WrappedKey:    e.Wrapped,
-		Commitment:    hex.EncodeToString(e.Commitment[:]),
-		MetadataSize:  len(e.Sealed),
-		EnvelopeSize:  len(e.Encode()),
+		WrappedKey:    e.WrappedKey,
+
+		MetadataBinding:    e.ID.MetadataBinding().String(),
+		MetadataKeyring:    metadataKeyring,
+		MetadataKeyVersion: metadataVersion,
+		WrappedMetadataKey: e.WrappedMetadataKey,
+
+		Commitment:   hex.EncodeToString(e.Commitment[:]),
+		MetadataSize: len(e.Sealed),
+		EnvelopeSize: len(e.Encode()),
 	}
 }
 
@@ -145,6 +158,10 @@ func (r inspectResult) writeText(w io.Writer) {
 		{"wrapped by", r.Keyring},
 		{"key version", fmt.Sprint(r.KeyVersion)},
 		{"wrapped key", string(r.WrappedKey)},
+		{"metadata key, binding", r.MetadataBinding},
+		{"metadata key, wrapped by", r.MetadataKeyring},
+		{"metadata key, version", fmt.Sprint(r.MetadataKeyVersion)},
+		{"wrapped metadata key", string(r.WrappedMetadataKey)},
 		{"commitment", r.Commitment},
 		{"metadata, sealed", humanBytes(int64(r.MetadataSize))},
 		{"envelope", humanBytes(int64(r.EnvelopeSize))},

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/recvault/recvault/vault/job"
 )
 
@@ -32,6 +34,38 @@ func describeProgress(done job.Progress) string {
 		text += fmt.Sprintf(", findings %d", done.Findings)
 	}
 	return text
+}
+
+// expectation is the least number of recordings that a job must find. A wrong bucket or prefix has none, and a job over
+// none has no findings.
+type expectation struct{ least, found int }
+
+func (e *expectation) add(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&e.least, "expect-min", 0, "end with code 6 if fewer than `n` recordings are found")
+}
+
+// watch returns a function that notes how many recordings a job has found, and shows its progress.
+func (e *expectation) watch(show func(job.Progress)) func(job.Progress) {
+	return func(done job.Progress) {
+		e.found = done.Recordings
+		show(done)
+	}
+}
+
+// check returns an error if a job that has ended found fewer recordings than expected.
+func (e *expectation) check() error {
+	if e.found >= e.least {
+		return nil
+	}
+	return fmt.Errorf("%w: found %d recordings, expected at least %d: is the bucket or prefix right?", errIncomplete, e.found, e.least)
+}
+
+// noRecordings is what a report says of a job that found none.
+const noRecordings = "\nno recordings found: if there should be some, check the bucket and the prefix"
+
+// unsupportedLine says how many recordings need a newer release.
+func unsupportedLine(n int64) string {
+	return fmt.Sprintf("unsupported: %d, which need a newer release or another kind of keyring, and are not damaged", n)
 }
 
 // writeHeading writes the first line of a report: what was done, for which patients, and how long it took.

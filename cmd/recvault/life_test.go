@@ -86,12 +86,37 @@ func wholeLife(t *testing.T, d *deployment) {
 	d.run("get", "--grant-file", grant, "--out", "-", first).exits(exitNotFound)
 	assert.Equal(t, string(video), d.run("get", "--grant-file", grant, "--out", "-", renewed).ok().stdout)
 
+	// Corrections.
+	described := d.run("describe", "--grant-file", grant, "--output", "json", renewed).ok().object()
+	assert.Equal(t, "Follow-up", described["title"])
+	assert.EqualValues(t, 0, described["revision"])
+	corrected := d.run("describe", "--grant-file", grant, "--set", "title=First visit", "--output", "json", renewed).ok().object()
+	assert.EqualValues(t, 1, corrected["revision"])
+	assert.Contains(t, d.run("describe", "--grant-file", grant, renewed).ok().stdout, "First visit")
+
+	// Other patients.
+	carol, _ := d.enrol("carol")
+	carolsGrant := d.grant(carol, "carols-grant")
+	copied := d.as("writer").run("copy", "--grant-file", grant, "--patient-file", carol, renewed).line()
+	assert.Equal(t, string(video), d.run("get", "--grant-file", carolsGrant, "--out", "-", copied).ok().stdout)
+	d.run("get", "--grant-file", grant, "--out", d.path("nothing"), copied).exits(exitDenied)
+	moved := d.as("writer").run("reassign", "--grant-file", carolsGrant, "--patient-file", bob, "--rekey", copied).line()
+	assert.Equal(t, string(video), d.run("get", "--grant-file", bobsGrant, "--out", "-", moved).ok().stdout)
+	d.run("get", "--grant-file", carolsGrant, "--out", "-", copied).exits(exitNotFound)
+
 	// Checks.
 	grants := d.file("grants", []byte(readFile(t, grant)+readFile(t, bobsGrant)))
 	verified := d.as("auditor").run("verify", "--all", "--grant-file", grants, "--output", "json").ok().object()
-	assert.EqualValues(t, 3, verified["read"])
+	assert.EqualValues(t, 4, verified["read"])
 	assert.Equal(t, true, verified["complete"])
-	assert.EqualValues(t, len(video)+20, verified["bytes_read"])
+	assert.EqualValues(t, 2*len(video)+20, verified["bytes_read"])
+	assert.Contains(t, d.as("rotator").run("verify", "--all", "--expect-min", "4").ok().stdout, "4 of 4 proved by the keyring")
+	if len(d.tokens) > 0 {
+		assert.EqualValues(t, 0, verified["proved"], "an auditor may not re-wrap")
+		labels := d.as("auditor").run("verify", "--all").ok().stdout
+		assert.Contains(t, labels, "only the versions in their labels were compared")
+		assert.Contains(t, labels, "no problems found, but wrapped keys were not proved")
+	}
 	d.run("verify", "--all", "--no-keyring").ok()
 	d.run("sweep", "--all", "--dry-run").ok()
 	d.run("sweep", "--all").ok()
@@ -105,6 +130,10 @@ func wholeLife(t *testing.T, d *deployment) {
 	confirm := []string{"erase", "confirm", "--key-id", aliceID, "--operator", "okafor", "--output", "json", "--digest"}
 	d.as("eraser").run(append(confirm, held["digest"].(string))...).exits(exitHeld)
 	d.as("writer").run("rekey", "--grant-file", grant, renewed).exits(exitHeld)
+	for _, dryRun := range [][]string{nil, {"--dry-run"}} {
+		d.run(append([]string{"describe", "--grant-file", grant, "--set", "title=x", renewed}, dryRun...)...).exits(exitHeld)
+		d.as("writer").run(append([]string{"reassign", "--grant-file", grant, "--patient-file", bob, renewed}, dryRun...)...).exits(exitHeld)
+	}
 	d.run("hold", "clear", "--key-id", aliceID, "--reason", "closed", "--operator", "okafor").ok()
 	d.run("hold", "clear", "--key-id", aliceID, "--reason", "closed", "--operator", "okafor").exits(exitNotFound)
 	assert.Contains(t, d.run("hold", "show", "--key-id", aliceID).ok().stdout, "is not on hold")

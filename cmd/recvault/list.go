@@ -17,6 +17,8 @@ type listResult struct {
 	KeyID      keys.KeyID    `json:"key_id"`
 	Recordings []listedEntry `json:"recordings"` // in the order of their IDs
 
+	Unsupported int64 `json:"unsupported"` // of these, those that need a newer release
+
 	described bool // with the metadata
 }
 
@@ -36,7 +38,8 @@ func (c *cli) list() *cobra.Command {
 		GroupID: groupRecordings,
 		Long: `List a patient's recordings with their IDs, sizes and times of writing. With a
 grant, list also shows titles and types. The grant names the patient, and each
-recording takes one use of it.
+recording takes one use of it. A recording that needs a newer release is listed
+without them, and is not damaged.
 
 Role: none with a grant, or with --key-id, which needs no Vault at all. With the
 patient's identifier: writer, enroller, granter or eraser.`,
@@ -95,6 +98,9 @@ func (c *cli) listGranted(ctx context.Context, g keys.Grant) error {
 		listed := listedEntry{ID: entry.ID.String(), Size: entry.Size, Written: entry.Written}
 		info, err := v.Stat(ctx, g, entry.ID)
 		switch {
+		case errors.Is(err, vault.ErrUnsupported):
+			listed.Error = classify(ctx, err).Code
+			result.Unsupported++
 		case err == nil:
 			listed.metadata = metadataOf(info.Metadata)
 		case errors.Is(err, vault.ErrDamaged), errors.Is(err, keys.ErrRetired):
@@ -134,4 +140,7 @@ func (r listResult) writeText(w io.Writer) {
 		rows = append(rows, row)
 	}
 	table(w, rows)
+	if r.Unsupported > 0 {
+		fmt.Fprintln(w, "\n"+unsupportedLine(r.Unsupported))
+	}
 }

@@ -33,6 +33,7 @@ Role: rotator.` + scopeHelp,
 	}
 	var flags rotationFlags
 	flags.add(cmd)
+	flags.expected.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		r, s, end, err := c.rotation(cmd.Context(), &flags, "plan")
 		if err != nil {
@@ -40,12 +41,11 @@ Role: rotator.` + scopeHelp,
 		}
 		plan, err := r.Plan(cmd.Context(), s)
 		end()
-		result := planResult{plan, err == nil && plan.Complete(), err != nil && cmd.Context().Err() != nil}
-		printErr := c.print(result)
-		if err == nil && !result.Complete {
-			err = needsAttention(plan.Findings)
+		interrupted := err != nil && cmd.Context().Err() != nil
+		if err == nil {
+			err = errors.Join(flags.expected.check(), needsAttention(plan.Complete(), plan.Findings))
 		}
-		return errors.Join(err, printErr)
+		return errors.Join(err, c.print(planResult{plan, err == nil, interrupted}))
 	}
 	return cmd
 }
@@ -64,6 +64,7 @@ func (r planResult) writeText(w io.Writer) {
 			{"current", r.Envelopes.Current},
 			{"without a key", r.Envelopes.Keyless},
 			{"damaged", r.Envelopes.Damaged},
+			{"unsupported", r.Envelopes.Unsupported},
 			{"failed", r.Envelopes.Failed},
 		}) + ", " + humanBytes(r.Bytes)},
 		{"wrapped by", versionCounts(r.Versions)},
@@ -81,6 +82,9 @@ func (r planResult) writeText(w io.Writer) {
 		table(w, rows)
 	}
 	writeFindings(w, r.Findings)
+	if r.Patients.Seen == 0 && !r.Interrupted {
+		fmt.Fprintln(w, noRecordings)
+	}
 	if r.Interrupted {
 		fmt.Fprintln(w, "\ninterrupted: not everything was counted")
 	}

@@ -80,20 +80,20 @@ func TestJobProgressIsOneLine(t *testing.T) {
 func TestTextShowsAHundredFindingsOfEachKind(t *testing.T) {
 	report := job.NewReport("verify", "all", false)
 	for i := range 2 * job.MaxListed {
-		report.Findings.Add(job.Finding{Kind: "stray", Object: fmt.Sprintf("r1/stray-%d", i)})
+		report.Findings.Add(job.Finding{Kind: "stray", Object: fmt.Sprintf("recordings/stray-%d", i)})
 	}
 	report.Findings.Add(job.Finding{Kind: "unchecked", Upload: "upload", Detail: "x\x1b]0;y"})
 	report.Finish()
 	var text bytes.Buffer
 	writeFindings(&text, report.Findings)
 	assert.Regexp(t, `(?m)^  stray +2000$`, text.String(), "the count is that of all findings")
-	assert.Equal(t, 100, strings.Count(text.String(), "r1/stray-"))
+	assert.Equal(t, 100, strings.Count(text.String(), "recordings/stray-"))
 	assert.Regexp(t, `(?m)^  unchecked +upload +x\?]0;y$`, text.String(), "a detail cannot control the terminal")
 	assert.Contains(t, text.String(), "only the first 100 findings of each kind are shown; --output json lists up to 1000")
 
 	text.Reset()
 	few := job.NewReport("verify", "all", false)
-	few.Findings.Add(job.Finding{Kind: "stray", Object: "r1/stray"})
+	few.Findings.Add(job.Finding{Kind: "stray", Object: "recordings/stray"})
 	writeFindings(&text, few.Findings)
 	assert.NotContains(t, text.String(), "only the first")
 }

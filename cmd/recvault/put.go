@@ -25,18 +25,41 @@ type metadata struct {
 	Title       string            `json:"title,omitempty"`
 	RecordedAt  time.Time         `json:"recorded_at,omitzero"`
 	Duration    duration          `json:"duration,omitzero"`
+	Truncated   bool              `json:"truncated,omitempty"`
 	Attributes  map[string]string `json:"attributes,omitempty"`
 }
 
 func metadataOf(m vault.Metadata) metadata {
-	return metadata{m.ContentType, m.Title, m.RecordedAt, duration(m.Duration), m.Attributes}
+	return metadata{m.ContentType, m.Title, m.RecordedAt, duration(m.Duration), m.Truncated, m.Attributes}
 }
 
 func (m metadata) ofVault() vault.Metadata {
 	return vault.Metadata{
 		ContentType: m.ContentType, Title: m.Title, RecordedAt: m.RecordedAt,
-		Duration: time.Duration(m.Duration), Attributes: m.Attributes,
+		Duration: time.Duration(m.Duration), Truncated: m.Truncated, Attributes: m.Attributes,
 	}
+}
+
+// over returns m with the fields of below where m has none.
+func (m metadata) over(below metadata) metadata {
+	return metadata{
+		cmp.Or(m.ContentType, below.ContentType), cmp.Or(m.Title, below.Title), cmp.Or(m.RecordedAt, below.RecordedAt),
+		cmp.Or(m.Duration, below.Duration), m.Truncated || below.Truncated, mergeAttributes(below.Attributes, m.Attributes),
+	}
+}
+
+// equal reports whether both have the same fields.
+func (m metadata) equal(other metadata) bool {
+	return m.ContentType == other.ContentType && m.Title == other.Title && m.RecordedAt.Equal(other.RecordedAt) &&
+		m.Duration == other.Duration && m.Truncated == other.Truncated && maps.Equal(m.Attributes, other.Attributes)
+}
+
+// mergeAttributes returns the attributes of both. The second takes precedence.
+func mergeAttributes(below, above map[string]string) map[string]string {
+	merged := map[string]string{}
+	maps.Copy(merged, below)
+	maps.Copy(merged, above)
+	return merged
 }
 
 // duration is a time.Duration whose JSON is text such as "40m0s".
@@ -72,9 +95,10 @@ nothing.
 
 The metadata is encrypted as well. Every user of the machine can see a title in
 a flag while the command runs, so use --metadata-file instead: a JSON object
-with any of content_type, title, recorded_at (RFC 3339), duration ("40m") and
-attributes (an object of strings). Flags take precedence over the file. By
-default, the content type follows from the file's extension.
+with any of content_type, title, recorded_at (RFC 3339), duration ("40m"),
+truncated (true if the capture broke off) and attributes (an object of strings).
+Flags take precedence over the file. By default, the content type follows from
+the file's extension.
 
 Role: writer.`,
 		Example: `  recvault put --patient-file patient consultation.webm
@@ -108,7 +132,7 @@ Role: writer.`,
 			}
 		}
 		flags.Duration = duration(length)
-		described, err := c.describe(ctx, metadataFile, flags, args[0])
+		described, err := c.metadataFor(ctx, metadataFile, flags, args[0])
 		if err != nil {
 			return err
 		}
@@ -159,30 +183,30 @@ func checkPut(path string, m vault.Metadata) error {
 	return m.Validate()
 }
 
-// describe returns the metadata in the file and the flags. Flags take precedence.
-func (c *cli) describe(ctx context.Context, metadataFile string, flags metadata, path string) (vault.Metadata, error) {
-	var m metadata
+// metadataFor returns the metadata in the file and the flags. Flags take precedence.
+func (c *cli) metadataFor(ctx context.Context, metadataFile string, flags metadata, path string) (vault.Metadata, error) {
+	var file metadata
 	if metadataFile != "" {
-		text, err := c.readSmallFile(ctx, metadataFile, "metadata", "--metadata-file")
-		if err != nil {
-			return vault.Metadata{}, fmt.Errorf("read the metadata: %w", err)
-		}
-		decoder := json.NewDecoder(strings.NewReader(string(text)))
-		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&m); err != nil {
-			return vault.Metadata{}, usagef("--metadata-file must be a JSON object of content_type, title, recorded_at, duration and attributes")
+		var err error
+		if file, err = c.readMetadata(ctx, metadataFile); err != nil {
+			return vault.Metadata{}, err
 		}
 	}
-	m.ContentType = cmp.Or(flags.ContentType, m.ContentType, contentType(path))
-	m.Title = cmp.Or(flags.Title, m.Title)
-	m.RecordedAt = cmp.Or(flags.RecordedAt, m.RecordedAt)
-	m.Duration = cmp.Or(flags.Duration, m.Duration)
-	if m.Attributes == nil {
-		m.Attributes = flags.Attributes
-	} else {
-		maps.Copy(m.Attributes, flags.Attributes)
+	return flags.over(file).over(metadata{ContentType: contentType(path)}).ofVault(), nil
+}
+
+// readMetadata reads a file with metadata.
+func (c *cli) readMetadata(ctx context.Context, metadataFile string) (m metadata, err error) {
+	text, err := c.readSmallFile(ctx, metadataFile, "metadata", "--metadata-file")
+	if err != nil {
+		return metadata{}, fmt.Errorf("read the metadata: %w", err)
 	}
-	return m.ofVault(), nil
+	decoder := json.NewDecoder(strings.NewReader(string(text)))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&m); err != nil {
+		return metadata{}, usagef("--metadata-file must be a JSON object of content_type, title, recorded_at, duration, truncated and attributes")
+	}
+	return m, nil
 }
 
 // contentType returns the media type for a file's extension. The types of recordings do not depend on the machine's

@@ -30,7 +30,8 @@ type rotationResult struct {
 // rotationFlags are the flags of plan, rotate, rewrap, retire and trim.
 type rotationFlags struct {
 	scopeFlags
-	options rotation.Options
+	options  rotation.Options
+	expected expectation // stays zero for a command without --expect-min
 }
 
 func (f *rotationFlags) add(cmd *cobra.Command) {
@@ -127,6 +128,7 @@ Role: rotator.` + resumeHelp,
 	}
 	var flags rotationFlags
 	flags.add(cmd)
+	flags.expected.add(cmd)
 	dryRunVar(cmd, &flags.options.DryRun)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return c.runRotation(cmd.Context(), &flags, "rewrap", (*rotation.Rotation).Rewrap, time.Time{})
@@ -156,6 +158,7 @@ Role: retirer.` + resumeHelp,
 	var flags rotationFlags
 	flags.add(cmd)
 	flags.addGrace(cmd)
+	flags.expected.add(cmd)
 	dryRunVar(cmd, &flags.options.DryRun)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return c.runRotation(cmd.Context(), &flags, "retire", (*rotation.Rotation).Retire, time.Time{})
@@ -212,7 +215,7 @@ func (c *cli) rotation(
 	}
 	p := c.startProgress(verb)
 	flags.options.Prefix = c.prefix()
-	flags.options.Progress = p.job()
+	flags.options.Progress = flags.expected.watch(p.job())
 	r, err = rotation.New(k, store, flags.options)
 	return r, s, p.end, err
 }
@@ -231,17 +234,18 @@ func (c *cli) runRotation(
 	}
 	report, err := run(r, ctx, s)
 	end()
-	complete := err == nil && report.Complete()
 	interrupted := err != nil && ctx.Err() != nil
-	printErr := c.print(rotationResult{report, complete, interrupted, olderThan})
-	if err == nil && !complete {
-		err = needsAttention(report.Findings)
+	if err == nil {
+		err = errors.Join(flags.expected.check(), needsAttention(report.Complete(), report.Findings))
 	}
-	return errors.Join(err, printErr)
+	return errors.Join(err, c.print(rotationResult{report, err == nil, interrupted, olderThan}))
 }
 
-// needsAttention returns the error of a plan or a run with findings.
-func needsAttention(f job.Findings) error {
+// needsAttention returns the error of a plan or a run that is not complete.
+func needsAttention(complete bool, f job.Findings) error {
+	if complete {
+		return nil
+	}
 	return fmt.Errorf("%w: some patients and recordings need attention: %s", errIncomplete, findingCounts(f))
 }
 
@@ -264,12 +268,16 @@ func (r rotationResult) writeText(w io.Writer) {
 			{"deleted by others", r.Envelopes.Deleted},
 			{"without a key", r.Envelopes.Keyless},
 			{"damaged", r.Envelopes.Damaged},
+			{"unsupported", r.Envelopes.Unsupported},
 			{"failed", r.Envelopes.Failed},
 		})},
 		{"versions", versionCounts(r.Before) + " -> " + versionCounts(r.After)},
 		{"requests", fmt.Sprintf("%d to the keyring, %d reads, %d writes", r.Requests.Keyring, r.Requests.Reads, r.Requests.Writes)},
 	})
 	writeFindings(w, r.Findings)
+	if r.Patients.Seen == 0 && !r.Interrupted {
+		fmt.Fprintln(w, noRecordings)
+	}
 	if r.Interrupted {
 		resume := ""
 		if !r.OlderThan.IsZero() {

@@ -145,26 +145,13 @@ func (c *cli) directory() (string, error) {
 	return c.getenv("RECVAULT_DIR"), nil
 }
 
-// keyring has the verbs of every role. The token's policy decides which of them succeed.
-type keyring interface {
-	keys.Enroller
-	keys.Wrapper
-	keys.Unwrapper
-	keys.Granter
-	keys.Revoker
-	keys.Rotator
-	keys.Retirer
-	keys.Trimmer
-	keys.Eraser
-}
-
 // openKeyring opens the keyring with the operator's own token.
-func (c *cli) openKeyring(ctx context.Context) (keyring, error) {
+func (c *cli) openKeyring(ctx context.Context) (keys.Keyring, error) {
 	return c.keyringWith(func() (string, error) { return c.vaultToken(ctx) })
 }
 
 // keyringWith opens the keyring: in Vault with the token that a function returns, or in a directory.
-func (c *cli) keyringWith(token func() (string, error)) (keyring, error) {
+func (c *cli) keyringWith(token func() (string, error)) (keys.Keyring, error) {
 	directory, err := c.directory()
 	if err != nil {
 		return nil, err
@@ -195,7 +182,7 @@ func (c *cli) keyringLater(ctx context.Context) func() (keys.Wrapper, error) {
 }
 
 // openGrantKeyring opens the keyring without a token, so that a grant is the only right in use.
-func (c *cli) openGrantKeyring() (keyring, error) {
+func (c *cli) openGrantKeyring() (keys.Keyring, error) {
 	return c.keyringWith(func() (string, error) { return "", nil })
 }
 

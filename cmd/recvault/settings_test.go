@@ -146,7 +146,7 @@ func TestSetupPrintNeedsNoVault(t *testing.T) {
 		assert.Contains(t, text, shown)
 	}
 	object := d.run("setup", "--print", "--output", "json").ok().object()
-	assert.Len(t, object["policies"], 11)
+	assert.Len(t, object["policies"], 12)
 	assert.NotEmpty(t, object["calls"])
 	d.run("setup", "--print", "--mount", "no spaces").exits(exitUsage)
 }

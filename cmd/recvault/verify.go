@@ -29,17 +29,27 @@ func (c *cli) verify() *cobra.Command {
 envelope has its media, and that the size of the media is possible. For the
 recordings in the sample it also checks that the envelope is well formed and
 belongs to the recording, that the media begins with a valid header, and that
-the key version still unwraps. These checks need no key, and cannot detect media
-that was altered.
+Vault can still use both wrapped keys. These checks need no key, and cannot
+detect media that was altered.
+
+With the right to re-wrap (role rotator), Vault proves each wrapped key, and the
+results are thrown away. With the role auditor, only the version in the label of
+each wrapped key is compared with the versions that the key has. That is no
+proof: a label can be edited, and it is wrong after a restore of Vault from
+before a rotation. The report says how many were proved.
 
 With grants, verify reads the sampled recordings of the grants' patients to the
 end, which authenticates every byte. The grant file has one grant per line. Each
-recording takes one use of its grant.
+recording takes up to two uses of its grant.
 
-The exit code is 6 if there are any findings.
+The exit code is 6 if there are any findings, except recordings that need a
+newer release: these are counted as unsupported, and are not damaged. It is also
+6 if fewer recordings are found than --expect-min: a wrong bucket or prefix has
+none.
 
-Role: auditor. With --no-keyring none: key versions are not checked then.` + scopeHelp,
-		Example: `  recvault verify --all
+Role: rotator, or auditor to compare labels only. With --no-keyring none: keys
+are not checked then.` + scopeHelp,
+		Example: `  recvault verify --all --expect-min 10000
   recvault verify --all --sample 0.01 --output json
   recvault verify --key-id "$key_id" --grant-file grant`,
 		Args: noArgs,
@@ -49,12 +59,14 @@ Role: auditor. With --no-keyring none: key versions are not checked then.` + sco
 		options   upkeep.VerifyOptions
 		grantFile string
 		noKeyring bool
+		expected  expectation
 	)
 	flags.add(cmd)
+	expected.add(cmd)
 	cmd.Flags().Float64Var(&options.Sample, "sample", 1, "`fraction` of the recordings to check closely, over 0 and up to 1")
 	cmd.Flags().Uint64Var(&options.Seed, "seed", 0, "`number` that picks the sample; random by default")
 	cmd.Flags().StringVar(&grantFile, "grant-file", "", "`file` with grants, one per line, - for standard input (RECVAULT_GRANT: one grant)")
-	cmd.Flags().BoolVar(&noKeyring, "no-keyring", false, "do not ask Vault whether key versions still unwrap")
+	cmd.Flags().BoolVar(&noKeyring, "no-keyring", false, "do not ask Vault whether it can still use the wrapped keys")
 	cmd.Flags().IntVar(&options.Concurrency, "concurrency", upkeep.DefaultConcurrency, "check `n` recordings at a time")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
@@ -79,18 +91,20 @@ Role: auditor. With --no-keyring none: key versions are not checked then.` + sco
 			return err
 		}
 		p := c.startProgress("verify")
-		options.Prefix, options.Progress = c.prefix(), p.job()
+		options.Prefix, options.Progress = c.prefix(), expected.watch(p.job())
 		report, err := upkeep.Verify(ctx, versions, store, s, options)
 		p.end()
 		if report.Started.IsZero() {
 			return err // the options are not valid
 		}
-		result := verifyResult{report, err == nil && report.Complete(), err != nil && ctx.Err() != nil}
-		printErr := c.print(result)
-		if err == nil && !result.Complete {
-			err = fmt.Errorf("%w: problems were found: %s", errIncomplete, findingCounts(report.Findings))
+		interrupted := err != nil && ctx.Err() != nil
+		if err == nil {
+			err = expected.check()
+			if !report.Complete() {
+				err = errors.Join(err, fmt.Errorf("%w: problems were found: %s", errIncomplete, findingCounts(report.Findings)))
+			}
 		}
-		return errors.Join(err, printErr)
+		return errors.Join(err, c.print(verifyResult{report, err == nil, interrupted}))
 	}
 	return cmd
 }
@@ -128,22 +142,46 @@ func (c *cli) verifyGrants(ctx context.Context, file string, options *upkeep.Ver
 
 func (r verifyResult) writeText(w io.Writer) {
 	writeHeading(w, r.Report)
-	keyVersions := "checked"
-	if !r.KeysAsked {
-		keyVersions = "not checked"
-	}
 	table(w, [][]string{
 		{"recordings", fmt.Sprint(r.Recordings)},
 		{"checked closely", fmt.Sprintf("%d (sample %v, seed %d)", r.Checked, r.Sample, r.Seed)},
+		{"wrapped keys", r.wrappedKeys()},
 		{"read to the end", fmt.Sprintf("%d, %s", r.Read, humanBytes(r.BytesRead))},
-		{"key versions", keyVersions},
+		{"unsupported", fmt.Sprint(r.Unsupported)},
 		{"media without an envelope", tally(r.Uncommitted)},
 	})
 	writeFindings(w, r.Findings)
 	switch {
 	case r.Interrupted:
 		fmt.Fprintln(w, "\ninterrupted: not everything was checked")
+	case r.Recordings == 0:
+		fmt.Fprintln(w, noRecordings)
+	case r.Complete && r.labelsOnly():
+		fmt.Fprintln(w, "\nno problems found, but wrapped keys were not proved")
 	case r.Complete:
 		fmt.Fprintln(w, "\nno problems found")
 	}
+	if r.Unsupported > 0 {
+		fmt.Fprintln(w, unsupportedLine(r.Unsupported))
+	}
+}
+
+// labelsOnly reports whether the versions in labels were compared, and the keyring proved nothing.
+func (r verifyResult) labelsOnly() bool {
+	return r.Compared > 0 && r.Proved == 0
+}
+
+// wrappedKeys says how far the wrapped keys were checked.
+func (r verifyResult) wrappedKeys() string {
+	switch {
+	case !r.KeysAsked:
+		return "not checked"
+	case r.labelsOnly():
+		return "0 proved: only the versions in their labels were compared, which is no proof (the role rotator can prove them)"
+	}
+	text := fmt.Sprintf("%d of %d proved by the keyring", r.Proved, r.Checked)
+	if r.Compared > 0 {
+		text += "; of the others, only the versions in their labels were compared"
+	}
+	return text
 }

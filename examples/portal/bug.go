@@ -43,11 +43,11 @@ func (l *listings) patients(ctx context.Context, keyID keys.KeyID) ([]vault.ID, 
 // everybodys is the bug: it lists the recordings of all patients, like a SELECT without its WHERE.
 func (l *listings) everybodys(ctx context.Context) ([]vault.ID, error) {
 	var ids []vault.ID
-	for object, err := range l.store.List(ctx, l.prefix+"r1/") { // should have been "r1/" + keyID + "/"
+	for object, err := range l.store.List(ctx, l.prefix+"recordings/") { // should have been "recordings/" + keyID + "/"
 		if err != nil {
 			return nil, err
 		}
-		name, ok := strings.CutSuffix(strings.TrimPrefix(object.Name, l.prefix+"r1/"), "/envelope")
+		name, ok := strings.CutSuffix(strings.TrimPrefix(object.Name, l.prefix+"recordings/"), "/envelope")
 		if !ok {
 			continue
 		}

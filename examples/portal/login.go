@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -65,15 +66,17 @@ func (l *login) signIn(w http.ResponseWriter, r *http.Request) {
 		l.pages.problem(w, http.StatusBadRequest, "There is no such account", "Go back and choose one from the list.")
 		return
 	}
-	var granted access
-	if who.Role == patientRole {
-		var err error
-		if granted, err = l.issue(r.Context(), who, who.account, keys.PatientRequest, patientTTL); err != nil {
-			l.pages.failed(w, err)
-			return
+	err := l.sessions.start(w, r, who.account, func() (access, error) {
+		if who.Role != patientRole {
+			return access{}, nil
 		}
-	}
-	if err := l.sessions.start(w, r, who.account, granted); err != nil {
+		return l.issue(r.Context(), who, who.account, keys.PatientRequest, patientTTL)
+	})
+	switch {
+	case errors.Is(err, errTooManySessions):
+		l.pages.problem(w, http.StatusTooManyRequests, "Too many people are signed in", "Please try again in a few minutes.")
+		return
+	case err != nil:
 		l.pages.failed(w, err)
 		return
 	}
@@ -180,7 +183,7 @@ func (l *login) askAccess(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/consultations", http.StatusSeeOther)
 }
 
-const maxReason = 500 // bytes
+const maxReason = 500 // characters
 
 // decide checks the care relationship. It returns the patient, or the problem to show to the clinician. A
 // mistake here gives a grant to the wrong person, and nothing after it can notice.

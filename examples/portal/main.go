@@ -9,7 +9,7 @@
 //
 // Read login.go first: it decides who may see what, and issues grants. Then read serve.go: it lists and
 // plays with a grant, and has no right of its own. bug.go has the mistake of 2020, and events.go shows
-// how it is noticed.
+// how it is noticed. limits.go bounds what a client can take of the server.
 package main
 
 import (
@@ -46,6 +46,7 @@ const tokenTTL = 12 * time.Hour
 func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("portal", flag.ContinueOnError)
 	addr := flags.String("addr", "127.0.0.1:8080", "where to listen; port 0 takes a free one")
+	hosts := flags.String("hosts", loopback, "the host names to answer to, separated by commas")
 	accessTTL := flags.Duration("access", 2*time.Minute, "how long a clinician's access lasts")
 	if err := flags.Parse(arguments); err != nil {
 		return err
@@ -70,17 +71,13 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 	defer func() { err = errors.Join(err, p.close()) }()
 	fmt.Fprintf(out, "portal: keys in %s, recordings in %s\n", d.KeysAt, d.ObjectsAt)
 	fmt.Fprintf(out, "portal: http://%s/\n", listener.Addr())
-	return serve(ctx, listener, p.handler())
+	return serve(ctx, listener, p.handler(*hosts))
 }
 
 // serve answers requests until the context ends. Requests that are running then end too, such as a video or
 // a page that listens for events.
 func serve(ctx context.Context, listener net.Listener, handler http.Handler) error {
-	server := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-	}
+	server := newServer(ctx, handler)
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -140,12 +137,13 @@ func newPortal(d *deployment.Deployment, people []person, accessTTL time.Duratio
 
 func (p *portal) close() error { return p.closing() }
 
-func (p *portal) handler() http.Handler {
+// handler returns the portal's routes, for requests to the host names only.
+func (p *portal) handler(hosts string) http.Handler {
 	mux := http.NewServeMux()
 	p.login.routes(mux)
 	p.server.routes(mux)
 	mux.Handle("GET /static/", static())
-	return secured(mux)
+	return secured(onlyHosts(hosts, wholeRequests(mux)))
 }
 
 // secured refuses requests that another site makes a browser send, in addition to the session cookie's

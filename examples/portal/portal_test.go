@@ -25,6 +25,7 @@ import (
 	"github.com/recvault/recvault/examples/sample"
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/vault"
 )
 
@@ -38,6 +39,16 @@ type running struct {
 // start runs a portal on the servers that the environment names.
 func start(t *testing.T) *running {
 	t.Helper()
+	p := prepare(t)
+	server := httptest.NewServer(p.handler(loopback))
+	t.Cleanup(server.Close)
+	p.url = server.URL
+	return p
+}
+
+// prepare makes a portal that is not served yet.
+func prepare(t *testing.T) *running {
+	t.Helper()
 	d, err := deployment.New(t.Context(), "portal", tokenTTL)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, d.Remove()) })
@@ -45,18 +56,22 @@ func start(t *testing.T) *running {
 	p, err := newPortal(d, people, time.Minute)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, p.close()) })
-	server := httptest.NewServer(p.handler())
-	t.Cleanup(server.Close)
-	return &running{p, d, server.URL}
+	return &running{portal: p, deployment: d}
 }
 
 // startEmbedded runs a portal on the embedded default.
 func startEmbedded(t *testing.T) *running {
 	t.Helper()
+	setEmbedded(t)
+	return start(t)
+}
+
+// setEmbedded chooses the embedded default.
+func setEmbedded(t *testing.T) {
+	t.Helper()
 	t.Setenv("VAULT_ADDR", "")
 	t.Setenv("AWS_ENDPOINT_URL", "")
 	t.Setenv("TMPDIR", t.TempDir())
-	return start(t)
 }
 
 // browser is a client with cookies of its own. It does not follow redirects.
@@ -510,10 +525,10 @@ func TestEventsArriveOnAnOpenPage(t *testing.T) {
 func TestAFloodOfEventsLeavesThePanelBounded(t *testing.T) {
 	p := newPanel()
 	keyID := keys.NewKeyID(make([]byte, keys.KeyIDBytes))
-	again := vault.Event{Kind: vault.WrongPatient, Recording: keys.NewRecordingID(keyID), Count: 2}
+	again := vault.Event{Kind: vault.WrongPatient, Recording: keystest.NewRecordingID(keyID), Count: 2}
 	p.add(again)
 	for range 10 * maxAlerts {
-		p.add(vault.Event{Kind: vault.WrongPatient, Recording: keys.NewRecordingID(keyID), Count: 1})
+		p.add(vault.Event{Kind: vault.WrongPatient, Recording: keystest.NewRecordingID(keyID), Count: 1})
 	}
 	p.add(again)
 	p.add(again)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -53,27 +54,61 @@ func newSessions(keyring keys.Unwrapper) *sessions {
 const (
 	cookieName = "portal-session"
 	sessionTTL = time.Hour
+
+	// maxSessions bounds the memory, and the grants at the keyring, that sign-ins take. At the bound, further
+	// sign-ins are refused until a session ends. To end the oldest session would let anybody who signs in often
+	// enough sign out a clinician at work. A real login also bounds the sign-ins of one account and one address.
+	maxSessions = 1000
 )
 
-// start begins a session and sets its cookie. If the browser had a session, that one ends.
-func (s *sessions) start(w http.ResponseWriter, r *http.Request, who account, a access) error {
-	err := s.stop(w, r)
-	cookie := rand.Text()
-	now := time.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for other, session := range s.byCookie {
-		if now.After(session.until) {
-			delete(s.byCookie, other)
-		}
+var errTooManySessions = errors.New("too many sessions")
+
+// start begins a session with the access that issue returns, and sets its cookie. If the browser had a session,
+// that one ends. If there are maxSessions others, start returns errTooManySessions and does not call issue.
+func (s *sessions) start(w http.ResponseWriter, r *http.Request, who account, issue func() (access, error)) error {
+	if err := s.stop(w, r); err != nil {
+		return err
 	}
-	s.byCookie[cookie] = session{account: who, Access: a, until: now.Add(sessionTTL)}
+	cookie := rand.Text() // the browser gets it when the session has its access
+	if !s.add(cookie, session{account: who, until: time.Now().Add(sessionTTL)}) {
+		return errTooManySessions
+	}
+	granted, err := issue()
+	if err == nil {
+		err = s.replace(r.Context(), cookie, func(access) access { return granted })
+	}
+	if err != nil {
+		s.remove(cookie)
+		return err
+	}
 	http.SetCookie(w, &http.Cookie{
 		Name: cookieName, Value: cookie, Path: "/",
 		HttpOnly: true, SameSite: http.SameSiteStrictMode,
 		Secure: r.TLS != nil, // the example itself speaks plain HTTP, on loopback
 	})
-	return err
+	return nil
+}
+
+// add forgets the sessions that have expired, and adds one. It returns false if there are too many.
+func (s *sessions) add(cookie string, added session) bool {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.byCookie, func(_ string, had session) bool { return now.After(had.until) })
+	if len(s.byCookie) >= maxSessions {
+		return false
+	}
+	s.byCookie[cookie] = added
+	return true
+}
+
+// remove removes a session and returns it.
+func (s *sessions) remove(cookie string) session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	had := s.byCookie[cookie]
+	delete(s.byCookie, cookie)
+	return had
 }
 
 // of returns the session of a request.
@@ -90,37 +125,42 @@ func (s *sessions) of(r *http.Request) (session, bool) {
 
 // give replaces the access of a request's session, and ends the previous one.
 func (s *sessions) give(r *http.Request, a access) error {
-	return s.replace(r, func(access) access { return a })
+	return s.replaceOf(r, func(access) access { return a })
 }
 
 // giveUp ends the access of a request's session. The session keeps the grant, so that a further attempt is
 // refused by the keyring and not by the portal.
 func (s *sessions) giveUp(r *http.Request) error {
-	return s.replace(r, func(had access) access {
+	return s.replaceOf(r, func(had access) access {
 		had.GivenUp = true
 		return had
 	})
 }
 
-// replace changes the access of a request's session, and ends the previous one.
-func (s *sessions) replace(r *http.Request, change func(access) access) error {
+// replaceOf changes the access of a request's session, and ends the previous one.
+func (s *sessions) replaceOf(r *http.Request, change func(access) access) error {
 	cookie, err := r.Cookie(cookieName)
 	if err != nil {
 		return err
 	}
+	return s.replace(r.Context(), cookie.Value, change)
+}
+
+// replace changes the access of a session, and ends the previous one.
+func (s *sessions) replace(ctx context.Context, cookie string, change func(access) access) error {
 	s.mu.Lock()
-	session, ok := s.byCookie[cookie.Value]
+	session, ok := s.byCookie[cookie]
 	had := session.Access
 	if ok {
 		session.Access = change(had)
-		s.byCookie[cookie.Value] = session
+		s.byCookie[cookie] = session
 	}
 	s.mu.Unlock()
 	if !ok {
 		// The session has ended since. The access that it should have got ends too.
-		return errors.Join(errNoSession, s.end(r.Context(), change(access{})))
+		return errors.Join(errNoSession, s.end(ctx, change(access{})))
 	}
-	return s.end(r.Context(), had)
+	return s.end(ctx, had)
 }
 
 var errNoSession = errors.New("the session has ended")
@@ -144,10 +184,7 @@ func (s *sessions) stop(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return nil // it has none
 	}
-	s.mu.Lock()
-	had := s.byCookie[cookie.Value]
-	delete(s.byCookie, cookie.Value)
-	s.mu.Unlock()
+	had := s.remove(cookie.Value)
 	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode})
 	return s.end(r.Context(), had.Access)
 }

@@ -216,7 +216,7 @@ func (s *story) flipBit(ctx context.Context, id vault.ID) error {
 
 // mediaName returns the name of a recording's media in the store, as package vault documents it.
 func (s *story) mediaName(id vault.ID) string {
-	return s.Prefix + "r1/" + id.KeyID().String() + "/" + id.Rec() + "/media"
+	return s.Prefix + "recordings/" + id.KeyID().String() + "/" + id.Rec() + "/media"
 }
 
 // shorten cuts the IDs in an error, so that it fits on a line.

@@ -285,9 +285,7 @@ func (d *deployment) assertWrittenOnce(t *testing.T, recorded map[vault.ID][]byt
 		assert.Equal(t, 2, written[id], "%s: by Put and by one shard", id)
 		stored, err := o.Envelope(t.Context(), id)
 		require.NoError(t, err)
-		version, err := stored.Wrapped.Version()
-		require.NoError(t, err)
-		assert.Equal(t, 2, version, id)
+		assert.Equal(t, 2, stored.Version(), id)
 	}
 }
 

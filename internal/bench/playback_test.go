@@ -205,12 +205,12 @@ func BenchmarkFirstByte(b *testing.B) {
 		d := deploy(b, secure)
 		id, plain := d.putBoth(b, size)
 		v := d.open(b, vault.WithKeyCache(0, 1))
-		envelope := "r1/" + strings.Replace(id.String(), ".", "/", 1) + "/envelope"
+		envelope := "recordings/" + strings.Replace(id.String(), ".", "/", 1) + "/envelope"
 		info, err := d.store.Stat(b.Context(), envelope)
 		require.NoError(b, err)
 		// A Transit decrypt of the same kind, with the grant's own token.
 		binding := id.Binding()
-		wrapped, err := d.keyring.Wrap(b.Context(), binding, keys.NewRecordingKey())
+		wrapped, err := d.keyring.Wrap(b.Context(), binding, keys.NewKey())
 		require.NoError(b, err)
 		logical := d.vault.Client(d.grant.Token()).Logical()
 		series := map[string][]float64{}
@@ -270,7 +270,7 @@ type countingKeyring struct {
 	unwraps atomic.Int64
 }
 
-func (k *countingKeyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.RecordingKey, error) {
+func (k *countingKeyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
 	k.unwraps.Add(1)
 	return k.Keyring.Unwrap(ctx, grant, binding, wrapped)
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/keys/transit"
 )
 
@@ -148,7 +149,7 @@ func (s *scale) calls() map[string]float64 {
 	series := map[string][]float64{}
 	for i := range scaleCalls + 50 {
 		at := rand.IntN(len(s.ids))
-		binding, key := keys.NewRecordingID(s.ids[at]).Binding(), keys.NewRecordingKey()
+		binding, key := keystest.NewRecordingID(s.ids[at]).Binding(), keys.NewKey()
 		grant, err := s.issue(ctx, at)
 		require.NoError(s.b, err)
 		var wrapped keys.WrappedKey

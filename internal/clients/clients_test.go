@@ -353,7 +353,7 @@ func TestCurlFailsAtDamage(t *testing.T) {
 	id, _ := s.put(t, sample.Video, sample.ContentType)
 	server := s.listen(t)
 	secure, certificate := s.listenHTTP2(t)
-	name := "r1/" + strings.Replace(id.String(), ".", "/", 1) + "/media"
+	name := "recordings/" + strings.Replace(id.String(), ".", "/", 1) + "/media"
 	object, err := s.store.Get(t.Context(), name, 0, -1)
 	require.NoError(t, err)
 	defer object.Close()

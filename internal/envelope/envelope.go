@@ -1,24 +1,31 @@
-// Package envelope reads and writes envelopes. An envelope is the small object that makes a recording: it
-// holds the wrapped key, the commitment to that key, and the metadata sealed under it. Package vault
-// seals and opens envelopes with [Keys]; packages without a recording key only use [Parse] and
-// [Envelope.Encode].
+// Package envelope is the format of a recording's envelope: the small object with its two wrapped keys, the
+// commitment to them, and the sealed metadata. Package vault seals and opens envelopes; internal/objects reads and
+// writes them. docs/design.md says why the format is so.
 //
-// An envelope is JSON, at most 64 KiB, in one canonical form: exactly the fields below, in this order,
-// without white space. Every implementation parses a text to the same envelope and encodes that to the same
-// text, so nothing can hide in it.
+// An envelope is JSON, at most 64 KiB, in one canonical form: the fields in the order below, no white space, no field
+// more or less. The same text parses to the same envelope and encodes to the same text again, in any implementation,
+// so nothing can hide in it.
 //
-//	{"version":1,"id":"<KeyID>.<rec>","wrapped_key":"vault:v3:...","commitment":"<base64>","metadata":"<base64>"}
+//	{"version":1,"id":"<KeyID>.<rec>","wrapped_key":"vault:v3:...","wrapped_metadata_key":"vault:v3:...",
+//	 "commitment":"<base64>","metadata":"<base64>"}                               (in one line)
 //
-// Three subkeys are derived from the recording key RK, each with its own label and the recording's binding:
+// Every version's envelope starts with {"version":N, and has at most 64 KiB.
 //
-//	subkey     = HKDF-SHA-256(RK, no salt, info = label | 0x00 | binding), 32 bytes (RFC 5869)
-//	labels     = "recvault/v1/media", "recvault/v1/metadata", "recvault/v1/commitment"
-//	commitment = the third subkey itself
-//	metadata   = AES-256-GCM(second subkey, random 12-byte nonce, AD = binding) as nonce | ciphertext | tag,
-//	             Tink's AES-GCM without a prefix
+// All keys come from the recording key RK, 32 random bytes. HKDF is HKDF-SHA-256 (RFC 5869) without salt, with 32 bytes
+// of output:
 //
-// The commitment is checked before anything is decrypted. AES-GCM does not commit to its key: without the
-// check, somebody could make an envelope that opens to two different recordings.
+//	media key   = HKDF(RK, "recvault/v1/media")
+//	MK          = HKDF(RK, "recvault/v1/metadata"), the metadata key
+//	rec         = base32(first 16 bytes of HKDF(MK, "recvault/v1/id")), lower case, without padding
+//	ID          = KeyID "." rec
+//	binding     = "recvault/v1/" KeyID "/" rec
+//	commitment  = HKDF(MK, "recvault/v1/commitment" | 0x00 | binding)
+//	metadata    = AES-256-GCM(HKDF(MK, "recvault/v1/seal"), random 12-byte nonce, AD = binding)
+//	              as nonce | ciphertext | tag: Tink's AES-GCM without a prefix
+//
+// So an ID names one key. The ID and the commitment are compared, in constant time, before anything is decrypted:
+// AES-GCM does not commit to its key, and without these checks an envelope could be made that opens to two different
+// recordings, or another recording could be put under an existing ID.
 package envelope
 
 import (
@@ -30,6 +37,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	aead "github.com/tink-crypto/tink-go/v2/aead/subtle"
 
@@ -39,42 +48,42 @@ import (
 const (
 	// Version is the version of the format that this package reads and writes.
 	Version = 1
-	// MaxSize is the largest size of an encoded envelope in bytes.
+	// MaxSize is the greatest size of an encoded envelope in bytes, in every version.
 	MaxSize = 64 << 10
 	// CommitmentSize is the length of the commitment in bytes.
 	CommitmentSize = 32
-
-	subkeySize = 32
 )
 
 var (
 	// ErrMalformed: the bytes are not an envelope in canonical form.
 	ErrMalformed = errors.New("envelope is malformed")
-	// ErrVersion: the envelope has a version that this package does not support.
-	ErrVersion = errors.New("envelope version is not supported")
-	// ErrCommitment: the recording key is not the one that the envelope commits to.
-	ErrCommitment = errors.New("envelope does not commit to this key")
-	// ErrMetadata: the sealed metadata does not authenticate, or is not metadata.
+	// ErrUnsupported: the envelope is of a version that this package does not know. It is not damaged.
+	ErrUnsupported = errors.New("envelope is of an unsupported version")
+	// ErrWrongKey: the envelope's ID or commitment is that of another key.
+	ErrWrongKey = errors.New("envelope belongs to another key")
+	// ErrMetadata: the sealed metadata does not authenticate, or breaks a rule of the format.
 	ErrMetadata = errors.New("sealed metadata is damaged")
 	// ErrMetadataSize: the metadata is too large to be sealed in an envelope.
 	ErrMetadataSize = errors.New("metadata is too large")
 )
 
-// Envelope holds what a reader with a grant needs to open one recording. None of it is secret.
+// Envelope is what is needed, beside a grant, to open one recording. All of it may be public.
 type Envelope struct {
-	ID         keys.RecordingID
-	Wrapped    keys.WrappedKey
-	Commitment [CommitmentSize]byte
-	Sealed     []byte // the metadata, encrypted
+	ID                 keys.RecordingID
+	WrappedKey         keys.WrappedKey // the recording key, wrapped for the binding
+	WrappedMetadataKey keys.WrappedKey // the metadata key, wrapped for the metadata binding
+	Commitment         [CommitmentSize]byte
+	Sealed             []byte // the metadata, encrypted
 }
 
 // fields are the JSON form of an envelope, in canonical order.
 type fields struct {
-	Version    int    `json:"version"`
-	ID         string `json:"id"`
-	Wrapped    string `json:"wrapped_key"`
-	Commitment string `json:"commitment"`
-	Sealed     string `json:"metadata"`
+	Version            int    `json:"version"`
+	ID                 string `json:"id"`
+	WrappedKey         string `json:"wrapped_key"`
+	WrappedMetadataKey string `json:"wrapped_metadata_key"`
+	Commitment         string `json:"commitment"`
+	Sealed             string `json:"metadata"`
 }
 
 // Encode returns the canonical text of the envelope.
@@ -83,11 +92,12 @@ func (e Envelope) Encode() []byte {
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(fields{
-		Version:    Version,
-		ID:         e.ID.String(),
-		Wrapped:    string(e.Wrapped),
-		Commitment: base64.StdEncoding.EncodeToString(e.Commitment[:]),
-		Sealed:     base64.StdEncoding.EncodeToString(e.Sealed),
+		Version:            Version,
+		ID:                 e.ID.String(),
+		WrappedKey:         string(e.WrappedKey),
+		WrappedMetadataKey: string(e.WrappedMetadataKey),
+		Commitment:         base64.StdEncoding.EncodeToString(e.Commitment[:]),
+		Sealed:             base64.StdEncoding.EncodeToString(e.Sealed),
 	}); err != nil {
 		panic("envelope: internal error: " + err.Error())
 	}
@@ -96,35 +106,66 @@ func (e Envelope) Encode() []byte {
 
 // Equal reports whether both envelopes encode to the same text.
 func (e Envelope) Equal(other Envelope) bool {
-	return e.ID == other.ID && e.Wrapped == other.Wrapped && e.Commitment == other.Commitment && bytes.Equal(e.Sealed, other.Sealed)
+	return e.ID == other.ID && e.WrappedKey == other.WrappedKey && e.WrappedMetadataKey == other.WrappedMetadataKey &&
+		e.Commitment == other.Commitment && bytes.Equal(e.Sealed, other.Sealed)
 }
 
-// Parse reads an envelope. It returns [ErrMalformed] for anything that [Envelope.Encode] would not
-// have written, and [ErrVersion] for JSON that announces another version.
+// Wraps returns both wrapped keys with their bindings: first the recording key's, then the metadata key's.
+func (e Envelope) Wraps() []keys.RewrapItem {
+	return []keys.RewrapItem{
+		{Binding: e.ID.Binding(), Wrapped: e.WrappedKey},
+		{Binding: e.ID.MetadataBinding(), Wrapped: e.WrappedMetadataKey},
+	}
+}
+
+// WithWraps returns the envelope with other wrapped keys, in the order of [Envelope.Wraps].
+func (e Envelope) WithWraps(key, metadataKey keys.WrappedKey) Envelope {
+	e.WrappedKey, e.WrappedMetadataKey = key, metadataKey
+	return e
+}
+
+// Version returns the older of the versions that the labels of the wrapped keys name: an envelope is at a version when
+// both are. It is -1 for a wrapped key that cannot be parsed. The labels are not authenticated.
+func (e Envelope) Version() int {
+	lowest := keys.MaxKeyVersion
+	for _, item := range e.Wraps() {
+		version, err := item.Wrapped.Version()
+		if err != nil {
+			return -1
+		}
+		lowest = min(lowest, version)
+	}
+	return lowest
+}
+
+// Parse reads an envelope.
+//
+// Errors: [ErrUnsupported] for one of another version; [ErrMalformed] for anything else that [Envelope.Encode] would
+// not have written.
 func Parse(text []byte) (Envelope, error) {
 	if len(text) > MaxSize {
-		return Envelope{}, fmt.Errorf("%w: it has %d bytes, more than %d", ErrMalformed, len(text), MaxSize)
+		return Envelope{}, fmt.Errorf("%w: it has more than %d bytes", ErrMalformed, MaxSize)
 	}
-	var version struct {
-		Version *int `json:"version"`
+	version, err := versionOf(text)
+	if err != nil {
+		return Envelope{}, err
 	}
-	if err := json.Unmarshal(text, &version); err != nil || version.Version == nil {
-		return Envelope{}, fmt.Errorf("%w: it is not JSON, or has no version", ErrMalformed)
-	}
-	if *version.Version != Version {
-		return Envelope{}, fmt.Errorf("%w: %d, want %d", ErrVersion, *version.Version, Version)
+	if version != strconv.Itoa(Version) {
+		return Envelope{}, fmt.Errorf("%w: version %s, want %d", ErrUnsupported, version, Version)
 	}
 	var f fields
 	if err := json.Unmarshal(text, &f); err != nil {
-		return Envelope{}, fmt.Errorf("%w: a field has the wrong type", ErrMalformed)
+		return Envelope{}, fmt.Errorf("%w: it is not JSON, or a field is not of its type", ErrMalformed)
 	}
 	id, err := keys.ParseRecordingID(f.ID)
 	if err != nil {
 		return Envelope{}, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
-	e := Envelope{ID: id, Wrapped: keys.WrappedKey(f.Wrapped)}
-	if _, err := e.Wrapped.Version(); err != nil {
-		return Envelope{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+	e := Envelope{ID: id, WrappedKey: keys.WrappedKey(f.WrappedKey), WrappedMetadataKey: keys.WrappedKey(f.WrappedMetadataKey)}
+	for _, wrapped := range []keys.WrappedKey{e.WrappedKey, e.WrappedMetadataKey} {
+		if _, err := wrapped.Version(); err != nil {
+			return Envelope{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+		}
 	}
 	commitment, err := base64.StdEncoding.DecodeString(f.Commitment)
 	if err != nil || len(commitment) != CommitmentSize {
@@ -134,78 +175,108 @@ func Parse(text []byte) (Envelope, error) {
 	if e.Sealed, err = base64.StdEncoding.DecodeString(f.Sealed); err != nil {
 		return Envelope{}, fmt.Errorf("%w: the metadata is not base64", ErrMalformed)
 	}
-	// This one comparison refuses unknown, repeated, misspelt and missing fields, white space, trailing data,
-	// and base64 with stray bits.
+	// One comparison finds unknown, repeated, misspelt and missing fields, white space, trailing data and
+	// base64 with stray bits.
 	if !bytes.Equal(e.Encode(), text) {
 		return Envelope{}, fmt.Errorf("%w: it is not in canonical form", ErrMalformed)
 	}
 	return e, nil
 }
 
-// Keys holds the subkeys of one recording. It seals and opens the recording's envelope.
-type Keys struct {
-	// Media is the main key of the media's streaming encryption.
-	Media [subkeySize]byte
+// maxVersionDigits bounds the version numbers of envelopes.
+const maxVersionDigits = 9
 
-	metadata   [subkeySize]byte
-	commitment [CommitmentSize]byte
-	binding    keys.Binding
-}
-
-// DeriveKeys derives the subkeys of the recording that binding names.
-func DeriveKeys(key *keys.RecordingKey, binding keys.Binding) *Keys {
-	derive := func(label string) [subkeySize]byte {
-		subkey, err := hkdf.Key(sha256.New, key.Bytes(), nil, "recvault/v1/"+label+"\x00"+binding.String(), subkeySize)
-		if err != nil {
-			panic("envelope: internal error: " + err.Error())
-		}
-		defer clear(subkey)
-		return [subkeySize]byte(subkey)
+// versionOf returns the version with which an envelope of any version starts: a positive number without leading zeros.
+func versionOf(text []byte) (string, error) {
+	rest, ok := strings.CutPrefix(string(text[:min(len(text), 64)]), `{"version":`)
+	version, _, comma := strings.Cut(rest, ",")
+	if !ok || !comma || version == "" || len(version) > maxVersionDigits || version[0] == '0' ||
+		strings.ContainsFunc(version, func(r rune) bool { return r < '0' || r > '9' }) {
+		return "", fmt.Errorf("%w: it does not start with a version", ErrMalformed)
 	}
-	return &Keys{
-		Media:      derive("media"),
-		metadata:   derive("metadata"),
-		commitment: derive("commitment"),
-		binding:    binding,
+	return version, nil
+}
+
+// MediaKey derives the main key of the media's streaming encryption. The caller wipes it.
+func MediaKey(recordingKey *keys.Key) []byte { return derive(recordingKey, "recvault/v1/media") }
+
+// MediaAssociatedData returns what is authenticated with the media: "recvault/v1/" and the recording's part of the ID. It
+// does not name the patient, so that a recording can be given to another without encrypting it again.
+func MediaAssociatedData(id keys.RecordingID) []byte { return []byte("recvault/v1/" + id.Rec()) }
+
+// MetadataKey derives the metadata key. The caller wipes it.
+func MetadataKey(recordingKey *keys.Key) *keys.Key {
+	secret := derive(recordingKey, "recvault/v1/metadata")
+	defer clear(secret)
+	key, err := keys.KeyFromBytes(secret)
+	if err != nil {
+		panic("envelope: internal error: " + err.Error())
+	}
+	return key
+}
+
+func derive(key *keys.Key, info string) []byte {
+	derived, err := hkdf.Key(sha256.New, key.Bytes(), nil, info, keys.KeySize)
+	if err != nil {
+		panic("envelope: internal error: " + err.Error())
+	}
+	return derived
+}
+
+// Sealer seals and opens the metadata of one recording. It holds what the metadata key yields for one patient.
+type Sealer struct {
+	id         keys.RecordingID
+	commitment []byte
+	key        []byte
+}
+
+// NewSealer derives what a metadata key yields for a patient. The caller wipes the Sealer.
+func NewSealer(keyID keys.KeyID, metadataKey *keys.Key) *Sealer {
+	id := keys.RecordingIDOf(keyID, [keys.RecBytes]byte(derive(metadataKey, "recvault/v1/id")))
+	return &Sealer{
+		id:         id,
+		commitment: derive(metadataKey, "recvault/v1/commitment\x00"+id.Binding().String()),
+		key:        derive(metadataKey, "recvault/v1/seal"),
 	}
 }
 
-// Wipe overwrites the subkeys with zeroes.
-func (k *Keys) Wipe() {
-	clear(k.Media[:])
-	clear(k.metadata[:])
-}
+// ID returns the ID that the metadata key has for the patient.
+func (s *Sealer) ID() keys.RecordingID { return s.id }
 
-// Seal encrypts metadata and returns the envelope of the recording. It returns [ErrMetadataSize] if the
-// metadata has more than [MaxMetadata] bytes as JSON.
-func (k *Keys) Seal(wrapped keys.WrappedKey, metadata Metadata) (Envelope, error) {
+// Wipe overwrites the keys with zeroes.
+func (s *Sealer) Wipe() { clear(s.key) }
+
+// Seal makes the envelope of the recording. It returns [ErrMetadataSize] if the metadata has more
+// than [MaxMetadata] bytes as padded JSON.
+func (s *Sealer) Seal(wrappedKey, wrappedMetadataKey keys.WrappedKey, metadata Metadata) (Envelope, error) {
 	plain, err := metadata.encode()
 	if err != nil {
 		return Envelope{}, err
 	}
-	cipher, err := aead.NewAESGCM(k.metadata[:])
+	cipher, err := aead.NewAESGCM(s.key)
 	if err != nil {
 		return Envelope{}, fmt.Errorf("envelope: %w", err)
 	}
-	sealed, err := cipher.Encrypt(plain, k.binding.Bytes())
+	sealed, err := cipher.Encrypt(plain, s.id.Binding().Bytes())
 	if err != nil {
 		return Envelope{}, fmt.Errorf("envelope: %w", err)
 	}
-	return Envelope{ID: k.binding.RecordingID(), Wrapped: wrapped, Commitment: k.commitment, Sealed: sealed}, nil
+	return Envelope{s.id, wrappedKey, wrappedMetadataKey, [CommitmentSize]byte(s.commitment), sealed}, nil
 }
 
-// Open checks that the envelope commits to these keys, and then decrypts its metadata.
+// Open checks that the envelope's ID and commitment are those of the metadata key, and then opens the metadata.
 //
-// Errors: [ErrCommitment], [ErrMetadata].
-func (k *Keys) Open(e Envelope) (Metadata, error) {
-	if subtle.ConstantTimeCompare(k.commitment[:], e.Commitment[:]) != 1 {
-		return Metadata{}, ErrCommitment
+// Errors: [ErrWrongKey], [ErrMetadata].
+func (s *Sealer) Open(e Envelope) (Metadata, error) {
+	sameID := subtle.ConstantTimeCompare([]byte(e.ID.String()), []byte(s.id.String()))
+	if sameID&subtle.ConstantTimeCompare(e.Commitment[:], s.commitment) != 1 {
+		return Metadata{}, ErrWrongKey
 	}
-	cipher, err := aead.NewAESGCM(k.metadata[:])
+	cipher, err := aead.NewAESGCM(s.key)
 	if err != nil {
 		return Metadata{}, fmt.Errorf("envelope: %w", err)
 	}
-	plain, err := cipher.Decrypt(e.Sealed, k.binding.Bytes())
+	plain, err := cipher.Decrypt(e.Sealed, s.id.Binding().Bytes())
 	if err != nil {
 		return Metadata{}, fmt.Errorf("%w: it does not authenticate", ErrMetadata)
 	}

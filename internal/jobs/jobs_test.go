@@ -17,6 +17,7 @@ import (
 	"github.com/recvault/recvault/internal/jobs"
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/scope"
@@ -93,10 +94,10 @@ func TestWalkCountsWhatItHasFound(t *testing.T) {
 	for _, fill := range []byte{0x40, 0x80} {
 		id := keys.NewKeyID(bytes.Repeat([]byte{fill}, keys.KeyIDBytes))
 		before = append(before, scope.All().Before(id))
-		complete, orphan := keys.NewRecordingID(id), keys.NewRecordingID(id)
+		complete, orphan := keystest.NewRecordingID(id), keystest.NewRecordingID(id)
 		names = append(names, namer.EnvelopeName(complete), namer.MediaName(complete), namer.MediaName(orphan))
 	}
-	names = append(names, "r1/zz")
+	names = append(names, "recordings/zz")
 	failure := errors.New("the test's failure")
 	walk := func(t *testing.T, ctx context.Context, err error, stopAfter int) (last job.Progress, items int, walkErr error) {
 		o, newErr := objects.New(listing{names: names, err: err}, "")

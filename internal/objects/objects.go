@@ -2,9 +2,9 @@
 // replaces and removes them. Packages vault, rotation, erasure and upkeep and the command reach recordings in a
 // store through it, and turn its errors into their own.
 //
-//	<prefix>r1/<KeyID>/<rec>/envelope    the recording's envelope
-//	<prefix>r1/<KeyID>/<rec>/media       its media
-//	holds/<KeyID>                        a legal hold on the patient's recordings, unless it is empty
+//	<prefix>recordings/<KeyID>/<rec>/envelope    the recording's envelope
+//	<prefix>recordings/<KeyID>/<rec>/media       its media
+//	holds/<KeyID>                                a legal hold on the patient's recordings, unless it is empty
 //
 // A patient's recordings share a prefix. A recording's envelope comes just before its media in a listing.
 // KeyIDs are uniform, so a listing can be cut into even shares.
@@ -39,10 +39,10 @@ const (
 // ErrMisplaced: the envelope is that of another recording.
 var ErrMisplaced = errors.New("envelope is that of another recording")
 
-// Damaged reports whether err is [envelope.ErrMalformed], [envelope.ErrVersion] or [ErrMisplaced]: the object in
-// the envelope's place is not an envelope of this recording that this release can read.
+// Damaged reports whether err is [envelope.ErrMalformed] or [ErrMisplaced]: the object in the envelope's place is not an
+// envelope of this recording. An unsupported envelope is not damaged.
 func Damaged(err error) bool {
-	return errors.Is(err, envelope.ErrMalformed) || errors.Is(err, envelope.ErrVersion) || errors.Is(err, ErrMisplaced)
+	return errors.Is(err, envelope.ErrMalformed) || errors.Is(err, ErrMisplaced)
 }
 
 // Objects are the recordings' objects in one store, under one prefix. It is safe for concurrent use.
@@ -70,7 +70,7 @@ func New(store storage.Store, prefix string) (*Objects, error) {
 func (o *Objects) In(store storage.Store) *Objects { return &Objects{store, o.prefix} }
 
 // Root returns what the names of all recordings' objects start with.
-func (o *Objects) Root() string { return o.prefix + "r1/" }
+func (o *Objects) Root() string { return o.prefix + "recordings/" }
 
 // Patient returns what the names of a patient's recordings' objects start with.
 func (o *Objects) Patient(id keys.KeyID) string { return o.Root() + id.String() + "/" }
@@ -108,7 +108,7 @@ type Stored struct {
 
 // Envelope reads a recording's envelope.
 //
-// Errors: [storage.ErrNotFound]; errors for which [Damaged] reports true; [storage.ErrUnavailable] if the store
+// Errors: [storage.ErrNotFound]; [envelope.ErrUnsupported]; errors for which [Damaged] reports true; [storage.ErrUnavailable] if the store
 // gives no ETag; the others of [Read]. With [ErrMisplaced] it returns the envelope that it found.
 func (o *Objects) Envelope(ctx context.Context, id keys.RecordingID) (Stored, error) {
 	text, info, err := Read(ctx, o.store, o.EnvelopeName(id), 0, envelope.MaxSize+1)
@@ -150,6 +150,23 @@ func (o *Objects) write(ctx context.Context, e envelope.Envelope, condition stor
 // PutMedia stores a recording's media. size is -1 if it is not known. Errors: those of [storage.Store] for Put.
 func (o *Objects) PutMedia(ctx context.Context, id keys.RecordingID, r io.Reader, size int64) error {
 	_, err := o.store.Put(ctx, o.MediaName(id), r, size, storage.Condition{})
+	return err
+}
+
+// CopyMedia gives one recording's media to another as well, as ciphertext, and never replaces media. A
+// [storage.Copier] copies it inside the store; otherwise it passes through this process. Errors: those of
+// [storage.Copier] for Copy.
+func (o *Objects) CopyMedia(ctx context.Context, from, to keys.RecordingID) error {
+	if copier, ok := o.store.(storage.Copier); ok {
+		_, err := copier.Copy(ctx, o.MediaName(from), o.MediaName(to))
+		return err
+	}
+	media, err := o.GetMedia(ctx, from, 0, -1)
+	if err != nil {
+		return err
+	}
+	defer media.Close()
+	_, err = o.store.Put(ctx, o.MediaName(to), media, media.Info.Size, storage.IfAbsent())
 	return err
 }
 

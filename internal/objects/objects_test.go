@@ -14,6 +14,7 @@ import (
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/storage/dir"
 	"github.com/recvault/recvault/vault/scope"
@@ -43,17 +44,18 @@ func patient(first byte) keys.KeyID {
 
 // sealed returns an envelope of a recording.
 func sealed(id keys.RecordingID) envelope.Envelope {
-	return envelope.Envelope{ID: id, Wrapped: keys.NewWrappedKey("local", 1, []byte("wrapped")), Sealed: []byte("sealed")}
+	wrapped := keys.NewWrappedKey("local", 1, []byte("wrapped"))
+	return envelope.Envelope{ID: id, WrappedKey: wrapped, WrappedMetadataKey: wrapped, Sealed: []byte("sealed")}
 }
 
 func TestObjectsAreNamedAsDocumented(t *testing.T) {
 	o := in(t, openStore(t))
-	id := keys.NewRecordingID(patient(1))
+	id := keystest.NewRecordingID(patient(1))
 	of := id.KeyID().String() + "/" + id.Rec()
-	assert.Equal(t, "clinic/r1/", o.Root())
-	assert.Equal(t, "clinic/r1/"+id.KeyID().String()+"/", o.Patient(id.KeyID()))
-	assert.Equal(t, "clinic/r1/"+of+"/envelope", o.EnvelopeName(id))
-	assert.Equal(t, "clinic/r1/"+of+"/media", o.MediaName(id))
+	assert.Equal(t, "clinic/recordings/", o.Root())
+	assert.Equal(t, "clinic/recordings/"+id.KeyID().String()+"/", o.Patient(id.KeyID()))
+	assert.Equal(t, "clinic/recordings/"+of+"/envelope", o.EnvelopeName(id))
+	assert.Equal(t, "clinic/recordings/"+of+"/media", o.MediaName(id))
 	assert.Equal(t, "holds/"+id.KeyID().String(), objects.HoldName(id.KeyID()))
 }
 
@@ -74,15 +76,15 @@ func TestInvalidPrefixesAreRefused(t *testing.T) {
 func TestWalkYieldsEveryRecordingOnce(t *testing.T) {
 	store := openStore(t)
 	o := in(t, store)
-	whole := keys.NewRecordingID(patient(0))
-	orphan := keys.NewRecordingID(patient(0))
-	bare := keys.NewRecordingID(patient(255))
+	whole := keystest.NewRecordingID(patient(0))
+	orphan := keystest.NewRecordingID(patient(0))
+	bare := keystest.NewRecordingID(patient(255))
 	strays := []string{
 		o.Root() + "README", o.Root() + "x/y/media", strings.TrimSuffix(o.MediaName(whole), "media") + "index",
 		o.MediaName(bare) + "/envelope", o.Patient(patient(7)) + "envelope",
 	}
 	others := []string{
-		o.EnvelopeName(whole), o.MediaName(whole), o.MediaName(orphan), o.EnvelopeName(bare), objects.HoldName(patient(0)), "r1/elsewhere",
+		o.EnvelopeName(whole), o.MediaName(whole), o.MediaName(orphan), o.EnvelopeName(bare), objects.HoldName(patient(0)), "recordings/elsewhere",
 	}
 	for _, name := range append(others, strays...) {
 		teststore.Write(t, store, name, []byte("x"))
@@ -136,7 +138,7 @@ func TestWalkYieldsEveryRecordingOnce(t *testing.T) {
 func TestAnEnvelopeReadsAsItWasWritten(t *testing.T) {
 	store := openStore(t)
 	o := in(t, store)
-	id := keys.NewRecordingID(patient(1))
+	id := keystest.NewRecordingID(patient(1))
 	_, err := o.Envelope(t.Context(), id)
 	require.ErrorIs(t, err, storage.ErrNotFound)
 	assert.False(t, objects.Damaged(err))
@@ -162,22 +164,20 @@ func TestAnEnvelopeReadsAsItWasWritten(t *testing.T) {
 func TestADamagedEnvelopeIsAnError(t *testing.T) {
 	store := openStore(t)
 	o := in(t, store)
-	id := keys.NewRecordingID(patient(1))
+	id := keystest.NewRecordingID(patient(1))
 	text := string(sealed(id).Encode())
 	for name, c := range map[string]struct {
 		text string
 		want error
 	}{
-		"empty":              {"", envelope.ErrMalformed},
-		"not JSON":           {"envelope", envelope.ErrMalformed},
-		"not canonical":      {text + "\n", envelope.ErrMalformed},
-		"an unknown version": {strings.Replace(text, `"version":1`, `"version":2`, 1), envelope.ErrVersion},
-		// Cut at the greatest size, these would be sound, or of an unknown version.
+		"empty":         {"", envelope.ErrMalformed},
+		"not JSON":      {"envelope", envelope.ErrMalformed},
+		"not canonical": {text + "\n", envelope.ErrMalformed},
+		// Cut at the greatest size, these would be sound, or of another version.
 		"too long":             {text + strings.Repeat(" ", envelope.MaxSize), envelope.ErrMalformed},
-		"one byte too long":    {`{"version":2}` + strings.Repeat(" ", envelope.MaxSize+1-len(`{"version":2}`)), envelope.ErrMalformed},
-		"of the greatest size": {`{"version":2}` + strings.Repeat(" ", envelope.MaxSize-len(`{"version":2}`)), envelope.ErrVersion},
-		"of another recording": {string(sealed(keys.NewRecordingID(patient(1))).Encode()), objects.ErrMisplaced},
-		"of another patient":   {string(sealed(keys.NewRecordingID(patient(2))).Encode()), objects.ErrMisplaced},
+		"one byte too long":    {ofVersion2(envelope.MaxSize + 1), envelope.ErrMalformed},
+		"of another recording": {string(sealed(keystest.NewRecordingID(patient(1))).Encode()), objects.ErrMisplaced},
+		"of another patient":   {string(sealed(keystest.NewRecordingID(patient(2))).Encode()), objects.ErrMisplaced},
 	} {
 		t.Run(name, func(t *testing.T) {
 			teststore.Write(t, store, o.EnvelopeName(id), []byte(c.text))
@@ -195,9 +195,37 @@ func TestADamagedEnvelopeIsAnError(t *testing.T) {
 	}
 }
 
+// ofVersion2 returns an envelope of a version that this release does not know, of this size.
+func ofVersion2(size int) string {
+	const start = `{"version":2,"text":"`
+	return start + strings.Repeat("x", size-len(start)-len(`"}`)) + `"}`
+}
+
+func TestAnUnsupportedEnvelopeIsNotDamaged(t *testing.T) {
+	store := openStore(t)
+	o := in(t, store)
+	id := keystest.NewRecordingID(patient(1))
+	for name, text := range map[string]string{
+		"this one, as another version": strings.Replace(string(sealed(id).Encode()), `"version":1`, `"version":2`, 1),
+		"small":                        ofVersion2(100),
+		"of the greatest size":         ofVersion2(envelope.MaxSize),
+	} {
+		t.Run(name, func(t *testing.T) {
+			teststore.Write(t, store, o.EnvelopeName(id), []byte(text))
+			found, err := o.Envelope(t.Context(), id)
+			require.ErrorIs(t, err, envelope.ErrUnsupported)
+			assert.False(t, objects.Damaged(err))
+			assert.Zero(t, found)
+			item, err := o.Find(t.Context(), id)
+			require.NoError(t, err)
+			assert.NotNil(t, item.Envelope, "it is a recording")
+		})
+	}
+}
+
 func TestAnEnvelopeNeedsAnETag(t *testing.T) {
 	store := openStore(t)
-	id := keys.NewRecordingID(patient(1))
+	id := keystest.NewRecordingID(patient(1))
 	require.NoError(t, in(t, store).Create(t.Context(), sealed(id)))
 	found, err := in(t, withoutETags{store}).Envelope(t.Context(), id)
 	require.ErrorIs(t, err, storage.ErrUnavailable)
@@ -219,7 +247,7 @@ func (s withoutETags) Get(ctx context.Context, name string, offset, length int64
 func TestFindAndRemoveReachBothObjects(t *testing.T) {
 	store := openStore(t)
 	o := in(t, store)
-	id := keys.NewRecordingID(patient(1))
+	id := keystest.NewRecordingID(patient(1))
 	item, err := o.Find(t.Context(), id)
 	require.NoError(t, err)
 	assert.Equal(t, objects.Item{ID: id}, item)
@@ -255,7 +283,7 @@ func (r *recorder) Delete(ctx context.Context, name string) error {
 }
 
 func TestUploadsNameTheRecordingsOfMedia(t *testing.T) {
-	id := keys.NewRecordingID(patient(1))
+	id := keystest.NewRecordingID(patient(1))
 	o := in(t, openStore(t))
 	_, ok := in(t, struct{ storage.Store }{openStore(t)}).Uploads(t.Context())
 	assert.False(t, ok, "this store cannot list them")

@@ -222,11 +222,13 @@ func (r *Reader) readOne(s *stream, p []byte, offset int64) (int, error) {
 	i, buffer := s.next, r.buffers.Get().(*[Size]byte)
 	plain, err := s.read(buffer)
 	if err != nil {
+		clear(buffer[:])
 		r.buffers.Put(buffer)
 		return 0, err
 	}
 	n := copy(p, plain[offset:])
 	if unused := r.recent.add(i, plain, buffer); unused != nil {
+		clear(unused[:])
 		r.buffers.Put(unused)
 	}
 	return n, nil
@@ -237,6 +239,7 @@ func (r *Reader) readOne(s *stream, p []byte, offset int64) (int, error) {
 func (r *Reader) Close() error {
 	r.closed.Store(true)
 	r.cancel()
+	r.recent.wipe()
 	r.free()
 	return nil
 }
@@ -305,11 +308,12 @@ func (r *Reader) unlock() {
 	}
 }
 
-// free releases the request and the memory of sequential reading. If mu is locked it leaves that to
+// free releases the request and wipes the plaintext of sequential reading. If mu is locked it leaves that to
 // unlock, so that Close does not wait for a slow writer.
 func (r *Reader) free() {
 	if r.mu.TryLock() {
 		r.stream.close()
+		clear(r.plain)
 		r.plain, r.buffer = nil, nil
 		r.mu.Unlock()
 	}

@@ -11,6 +11,7 @@ type recent struct {
 	mu    sync.Mutex
 	clock int64 // the number of uses so far
 	slots [recentSegments]slot
+	wiped bool // keeps nothing more
 }
 
 // slot holds the plaintext of one segment.
@@ -41,6 +42,9 @@ func (c *recent) copy(p []byte, i, offset int64) (int, bool) {
 func (c *recent) add(i int64, plain []byte, buffer *[Size]byte) *[Size]byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.wiped {
+		return buffer
+	}
 	oldest := &c.slots[0]
 	for n := range c.slots {
 		s := &c.slots[n]
@@ -55,4 +59,17 @@ func (c *recent) add(i int64, plain []byte, buffer *[Size]byte) *[Size]byte {
 	unused := oldest.buffer
 	*oldest = slot{buffer, plain, i, c.clock}
 	return unused
+}
+
+// wipe overwrites what is kept with zeroes, and keeps nothing from then on.
+func (c *recent) wipe() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wiped = true
+	for n := range c.slots {
+		if s := &c.slots[n]; s.buffer != nil {
+			clear(s.buffer[:])
+			*s = slot{}
+		}
+	}
 }

@@ -107,6 +107,7 @@ func ciphertextStart(i int64) int64 {
 // Decrypter decrypts the segments of one ciphertext, in any order. It is safe for concurrent use.
 type Decrypter struct {
 	aead   cipher.AEAD
+	header Header
 	prefix [noncePrefixSize]byte
 	size   int64 // of the plaintext
 	count  int64 // of segments
@@ -138,7 +139,7 @@ func NewDecrypter(key, associatedData []byte, header Header, size int64) (*Decry
 	if err != nil {
 		return nil, fmt.Errorf("segment: %w", err)
 	}
-	return &Decrypter{aead, [noncePrefixSize]byte(header[1+saltSize:]), size, segmentCount(size)}, nil
+	return &Decrypter{aead, header, [noncePrefixSize]byte(header[1+saltSize:]), size, segmentCount(size)}, nil
 }
 
 // ciphertextEnd returns the offset in the ciphertext at which segment i ends.

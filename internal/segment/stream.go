@@ -75,12 +75,21 @@ func (s *stream) fetch(segment []byte) error {
 // try makes one attempt at fetch.
 func (s *stream) try(segment []byte) error {
 	if s.body == nil {
-		r, start := s.reader, ciphertextStart(s.next)
+		r, start := s.reader, s.next*Size // with the header, if it is the first segment
 		body, err := r.source(r.ctx, start, r.decrypter.ciphertextEnd(s.end-1)-start)
 		if err != nil {
 			return err
 		}
 		s.body = body
+		if s.next == 0 {
+			var header Header
+			if _, err := io.ReadFull(s.body, header[:]); err != nil {
+				return &droppedError{s.next, err}
+			}
+			if header != r.decrypter.header {
+				return fmt.Errorf("%w: its header is another", ErrDamaged)
+			}
+		}
 	}
 	_, err := io.ReadFull(s.body, segment)
 	if err == io.EOF {

@@ -18,7 +18,6 @@ import (
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/keys/local"
 	"github.com/recvault/recvault/keys/transit"
 	"github.com/recvault/recvault/storage"
@@ -60,9 +59,9 @@ type Deployment struct {
 	Vault *testserver.VaultServer // nil on the embedded default, and after Open
 	MinIO *testserver.MinIOServer // likewise
 
-	keyrings  map[string]keystest.Keyring // by role
-	transport *http.Transport             // nil on the embedded default
-	client    *minio.Client               // likewise
+	keyrings  map[string]keys.Keyring // by role
+	transport *http.Transport         // nil on the embedded default
+	client    *minio.Client           // likewise
 	close     func() error
 }
 
@@ -125,7 +124,7 @@ func openEmbedded(p Place) (*Deployment, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Deployment{Place: p, Store: store, keyrings: map[string]keystest.Keyring{}}
+	d := &Deployment{Place: p, Store: store, keyrings: map[string]keys.Keyring{}}
 	for _, role := range []string{Admin, Server, Enroller, Writer, Granter, Revoker, Rotator, Retirer, Trimmer, Eraser, Auditor} {
 		d.keyrings[role] = keyring
 	}
@@ -142,7 +141,7 @@ func openServers(p Place) (*Deployment, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.Proxy = nil
 	transport.MaxIdleConnsPerHost = 64
-	d := &Deployment{Place: p, keyrings: map[string]keystest.Keyring{}, transport: transport}
+	d := &Deployment{Place: p, keyrings: map[string]keys.Keyring{}, transport: transport}
 	d.close = func() error {
 		transport.CloseIdleConnections()
 		return nil
@@ -184,7 +183,7 @@ func (d *Deployment) CloseIdle() {
 
 // Keyring returns the keyring of a process that holds one role. The embedded default knows no roles: each keyring
 // may do everything.
-func (d *Deployment) Keyring(role string) keystest.Keyring {
+func (d *Deployment) Keyring(role string) keys.Keyring {
 	keyring, ok := d.keyrings[role]
 	if !ok {
 		panic("testdeployment: no such role: " + role)
@@ -214,7 +213,7 @@ func (d *Deployment) Grant(t testing.TB, patient keys.Patient) keys.Grant {
 // Objects lists the names of a patient's objects under a prefix of the vault.
 func (d *Deployment) Objects(t testing.TB, prefix string, id keys.KeyID) []string {
 	t.Helper()
-	return teststore.Names(t, d.Store, prefix+"r1/"+id.String()+"/")
+	return teststore.Names(t, d.Store, prefix+"recordings/"+id.String()+"/")
 }
 
 // AbandonUpload leaves an unfinished upload to an object of this name. A directory does not keep the name.

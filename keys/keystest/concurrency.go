@@ -25,7 +25,7 @@ func cancelled(f *fixture) {
 		"Enrol": func() error { _, err := f.Enrol(ctx, stranger); return err },
 		"KeyID": func() error { _, err := f.KeyID(ctx, f.newPatient()); return err },
 		"Wrap": func() error {
-			key := keys.NewRecordingKey()
+			key := keys.NewKey()
 			defer key.Wipe()
 			_, err := f.Wrap(ctx, rec.binding, key)
 			return err

@@ -45,7 +45,7 @@ func erasureOfOne(f *fixture) {
 	f.opens(f.newGrant(bystander), f.newRecording(bystanderID))
 
 	// Unwrap denies another patient's grant even after the erasure.
-	erased := recording{binding: keys.NewRecordingID(id).Binding(), wrapped: rec.wrapped}
+	erased := recording{binding: NewRecordingID(id).Binding(), wrapped: rec.wrapped}
 	f.denied(f.unwrap(f.newGrant(bystander), erased))
 	assert.ErrorIs(f, f.unwrap(f.newGrant(patient), erased), keys.ErrErased)
 }

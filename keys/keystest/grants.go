@@ -106,11 +106,11 @@ func otherPatientsGrant(f *fixture) {
 
 	f.denied(f.unwrap(bobGrant, aliceRec))
 	f.denied(f.unwrap(aliceGrant, bobRec))
-	f.denied(f.unwrap(bobGrant, recording{binding: keys.NewRecordingID(aliceID).Binding(), wrapped: bobRec.wrapped}))
+	f.denied(f.unwrap(bobGrant, recording{binding: NewRecordingID(aliceID).Binding(), wrapped: bobRec.wrapped}))
 
 	stranger, err := f.KeyID(f.Context(), f.newPatient())
 	require.NoError(f, err)
-	f.denied(f.unwrap(bobGrant, recording{binding: keys.NewRecordingID(stranger).Binding(), wrapped: bobRec.wrapped}))
+	f.denied(f.unwrap(bobGrant, recording{binding: NewRecordingID(stranger).Binding(), wrapped: bobRec.wrapped}))
 
 	// A refusal does not end a grant.
 	f.opens(bobGrant, bobRec)
@@ -338,7 +338,7 @@ func refusedAttemptTakesUse(f *fixture) {
 	o.MaxUses = 2
 	grant = f.newGrantWith(bob, o)
 	altered := bobRec
-	altered.binding = keys.NewRecordingID(bobID).Binding()
+	altered.binding = NewRecordingID(bobID).Binding()
 	assert.ErrorIs(f, f.unwrap(grant, altered), keys.ErrIntegrity)
 	f.opens(grant, bobRec)
 	f.ended(f.unwrap(grant, bobRec))
@@ -358,4 +358,30 @@ func revocationTakesUse(f *fixture) {
 	f.opens(grant, rec)
 	require.NoError(f, f.RevokeSelf(f.Context(), grant), "the last use")
 	f.ended(f.unwrap(grant, rec))
+}
+
+func describeOnly(f *fixture) {
+	patient, id := f.enrolled()
+	grant, err := f.Issue(f.Context(), patient, keys.GrantOptions{
+		TTL: time.Minute, Subject: "dr-lee", Purpose: keys.CareManagement, DescribeOnly: true,
+	})
+	require.NoError(f, err)
+	assert.True(f, grant.Details().DescribeOnly)
+	rec := f.newRecording(id)
+	assert.ErrorIs(f, f.unwrap(grant, rec), keys.ErrDenied)
+	key := keys.NewKey()
+	wrapped, err := f.Wrap(f.Context(), rec.binding.RecordingID().MetadataBinding(), key)
+	require.NoError(f, err)
+	f.opens(grant, recording{rec.binding.RecordingID().MetadataBinding(), wrapped, key.Bytes()})
+
+	// Its details do not widen it, and it opens no other patient's metadata.
+	details := grant.Details()
+	details.DescribeOnly = false
+	assert.ErrorIs(f, f.unwrap(keys.NewGrant(details, grant.Token()), rec), keys.ErrDenied)
+	_, other := f.enrolled()
+	foreign := NewRecordingID(other).MetadataBinding()
+	wrapped, err = f.Wrap(f.Context(), foreign, key)
+	require.NoError(f, err)
+	assert.ErrorIs(f, f.unwrap(grant, recording{foreign, wrapped, key.Bytes()}), keys.ErrDenied)
+	require.NoError(f, f.RevokeSelf(f.Context(), grant))
 }

@@ -15,24 +15,11 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// Keyring has every role at once. A deployment gives each role to a separate process.
-type Keyring interface {
-	keys.Enroller
-	keys.Wrapper
-	keys.Unwrapper
-	keys.Granter
-	keys.Revoker
-	keys.Rotator
-	keys.Retirer
-	keys.Trimmer
-	keys.Eraser
-}
-
 // Run tests a keyring against the contract in package keys. Each call of open returns a new keyring
 // or one that is safe to share: the suite uses patients of its own and depends on no others.
 //
 // It takes a few seconds, because it waits for a grant to expire, and makes a few thousand calls.
-func Run(t *testing.T, open func(t *testing.T) Keyring) {
+func Run(t *testing.T, open func(t *testing.T) keys.Keyring) {
 	w := newWatch()
 	for _, promise := range []struct {
 		name  string
@@ -51,6 +38,8 @@ func Run(t *testing.T, open func(t *testing.T) Keyring) {
 		{"an altered wrapped key does not open", alteredWrap},
 		{"a wrapped key with a false version does not open", falseVersion},
 		{"a malformed wrapped key does not open", malformedWrap},
+		{"another keyring's wrapped key is unsupported", foreignWrap},
+		{"a metadata key is wrapped for its own binding", metadataKey},
 
 		{"a grant has the details that were asked for", grantDetails},
 		{"grant options have bounds", grantOptionsBounds},
@@ -58,6 +47,7 @@ func Run(t *testing.T, open func(t *testing.T) Keyring) {
 		{"a grant for another patient is denied", otherPatientsGrant},
 		{"a grant's details do not widen it", tamperedDetails},
 		{"a malformed grant is not valid", malformedGrants},
+		{"a grant to describe opens nothing", describeOnly},
 		{"a grant expires", expiry},
 		{"a grant is revoked by its accessor", revokeByAccessor},
 		{"a grant is revoked by its holder", revokeByHolder},
@@ -102,7 +92,7 @@ func Run(t *testing.T, open func(t *testing.T) Keyring) {
 
 // fixture is a keyring and the test that uses it.
 type fixture struct {
-	Keyring
+	keys.Keyring
 	*testing.T
 	watch *watch
 }
@@ -144,9 +134,9 @@ func (f *fixture) newRecording(id keys.KeyID) recording {
 }
 
 func (f *fixture) tryRecording(id keys.KeyID) (recording, error) {
-	key := keys.NewRecordingKey()
+	key := keys.NewKey()
 	f.watch.secret("recording key", key.Bytes())
-	rec := recording{binding: keys.NewRecordingID(id).Binding(), key: bytes.Clone(key.Bytes())}
+	rec := recording{binding: NewRecordingID(id).Binding(), key: bytes.Clone(key.Bytes())}
 	var err error
 	rec.wrapped, err = f.Wrap(f.Context(), rec.binding, key)
 	return rec, err
@@ -184,7 +174,7 @@ func (f *fixture) hasVersions(id keys.KeyID, latest, minDecryption, minAvailable
 	versions, err := f.Versions(f.Context(), id)
 	require.NoError(f, err)
 	assert.False(f, versions.Rotated.IsZero())
-	versions.Rotated = time.Time{}
+	versions.Rotated, versions.Now = time.Time{}, time.Time{}
 	assert.Equal(f, keys.Versions{Latest: latest, MinDecryption: minDecryption, MinAvailable: minAvailable}, versions)
 }
 
@@ -228,4 +218,12 @@ func (f *fixture) unreadable(wrapped keys.WrappedKey, err error) {
 		return
 	}
 	assert.ErrorIs(f, err, keys.ErrIntegrity)
+}
+
+// NewRecordingID returns the ID of a recording that does not exist. An ID of a recording that does is derived from its
+// key, which a keyring need not know.
+func NewRecordingID(keyID keys.KeyID) keys.RecordingID {
+	var rec [keys.RecBytes]byte
+	_, _ = rand.Read(rec[:]) // never fails: crypto/rand crashes the program instead
+	return keys.RecordingIDOf(keyID, rec)
 }

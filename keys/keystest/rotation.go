@@ -54,7 +54,7 @@ func rewrap(f *fixture) {
 	f.opens(grant, rec)
 
 	moved := current
-	moved.binding = keys.NewRecordingID(id).Binding()
+	moved.binding = NewRecordingID(id).Binding()
 	assert.ErrorIs(f, f.unwrap(grant, moved), keys.ErrIntegrity, "rewrapping untied the key from its recording")
 }
 
@@ -139,7 +139,7 @@ func rewrapMany(f *fixture) {
 		recs[i] = f.newRecording(id)
 		items[i] = keys.RewrapItem{Binding: recs[i].binding, Wrapped: recs[i].wrapped}
 	}
-	items[bad].Binding = keys.NewRecordingID(id).Binding()
+	items[bad].Binding = NewRecordingID(id).Binding()
 	require.NoError(f, f.Rotate(f.Context(), id))
 
 	results, err := f.Rewrap(f.Context(), id, items)

@@ -76,7 +76,7 @@ const tokenPart = 20
 
 // watched is a keyring that records its secrets and errors in a watch.
 type watched struct {
-	keyring Keyring
+	keyring keys.Keyring
 	watch   *watch
 }
 
@@ -90,12 +90,12 @@ func (k *watched) KeyID(ctx context.Context, patient keys.Patient) (keys.KeyID, 
 	return id, k.watch.note(err)
 }
 
-func (k *watched) Wrap(ctx context.Context, binding keys.Binding, key *keys.RecordingKey) (keys.WrappedKey, error) {
+func (k *watched) Wrap(ctx context.Context, binding keys.Binding, key *keys.Key) (keys.WrappedKey, error) {
 	wrapped, err := k.keyring.Wrap(ctx, binding, key)
 	return wrapped, k.watch.note(err)
 }
 
-func (k *watched) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.RecordingKey, error) {
+func (k *watched) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
 	key, err := k.keyring.Unwrap(ctx, grant, binding, wrapped)
 	return key, k.watch.note(err)
 }

@@ -25,7 +25,7 @@ func roundTrip(f *fixture) {
 	assert.Equal(f, 1, version)
 
 	// Wrapping does not change the key, and each wrap is different.
-	key, err := keys.RecordingKeyFromBytes(first.key)
+	key, err := keys.KeyFromBytes(first.key)
 	require.NoError(f, err)
 	again, err := f.Wrap(f.Context(), first.binding, key)
 	require.NoError(f, err)
@@ -46,7 +46,7 @@ func notEnrolled(f *fixture) {
 
 	_, other := f.enrolled()
 	rec := f.newRecording(other)
-	rec.binding = keys.NewRecordingID(id).Binding()
+	rec.binding = NewRecordingID(id).Binding()
 	assert.ErrorIs(f, f.unwrap(f.newGrant(patient), rec), keys.ErrNotEnrolled)
 	assert.ErrorIs(f, f.Rotate(f.Context(), id), keys.ErrNotEnrolled)
 	_, err = f.Rewrap(f.Context(), id, []keys.RewrapItem{{Binding: rec.binding, Wrapped: rec.wrapped}})
@@ -61,7 +61,7 @@ func noKeyID(f *fixture) {
 	patient, id := f.enrolled()
 	grant, rec := f.newGrant(patient), f.newRecording(id)
 
-	_, err := f.Wrap(f.Context(), keys.Binding{}, keys.NewRecordingKey())
+	_, err := f.Wrap(f.Context(), keys.Binding{}, keys.NewKey())
 	assert.ErrorIs(f, err, keys.ErrInvalidKeyID, "Wrap")
 	assert.ErrorIs(f, f.unwrap(grant, recording{wrapped: rec.wrapped}), keys.ErrInvalidKeyID, "Unwrap")
 	assert.ErrorIs(f, f.Rotate(f.Context(), keys.KeyID{}), keys.ErrInvalidKeyID, "Rotate")
@@ -85,9 +85,9 @@ func otherBinding(f *fixture) {
 		grant   keys.Grant
 		binding keys.Binding
 	}{
-		"a new recording of the patient":         {aliceGrant, keys.NewRecordingID(aliceID).Binding()},
+		"a new recording of the patient":         {aliceGrant, NewRecordingID(aliceID).Binding()},
 		"an existing recording of the patient":   {aliceGrant, f.newRecording(aliceID).binding},
-		"a new recording of the grant's patient": {bobGrant, keys.NewRecordingID(bobID).Binding()},
+		"a new recording of the grant's patient": {bobGrant, NewRecordingID(bobID).Binding()},
 		"the same rec under the grant's patient": {bobGrant, sameRec.Binding()},
 	} {
 		f.Run(what, func(f *fixture) {
@@ -139,7 +139,7 @@ func falseVersion(f *fixture) {
 	for _, c := range []struct {
 		rec     recording
 		version int
-	}{{first, 2}, {second, 1}, {first, 3}, {second, 99}, {first, 1 << 40}} {
+	}{{first, 2}, {second, 1}, {first, 3}, {second, 99}, {first, keys.MaxKeyVersion}} {
 		keyring, version, ciphertext, err := c.rec.wrapped.Parse()
 		require.NoError(f, err)
 		f.Run(fmt.Sprintf("%d as %d", version, c.version), func(f *fixture) {
@@ -160,27 +160,26 @@ func falseVersion(f *fixture) {
 func malformedWrap(f *fixture) {
 	patient, id := f.enrolled()
 	grant, rec := f.newGrant(patient), f.newRecording(id)
-	keyring, version, ciphertext, err := rec.wrapped.Parse()
+	keyring, version, _, err := rec.wrapped.Parse()
 	require.NoError(f, err)
 	encoded := strings.TrimPrefix(string(rec.wrapped), keyring+":v"+strconv.Itoa(version)+":")
 
 	for what, text := range map[string]string{
-		"empty":             "",
-		"no prefix":         encoded,
-		"version 0":         keyring + ":v0:" + encoded,
-		"negative version":  keyring + ":v-1:" + encoded,
-		"leading zero":      keyring + ":v01:" + encoded,
-		"plus sign":         keyring + ":v+1:" + encoded,
-		"no version":        keyring + ":v:" + encoded,
-		"huge version":      keyring + ":v99999999999999999999:" + encoded,
-		"no ciphertext":     keyring + ":v1:",
-		"line break":        keyring + ":v1:" + encoded[:8] + "\n" + encoded[8:],
-		"line break after":  string(rec.wrapped) + "\n",
-		"space before":      " " + string(rec.wrapped),
-		"no base64":         keyring + ":v1:" + encoded[:8] + "!" + encoded[9:],
-		"another keyring's": string(keys.NewWrappedKey("another", version, ciphertext)),
-		"too long":          string(keys.NewWrappedKey(keyring, version, make([]byte, keys.MaxWrappedKeyLen))),
-		"the longest":       string(keys.NewWrappedKey(keyring, version, make([]byte, keys.MaxWrappedKeyLen/2))),
+		"empty":            "",
+		"no prefix":        encoded,
+		"version 0":        keyring + ":v0:" + encoded,
+		"negative version": keyring + ":v-1:" + encoded,
+		"leading zero":     keyring + ":v01:" + encoded,
+		"plus sign":        keyring + ":v+1:" + encoded,
+		"no version":       keyring + ":v:" + encoded,
+		"huge version":     keyring + ":v99999999999999999999:" + encoded,
+		"no ciphertext":    keyring + ":v1:",
+		"line break":       keyring + ":v1:" + encoded[:8] + "\n" + encoded[8:],
+		"line break after": string(rec.wrapped) + "\n",
+		"space before":     " " + string(rec.wrapped),
+		"no base64":        keyring + ":v1:" + encoded[:8] + "!" + encoded[9:],
+		"too long":         string(keys.NewWrappedKey(keyring, version, make([]byte, keys.MaxWrappedKeyLen))),
+		"the longest":      string(keys.NewWrappedKey(keyring, version, make([]byte, keys.MaxWrappedKeyLen/2))),
 	} {
 		f.Run(what, func(f *fixture) {
 			bad := rec
@@ -189,4 +188,39 @@ func malformedWrap(f *fixture) {
 		})
 	}
 	f.opens(grant, rec)
+}
+
+func foreignWrap(f *fixture) {
+	patient, id := f.enrolled()
+	grant := f.newGrant(patient)
+	rec := f.newRecording(id)
+	_, version, ciphertext, err := rec.wrapped.Parse()
+	require.NoError(f, err)
+	rec.wrapped = keys.NewWrappedKey("elsewhere", version, ciphertext)
+	assert.ErrorIs(f, f.unwrap(grant, rec), keys.ErrUnsupported)
+	results, err := f.Rewrap(f.Context(), id, []keys.RewrapItem{{Binding: rec.binding, Wrapped: rec.wrapped}})
+	require.NoError(f, err)
+	require.Len(f, results, 1)
+	assert.ErrorIs(f, results[0].Err, keys.ErrUnsupported)
+	assert.NotErrorIs(f, results[0].Err, keys.ErrIntegrity)
+}
+
+func metadataKey(f *fixture) {
+	patient, id := f.enrolled()
+	grant := f.newGrant(patient)
+	rec := NewRecordingID(id)
+	key := keys.NewKey()
+	wrapped, err := f.Wrap(f.Context(), rec.MetadataBinding(), key)
+	require.NoError(f, err)
+	f.opens(grant, recording{rec.MetadataBinding(), wrapped, key.Bytes()})
+	assert.ErrorIs(f, f.unwrap(grant, recording{rec.Binding(), wrapped, key.Bytes()}), keys.ErrIntegrity)
+	require.NoError(f, f.Rotate(f.Context(), id))
+	results, err := f.Rewrap(f.Context(), id, []keys.RewrapItem{
+		{Binding: rec.MetadataBinding(), Wrapped: wrapped}, {Binding: rec.Binding(), Wrapped: wrapped},
+	})
+	require.NoError(f, err)
+	require.Len(f, results, 2)
+	require.NoError(f, results[0].Err)
+	assert.ErrorIs(f, results[1].Err, keys.ErrIntegrity)
+	f.opens(grant, recording{rec.MetadataBinding(), results[0].Wrapped, key.Bytes()})
 }

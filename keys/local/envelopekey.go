@@ -165,7 +165,7 @@ func (e *envelopeKey) oldest() int {
 // keyringName is the first part of this package's wrapped keys.
 const keyringName = "local"
 
-func (e *envelopeKey) wrap(binding keys.Binding, key *keys.RecordingKey) (keys.WrappedKey, error) {
+func (e *envelopeKey) wrap(binding keys.Binding, key *keys.Key) (keys.WrappedKey, error) {
 	version := e.latest()
 	ciphertext, err := e.aead.Encrypt(key.Bytes(), associatedData(version, binding))
 	if err != nil {
@@ -174,13 +174,13 @@ func (e *envelopeKey) wrap(binding keys.Binding, key *keys.RecordingKey) (keys.W
 	return keys.NewWrappedKey(keyringName, version, ciphertext), nil
 }
 
-func (e *envelopeKey) unwrap(binding keys.Binding, wrapped keys.WrappedKey) (*keys.RecordingKey, error) {
+func (e *envelopeKey) unwrap(binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
 	keyring, version, ciphertext, err := wrapped.Parse()
 	if err != nil {
 		return nil, err
 	}
 	if keyring != keyringName {
-		return nil, fmt.Errorf("%w: another keyring wrapped it", keys.ErrIntegrity)
+		return nil, keys.ErrUnsupported
 	}
 	if version < e.oldest() {
 		return nil, keys.ErrRetired
@@ -190,7 +190,7 @@ func (e *envelopeKey) unwrap(binding keys.Binding, wrapped keys.WrappedKey) (*ke
 		return nil, keys.ErrIntegrity // Tink's error has no further details
 	}
 	defer clear(secret)
-	return keys.RecordingKeyFromBytes(secret)
+	return keys.KeyFromBytes(secret)
 }
 
 func (e *envelopeKey) rewrap(item keys.RewrapItem) (keys.WrappedKey, error) {

@@ -39,8 +39,8 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	binding := keys.NewRecordingID(id).Binding()
-	wrapped, err := keyring.Wrap(ctx, binding, keys.NewRecordingKey())
+	binding := keys.RecordingIDOf(id, [keys.RecBytes]byte{1}).Binding()
+	wrapped, err := keyring.Wrap(ctx, binding, keys.NewKey())
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/recvault/recvault/internal/namespace"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/keys/local"
 )
 
@@ -40,8 +41,8 @@ func fullThenReadOnly(dir string) error {
 	if err != nil {
 		return err
 	}
-	key := keys.NewRecordingKey()
-	rec := recording{binding: keys.NewRecordingID(id).Binding(), key: key.Bytes()}
+	key := keys.NewKey()
+	rec := recording{binding: keystest.NewRecordingID(id).Binding(), key: key.Bytes()}
 	if rec.wrapped, err = keyring.Wrap(ctx, rec.binding, key); err != nil {
 		return err
 	}

@@ -31,6 +31,7 @@ const (
 	purposeClaim   = "purpose"
 	requestIDClaim = "request_id"
 	maxUsesClaim   = "max_uses"
+	describeClaim  = "describe_only"
 )
 
 // grantState is the file of a grant. It exists as long as the grant can be used: a revocation and the
@@ -58,6 +59,8 @@ func (k *Keyring) Issue(ctx context.Context, patient keys.Patient, options keys.
 		Subject:   options.Subject,
 		Purpose:   options.Purpose,
 		RequestID: options.RequestID,
+
+		DescribeOnly: options.DescribeOnly,
 	}
 	token, err := k.sign(details, now, options.MaxUses)
 	if err != nil {
@@ -128,6 +131,8 @@ type claims struct {
 	keyID    keys.KeyID
 	accessor string
 	maxUses  int
+
+	describeOnly bool
 }
 
 // use takes one of the grant's uses and returns the claims.
@@ -170,6 +175,7 @@ func (k *Keyring) sign(details keys.GrantDetails, issued time.Time, maxUses int)
 			purposeClaim:   string(details.Purpose),
 			requestIDClaim: details.RequestID,
 			maxUsesClaim:   maxUses,
+			describeClaim:  details.DescribeOnly,
 		},
 	})
 	if err != nil {
@@ -195,11 +201,12 @@ func (k *Keyring) verify(grant keys.Grant) (claims, error) {
 	accessor, accessorErr := verified.JWTID()
 	text, textErr := verified.StringClaim(keyIDClaim)
 	maxUses, maxUsesErr := verified.NumberClaim(maxUsesClaim)
+	describeOnly, describeErr := verified.BooleanClaim(describeClaim)
 	keyID, keyIDErr := keys.ParseKeyID(text)
-	if accessorErr != nil || textErr != nil || maxUsesErr != nil || keyIDErr != nil || !isAccessor(accessor) {
+	if accessorErr != nil || textErr != nil || maxUsesErr != nil || describeErr != nil || keyIDErr != nil || !isAccessor(accessor) {
 		return claims{}, fmt.Errorf("%w: its claims are incomplete", keys.ErrInvalidGrant)
 	}
-	return claims{keyID, accessor, int(maxUses)}, nil
+	return claims{keyID, accessor, int(maxUses), describeOnly}, nil
 }
 
 // ended returns the error of a grant that was valid and has ended.

@@ -154,7 +154,7 @@ func (k *Keyring) Enrol(ctx context.Context, patient keys.Patient) (keys.KeyID, 
 }
 
 // Wrap implements [keys.Wrapper].
-func (k *Keyring) Wrap(ctx context.Context, binding keys.Binding, key *keys.RecordingKey) (keys.WrappedKey, error) {
+func (k *Keyring) Wrap(ctx context.Context, binding keys.Binding, key *keys.Key) (keys.WrappedKey, error) {
 	envelopeKey, err := k.envelopeKey(ctx, binding.KeyID())
 	if err != nil {
 		return "", fmt.Errorf("wrap: %w", err)
@@ -167,7 +167,7 @@ func (k *Keyring) Wrap(ctx context.Context, binding keys.Binding, key *keys.Reco
 }
 
 // Unwrap implements [keys.Unwrapper]. The grant opens the patient that its signed token names.
-func (k *Keyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.RecordingKey, error) {
+func (k *Keyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
 	if binding.KeyID().IsZero() {
 		return nil, fmt.Errorf("unwrap: %w", keys.ErrInvalidKeyID)
 	}
@@ -177,6 +177,9 @@ func (k *Keyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Bin
 	}
 	if claims.keyID != binding.KeyID() {
 		return nil, fmt.Errorf("unwrap: %w: the grant is for another patient", keys.ErrDenied)
+	}
+	if claims.describeOnly && !binding.IsMetadata() {
+		return nil, fmt.Errorf("unwrap: %w: the grant can only describe", keys.ErrDenied)
 	}
 	envelopeKey, err := k.envelopeKey(ctx, binding.KeyID())
 	if err != nil {
@@ -215,6 +218,7 @@ func (k *Keyring) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, e
 		MinDecryption: envelopeKey.oldest(),
 		MinAvailable:  envelopeKey.first,
 		Rotated:       envelopeKey.rotated,
+		Now:           time.Now().UTC(),
 	}, nil
 }
 

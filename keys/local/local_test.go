@@ -29,11 +29,11 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	keystest.Run(t, func(t *testing.T) keystest.Keyring { return open(t, newDir(t), local.Options{}) })
+	keystest.Run(t, func(t *testing.T) keys.Keyring { return open(t, newDir(t), local.Options{}) })
 }
 
 func TestConformanceWithRoot(t *testing.T) {
-	keystest.Run(t, func(t *testing.T) keystest.Keyring {
+	keystest.Run(t, func(t *testing.T) keys.Keyring {
 		return open(t, newDir(t), local.Options{Root: newRoot(t)})
 	})
 }
@@ -76,8 +76,8 @@ type recording struct {
 
 func wrap(t *testing.T, keyring *local.Keyring, id keys.KeyID) recording {
 	t.Helper()
-	key := keys.NewRecordingKey()
-	binding := keys.NewRecordingID(id).Binding()
+	key := keys.NewKey()
+	binding := keystest.NewRecordingID(id).Binding()
 	wrapped, err := keyring.Wrap(t.Context(), binding, key)
 	require.NoError(t, err)
 	return recording{binding, wrapped, key.Bytes()}
@@ -131,7 +131,7 @@ func TestReopenedKeyringKeepsEverything(t *testing.T) {
 			versions, err := keyring.Versions(t.Context(), alice)
 			require.NoError(t, err)
 			assert.False(t, versions.Rotated.IsZero())
-			assert.Equal(t, keys.Versions{Latest: 2, MinDecryption: 1, MinAvailable: 1, Rotated: versions.Rotated}, versions)
+			assert.Equal(t, keys.Versions{Latest: 2, MinDecryption: 1, MinAvailable: 1, Rotated: versions.Rotated, Now: versions.Now}, versions)
 			assert.NoError(t, unwrap(keyring, unlimited, first))
 			assert.NoError(t, unwrap(keyring, unlimited, second))
 			assert.NoError(t, unwrap(keyring, limited, first))
@@ -265,7 +265,7 @@ func TestTokenIsAJWTWithoutThePatient(t *testing.T) {
 	delete(claims, "exp")
 	assert.Equal(t, map[string]any{
 		"iss": "recvault/local", "sub": "dr-lee", "jti": grant.Accessor(), "key_id": grant.KeyID().String(),
-		"purpose": "TREAT", "request_id": "case-7", "max_uses": 3.0,
+		"purpose": "TREAT", "request_id": "case-7", "max_uses": 3.0, "describe_only": false,
 	}, claims)
 }
 
@@ -445,7 +445,7 @@ func TestSwappedOrDamagedPatientFileIsDetected(t *testing.T) {
 			file := func(id keys.KeyID) string { return filepath.Join(dir, "patients", id.String()+".json") }
 			spoil(t, file(alice), file(bob))
 
-			_, wrapErr := keyring.Wrap(t.Context(), rec.binding, keys.NewRecordingKey())
+			_, wrapErr := keyring.Wrap(t.Context(), rec.binding, keys.NewKey())
 			_, versionsErr := keyring.Versions(t.Context(), alice)
 			_, enrolErr := keyring.Enrol(t.Context(), "alice-canary")
 			for call, err := range map[string]error{

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/keys/local"
 )
 
@@ -87,8 +88,8 @@ func enrolChild(dir string, _ []string) error {
 		if err != nil {
 			return err
 		}
-		key := keys.NewRecordingKey()
-		binding := keys.NewRecordingID(id).Binding()
+		key := keys.NewKey()
+		binding := keystest.NewRecordingID(id).Binding()
 		wrapped, err := keyring.Wrap(context.Background(), binding, key)
 		if err != nil {
 			return err
@@ -156,7 +157,7 @@ func TestProcessesThatRotateLoseNoVersion(t *testing.T) {
 	runAll(t, cmds...)
 	versions, err := keyring.Versions(t.Context(), id)
 	require.NoError(t, err)
-	assert.Equal(t, keys.Versions{Latest: 1 + processes*rounds, MinDecryption: 1, MinAvailable: 1, Rotated: versions.Rotated}, versions)
+	assert.Equal(t, keys.Versions{Latest: 1 + processes*rounds, MinDecryption: 1, MinAvailable: 1, Rotated: versions.Rotated, Now: versions.Now}, versions)
 	assert.NoError(t, unwrap(keyring, issue(t, keyring, "alice", 0), rec))
 }
 
@@ -246,8 +247,8 @@ func churnChild(dir string, args []string) error {
 		if err != nil {
 			return err
 		}
-		key := keys.NewRecordingKey()
-		binding := keys.NewRecordingID(id).Binding()
+		key := keys.NewKey()
+		binding := keystest.NewRecordingID(id).Binding()
 		for range 2 {
 			wrapped, err := keyring.Wrap(ctx, binding, key)
 			if err != nil {

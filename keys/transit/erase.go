@@ -20,10 +20,10 @@ func (k *Keyring) Erase(ctx context.Context, id keys.KeyID) error {
 	return nil
 }
 
-// erase makes the mark before it deletes the key. It can be run again after an interruption at any
-// point: the mark has no effect while the key exists, and exists once the key is gone. In the other
-// order, an interruption in between would leave an erased patient who looks as if never enrolled, for
-// good.
+// erase makes the mark, deletes the key, and then removes the answers that Vault still wraps. It can be run
+// again after an interruption at any point: the mark has no effect while the key exists, and exists once the
+// key is gone. In the other order, an interruption in between would leave an erased patient who looks as if
+// never enrolled, for good.
 func (k *Keyring) erase(ctx context.Context, id keys.KeyID) error {
 	token := k.client.Token()
 	_, err := k.vault.write(ctx, token, k.envelopeKeyPath(id)+"/config", map[string]any{"deletion_allowed": true})
@@ -31,7 +31,7 @@ func (k *Keyring) erase(ctx context.Context, id keys.KeyID) error {
 		if err := k.noEnvelopeKey(ctx, token, id); !errors.Is(err, keys.ErrErased) {
 			return err
 		}
-		return nil
+		return k.revokeWrapped(ctx, token, id)
 	}
 	if err != nil {
 		return err
@@ -40,9 +40,16 @@ func (k *Keyring) erase(ctx context.Context, id keys.KeyID) error {
 		return err
 	}
 	err = k.vault.delete(ctx, token, k.envelopeKeyPath(id))
-	if missing(err) {
-		return nil // another call deleted the key, or the answer to this one's first attempt was lost
+	if err != nil && !missing(err) { // missing: another call deleted the key, or the answer to a first attempt was lost
+		return err
 	}
+	return k.revokeWrapped(ctx, token, id)
+}
+
+// revokeWrapped removes the answers with a patient's recording keys in them that Vault keeps because a grant asked
+// for a wrapped answer (X-Vault-Wrap-TTL). They would outlive the envelope key and the grant.
+func (k *Keyring) revokeWrapped(ctx context.Context, token string, id keys.KeyID) error {
+	_, err := k.vault.write(ctx, token, "sys/leases/revoke-prefix/"+k.mount+"/decrypt/"+envelopeKey(id), map[string]any{"sync": true})
 	return err
 }
 

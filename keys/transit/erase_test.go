@@ -1,6 +1,7 @@
 package transit_test
 
 import (
+	"encoding/base64"
 	"strconv"
 	"testing"
 
@@ -93,4 +94,31 @@ func TestEnrolRefusesAnUnsafeKey(t *testing.T) {
 			assert.ErrorIs(t, err, transit.ErrUnsafeKey)
 		})
 	}
+}
+
+// A grant can have Vault keep an answer with a recording key in it, under a token of its own.
+func TestErasureRemovesWrappedAnswers(t *testing.T) {
+	f := newFixture(t)
+	k := f.roles()
+	var held [2]string // tokens of wrapped answers, of the patient who is erased and of another
+	var ids [2]keys.KeyID
+	for i := range held {
+		var patient keys.Patient
+		patient, ids[i] = f.enrol(k)
+		rec := f.record(k, ids[i])
+		thief := f.server.Client(f.grant(k, patient).Token())
+		thief.SetWrappingLookupFunc(func(string, string) string { return "87600h" })
+		answer, err := thief.Logical().WriteWithContext(t.Context(), f.options.Mount+"/decrypt/"+ids[i].String()+"-kek", data{
+			"ciphertext": string(rec.wrapped), "context": base64.StdEncoding.EncodeToString(rec.binding.Bytes()),
+		})
+		require.NoError(t, err)
+		require.NotNil(t, answer.WrapInfo, "Vault did not wrap the answer")
+		held[i] = answer.WrapInfo.Token
+	}
+	require.NoError(t, k.Erase(t.Context(), ids[0]))
+	_, err := f.admin.Logical().UnwrapWithContext(t.Context(), held[0])
+	require.Error(t, err, "a recording key outlived the erasure")
+	answer, err := f.admin.Logical().UnwrapWithContext(t.Context(), held[1])
+	require.NoError(t, err)
+	require.NotEmpty(t, answer.Data["plaintext"])
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"unicode"
 
 	"github.com/hashicorp/vault/api"
 
@@ -36,6 +37,12 @@ func newRefusal(err *api.ResponseError) *refusal {
 		return &refusal{err.StatusCode, "the answer does not have Vault's form", true} // without a proxy's text
 	}
 	text := strings.Join(strings.Fields(strings.Join(err.Errors, "; ")), " ")
+	text = strings.Map(func(r rune) rune { // controls and bidirectional marks could change what a terminal shows
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
 	if len(text) > maxReasonLen {
 		text = strings.ToValidUTF8(text[:maxReasonLen], "") + "..."
 	}

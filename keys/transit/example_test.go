@@ -43,9 +43,9 @@ func ExampleNew() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	key := keys.NewRecordingKey()
+	key := keys.NewKey()
 	defer key.Wipe()
-	wrapped, err := keyring.Wrap(ctx, keys.NewRecordingID(id).Binding(), key)
+	wrapped, err := keyring.Wrap(ctx, keys.RecordingIDOf(id, [keys.RecBytes]byte{1}).Binding(), key)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -127,12 +127,14 @@ func ExampleSetupCalls() {
 	// POST sys/policies/acl/recvault-granter
 	// POST sys/policies/acl/recvault-revoker
 	// POST sys/policies/acl/recvault-grant
+	// POST sys/policies/acl/recvault-describe
 	// POST sys/policies/acl/recvault-rotator
 	// POST sys/policies/acl/recvault-retirer
 	// POST sys/policies/acl/recvault-trimmer
 	// POST sys/policies/acl/recvault-eraser
 	// POST sys/policies/acl/recvault-auditor
 	// POST auth/token/roles/recvault-grant {"allowed_entity_aliases":["*"],"allowed_policies":["recvault-grant"],"allowed_policies_glob":[],"orphan":true,"renewable":false,"token_explicit_max_ttl":14400,"token_no_default_policy":true,"token_period":0,"token_type":"service"}
+	// POST auth/token/roles/recvault-describe {"allowed_entity_aliases":["*"],"allowed_policies":["recvault-describe"],"allowed_policies_glob":[],"orphan":true,"renewable":false,"token_explicit_max_ttl":14400,"token_no_default_policy":true,"token_period":0,"token_type":"service"}
 }
 
 // A reviewer prints the policies, without a Vault.
@@ -152,6 +154,7 @@ func ExamplePolicies() {
 	// recvault-granter
 	// recvault-revoker
 	// recvault-grant
+	// recvault-describe
 	// recvault-rotator
 	// recvault-retirer
 	// recvault-trimmer

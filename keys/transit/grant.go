@@ -49,6 +49,9 @@ func (k *Keyring) issue(ctx context.Context, id keys.KeyID, options keys.GrantOp
 		meta[metaRequestID] = options.RequestID
 	}
 	role := k.prefix + "-grant"
+	if options.DescribeOnly {
+		role = k.prefix + "-describe"
+	}
 	asked := time.Now()
 	secret, err := k.vault.write(ctx, k.client.Token(), "auth/token/create/"+role, map[string]any{
 		"entity_alias":      id.String(),
@@ -80,6 +83,8 @@ func (k *Keyring) issue(ctx context.Context, id keys.KeyID, options keys.GrantOp
 		Subject:   options.Subject,
 		Purpose:   options.Purpose,
 		RequestID: options.RequestID,
+
+		DescribeOnly: options.DescribeOnly,
 	}, secret.Auth.ClientToken), nil
 }
 

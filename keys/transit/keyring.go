@@ -124,17 +124,7 @@ type Keyring struct {
 	pseudonyms *lru.Cache[keys.Patient, keys.KeyID]
 }
 
-var _ interface {
-	keys.Enroller
-	keys.Wrapper
-	keys.Unwrapper
-	keys.Granter
-	keys.Revoker
-	keys.Rotator
-	keys.Retirer
-	keys.Trimmer
-	keys.Eraser
-} = (*Keyring)(nil)
+var _ keys.Keyring = (*Keyring)(nil)
 
 // New returns a Keyring over the caller's client. It copies the client's address, namespace, TLS
 // settings and other headers as they are now. Each call uses the client's token at that time, so a
@@ -190,7 +180,7 @@ func (k *Keyring) Enrol(ctx context.Context, patient keys.Patient) (keys.KeyID, 
 }
 
 // Wrap implements [keys.Wrapper], for the writer's role.
-func (k *Keyring) Wrap(ctx context.Context, binding keys.Binding, key *keys.RecordingKey) (keys.WrappedKey, error) {
+func (k *Keyring) Wrap(ctx context.Context, binding keys.Binding, key *keys.Key) (keys.WrappedKey, error) {
 	wrapped, err := k.wrap(ctx, binding, key)
 	if err != nil {
 		return "", fmt.Errorf("transit: wrap: %w", err)
@@ -198,7 +188,7 @@ func (k *Keyring) Wrap(ctx context.Context, binding keys.Binding, key *keys.Reco
 	return wrapped, nil
 }
 
-func (k *Keyring) wrap(ctx context.Context, binding keys.Binding, key *keys.RecordingKey) (keys.WrappedKey, error) {
+func (k *Keyring) wrap(ctx context.Context, binding keys.Binding, key *keys.Key) (keys.WrappedKey, error) {
 	id := binding.KeyID()
 	if id.IsZero() {
 		return "", keys.ErrInvalidKeyID
@@ -213,7 +203,7 @@ func (k *Keyring) wrap(ctx context.Context, binding keys.Binding, key *keys.Reco
 	if errors.Is(err, keys.ErrDenied) {
 		// Vault treats encrypting with a missing key as an attempt to make the key, which a writer may
 		// not do. Reading the key shows whether it is missing.
-		_, readErr := k.readKey(ctx, k.client.Token(), k.envelopeKeyPath(id))
+		_, _, readErr := k.readKey(ctx, k.client.Token(), k.envelopeKeyPath(id))
 		switch {
 		case readErr == nil:
 			secret, err = encrypt() // the patient may have been enrolled since; if not, Vault refuses again
@@ -242,7 +232,7 @@ func (k *Keyring) wrap(ctx context.Context, binding keys.Binding, key *keys.Reco
 // Unwrap implements [keys.Unwrapper] with the grant's token only. If the envelope key is missing, it
 // takes a second use of the grant to find out whether the patient was erased. If the grant has no use
 // left, it returns [keys.ErrNotEnrolled] in both cases.
-func (k *Keyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.RecordingKey, error) {
+func (k *Keyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
 	key, err := k.unwrap(ctx, grant, binding, wrapped)
 	if err != nil {
 		return nil, fmt.Errorf("transit: unwrap: %w", err)
@@ -250,7 +240,7 @@ func (k *Keyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Bin
 	return key, nil
 }
 
-func (k *Keyring) unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.RecordingKey, error) {
+func (k *Keyring) unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
 	id := binding.KeyID()
 	token, err := grantToken(grant)
 	if err != nil {
@@ -259,8 +249,8 @@ func (k *Keyring) unwrap(ctx context.Context, grant keys.Grant, binding keys.Bin
 	if id.IsZero() {
 		return nil, keys.ErrInvalidKeyID
 	}
-	if _, err := wrapped.Version(); err != nil {
-		return nil, fmt.Errorf("%w: %w", keys.ErrIntegrity, err)
+	if err := checkWrapped(wrapped); err != nil {
+		return nil, err
 	}
 	// Vault decides whether the grant is for this patient, and logs the attempt.
 	secret, err := k.vault.write(ctx, token, k.mount+"/decrypt/"+envelopeKey(id), map[string]any{
@@ -282,13 +272,36 @@ func (k *Keyring) unwrap(ctx context.Context, grant keys.Grant, binding keys.Bin
 		return nil, err
 	}
 	defer clear(answer.Plaintext)
-	return keys.RecordingKeyFromBytes(answer.Plaintext)
+	return keys.KeyFromBytes(answer.Plaintext)
+}
+
+// keyringName is the label of keys that Transit wrapped.
+const keyringName = "vault"
+
+// checkWrapped returns an error for what Transit cannot have wrapped.
+func checkWrapped(wrapped keys.WrappedKey) error {
+	keyring, _, _, err := wrapped.Parse()
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", keys.ErrIntegrity, err)
+	case keyring != keyringName:
+		return keys.ErrUnsupported
+	}
+	return nil
 }
 
 // noEnvelopeKey returns why there is no envelope key: the patient was erased, or never enrolled.
 func (k *Keyring) noEnvelopeKey(ctx context.Context, token string, id keys.KeyID) error {
-	_, err := k.readKey(ctx, token, k.erasedMarkPath(id))
+	secret, _, err := k.readKey(ctx, token, k.erasedMarkPath(id))
+	var mark struct {
+		Type string `json:"type"`
+	}
+	if err == nil {
+		err = decode(secret, &mark)
+	}
 	switch {
+	case err == nil && mark.Type != markType: // the enroller can make a key of another type under this name
+		return keys.ErrNotEnrolled
 	case err == nil:
 		return keys.ErrErased
 	case missing(err):

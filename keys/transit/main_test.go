@@ -13,6 +13,7 @@ import (
 
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/keys/transit"
 )
 
@@ -126,7 +127,7 @@ func (f *fixture) roles() roles {
 type recording struct {
 	binding keys.Binding
 	wrapped keys.WrappedKey
-	key     *keys.RecordingKey
+	key     *keys.Key
 }
 
 func newPatient() keys.Patient { return keys.Patient("patient-" + rand.Text()) }
@@ -141,7 +142,7 @@ func (f *fixture) enrol(k keys.Enroller) (keys.Patient, keys.KeyID) {
 
 func (f *fixture) record(k keys.Wrapper, id keys.KeyID) recording {
 	f.t.Helper()
-	rec := recording{binding: keys.NewRecordingID(id).Binding(), key: keys.NewRecordingKey()}
+	rec := recording{binding: keystest.NewRecordingID(id).Binding(), key: keys.NewKey()}
 	var err error
 	rec.wrapped, err = k.Wrap(f.t.Context(), rec.binding, rec.key)
 	require.NoError(f.t, err)

@@ -12,13 +12,13 @@ var policyFiles embed.FS
 
 // Policy is the Vault policy of one role.
 type Policy struct {
-	Role string // "setup", "enroller", "writer", "granter", "revoker", "grant", "rotator", "retirer", "trimmer", "eraser" or "auditor"
+	Role string // "setup", "enroller", "writer", "granter", "revoker", "grant", "describe", "rotator", "retirer", "trimmer", "eraser" or "auditor"
 	Name string // in Vault: "<Prefix>-<Role>"
 	HCL  string
 }
 
-// TokenAccessor is the placeholder for the accessor of Vault's token mount. The policy of the role
-// "grant" has it in two places.
+// TokenAccessor is the placeholder for the accessor of Vault's token mount. The policies of the roles
+// "grant" and "describe" have it in two places each.
 const TokenAccessor = "<token-accessor>"
 
 // Policies returns the policy of every role, for review. [Setup] installs all of them except that of
@@ -36,7 +36,7 @@ func Policies(options Options, tokenAccessor string) ([]Policy, error) {
 	fill := strings.NewReplacer("<mount>", options.Mount, "<prefix>", options.Prefix, TokenAccessor, tokenAccessor)
 	var policies []Policy
 	for _, role := range []string{
-		"setup", "enroller", "writer", "granter", "revoker", "grant", "rotator", "retirer", "trimmer", "eraser", "auditor",
+		"setup", "enroller", "writer", "granter", "revoker", "grant", "describe", "rotator", "retirer", "trimmer", "eraser", "auditor",
 	} {
 		text, err := policyFiles.ReadFile("policies/" + role + ".hcl")
 		if err != nil {

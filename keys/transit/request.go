@@ -1,10 +1,12 @@
 package transit
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -27,12 +29,17 @@ const (
 )
 
 func newRequester(client *api.Client, timeout time.Duration, retries int) (*requester, error) {
-	own, err := client.CloneWithHeaders() // the namespace is a header
+	config := client.CloneConfig()
+	guarded := *config.HttpClient
+	guarded.Transport = &guard{cmp.Or(guarded.Transport, http.DefaultTransport)}
+	config.HttpClient = &guarded
+	own, err := api.NewClient(config)
 	if err != nil {
 		return nil, fmt.Errorf("transit: clone the Vault client: %w", err)
 	}
-	own.ClearToken()        // a new client takes its token from VAULT_TOKEN
-	own.SetClientTimeout(0) // the requester's own timeout applies
+	own.SetHeaders(client.Headers()) // the namespace is one of them
+	own.ClearToken()                 // a new client takes its token from VAULT_TOKEN
+	own.SetClientTimeout(0)          // the requester's own timeout applies
 	own.SetMaxRetries(max(retries, 0))
 	own.SetMinRetryWait(minRetryWait)
 	own.SetMaxRetryWait(maxRetryWait)
@@ -52,10 +59,13 @@ func backoff(least, most time.Duration, attempt int, _ *http.Response) time.Dura
 }
 
 func (r *requester) read(ctx context.Context, token, path string) (*api.Secret, error) {
-	return r.readWith(ctx, token, path, nil)
+	secret, _, err := r.readWith(ctx, token, path, nil)
+	return secret, err
 }
 
-func (r *requester) readWith(ctx context.Context, token, path string, parameters url.Values) (*api.Secret, error) {
+// readWith also returns Vault's clock when it answered (the Date header, to the second), or zero if it does not report
+// it.
+func (r *requester) readWith(ctx context.Context, token, path string, parameters url.Values) (*api.Secret, time.Time, error) {
 	limited, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	// The raw call is used, because the other one does not distinguish a missing mount from a missing key.
@@ -64,13 +74,14 @@ func (r *requester) readWith(ctx context.Context, token, path string, parameters
 		defer response.Body.Close()
 	}
 	if err != nil {
-		return nil, failure(ctx, err)
+		return nil, time.Time{}, failure(ctx, err)
 	}
 	secret, err := api.ParseSecret(response.Body)
 	if err != nil {
-		return nil, failure(ctx, err)
+		return nil, time.Time{}, failure(ctx, err)
 	}
-	return secret, nil
+	now, _ := http.ParseTime(response.Header.Get("Date"))
+	return secret, now.UTC(), nil
 }
 
 // write returns a nil secret without an error if the answer has no content.
@@ -127,4 +138,26 @@ func decode(secret *api.Secret, into any) error {
 		return fmt.Errorf("%w: Vault's answer has an unexpected form", keys.ErrUnavailable)
 	}
 	return nil
+}
+
+// maxAnswer bounds Vault's answers, in bytes. The largest is a batch of rewrapped keys, some 64 KiB.
+const maxAnswer = 8 << 20
+
+// guard bounds the size of answers, and refuses redirects to another host, which would send the token there.
+type guard struct{ http.RoundTripper }
+
+func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := g.RoundTripper.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	if target, err := response.Location(); err == nil && response.StatusCode < 400 && target.Host != request.URL.Host {
+		_ = response.Body.Close()
+		return nil, errors.New("the answer is a redirect to another host")
+	}
+	response.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(response.Body, maxAnswer), response.Body}
+	return response, nil
 }

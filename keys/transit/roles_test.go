@@ -28,7 +28,7 @@ import (
 // matrixRoles are the columns. "grant" is a grant for the patient that operations call "the patient".
 // "root" is the control: it shows that an operation does what its name says.
 var matrixRoles = []string{
-	"setup", "enroller", "writer", "granter", "revoker", "grant", "rotator", "retirer", "trimmer", "eraser", "auditor", "root",
+	"setup", "enroller", "writer", "granter", "revoker", "grant", "describe", "rotator", "retirer", "trimmer", "eraser", "auditor", "root",
 }
 
 const (
@@ -74,6 +74,11 @@ func TestRoleMatrix(t *testing.T) {
 			case role == "root":
 			case strings.HasPrefix(name, "decrypt"):
 				assert.Equal(t, role == "grant" && name == "decrypt a recording key of the patient", outcome == allowed,
+					"%s: %s: %s", role, name, outcome)
+			case strings.HasPrefix(name, "open"):
+				assert.Equal(t, role == "grant" && opensAsAGrant[name], outcome == allowed, "%s: %s: %s", role, name, outcome)
+			case strings.HasPrefix(name, "describe"):
+				assert.Equal(t, (role == "grant" || role == "describe") && strings.Contains(name, "the patient's"), outcome == allowed,
 					"%s: %s: %s", role, name, outcome)
 			case slices.Contains(forbidden, name):
 				assert.Equal(t, denied, outcome, "%s: %s", role, name)
@@ -204,6 +209,7 @@ type cell struct {
 	subject  keys.Patient
 	firstRec recording // of patient
 	otherRec recording // of other
+	metadata map[keys.Binding]recording
 }
 
 func newCell(t *testing.T, f *fixture, role string) *cell {
@@ -215,6 +221,12 @@ func newCell(t *testing.T, f *fixture, role string) *cell {
 		token = f.server.RootToken()
 	case "grant":
 		token = f.grant(c.keyring, c.subject).Token()
+	case "describe":
+		options := grantOptions()
+		options.DescribeOnly = true
+		grant, err := c.keyring.Issue(c.ctx, c.subject, options)
+		require.NoError(t, err)
+		token = grant.Token()
 	default:
 		token = f.token(role)
 	}
@@ -342,7 +354,7 @@ func vaultContext(rec recording) string {
 }
 
 func plaintext() string {
-	return base64.StdEncoding.EncodeToString(make([]byte, keys.RecordingKeySize))
+	return base64.StdEncoding.EncodeToString(make([]byte, keys.KeySize))
 }
 
 // decrypt tries to decrypt a recording key, and fails if Vault returns another one.
@@ -362,6 +374,40 @@ func (c *cell) decrypt(client *api.Client, rec recording, d data) (string, error
 
 func wrappedData(rec recording) data {
 	return data{"ciphertext": string(rec.wrapped), "context": vaultContext(rec)}
+}
+
+// describing is how the contexts of metadata keys start, in base64.
+var describing = base64.StdEncoding.EncodeToString([]byte("recvault/v1/metadata/"))
+
+// metadataOf returns a metadata key of the same recording.
+func (c *cell) metadataOf(rec recording) recording {
+	if c.metadata == nil {
+		c.metadata = map[keys.Binding]recording{}
+	}
+	binding := rec.binding.RecordingID().MetadataBinding()
+	if _, made := c.metadata[binding]; !made {
+		made := recording{binding: binding, key: keys.NewKey()}
+		var err error
+		made.wrapped, err = c.keyring.Wrap(c.ctx, binding, made.key)
+		require.NoError(c.t, err)
+		c.metadata[binding] = made
+	}
+	return c.metadata[binding]
+}
+
+// opensAsAGrant are the spellings of a context with which a grant that may open can open.
+var opensAsAGrant = map[string]bool{
+	"open the patient's recording with a line break in the context":    true,
+	"open the patient's recording with line breaks before the context": true,
+}
+
+// openWith tries to open the patient's recording with its context in another spelling. A grant that can only describe
+// must not get through.
+func openWith(name string, spell func(context string) any) operation {
+	return operation{"open the patient's recording with " + name, func(c *cell) (string, error) {
+		rec := c.patient()
+		return c.decrypt(c.client, rec, data{"ciphertext": string(rec.wrapped), "context": spell(vaultContext(rec))})
+	}}
 }
 
 // issue asks for a grant with some parameters changed, and returns the outcome of judge for it.
@@ -486,6 +532,32 @@ var matrixSections = []matrixSection{
 			d := wrappedData(c.patient())
 			d["batch_input"] = []data{wrappedData(c.patient())}
 			return c.decrypt(c.client, c.patient(), d)
+		}},
+		{"describe the patient's recording (decrypt its metadata key)", func(c *cell) (string, error) {
+			rec := c.metadataOf(c.patient())
+			return c.decrypt(c.client, rec, wrappedData(rec))
+		}},
+		{"describe another patient's recording (decrypt its metadata key)", func(c *cell) (string, error) {
+			rec := c.metadataOf(c.other())
+			return c.decrypt(c.client, rec, wrappedData(rec))
+		}},
+		openWith("a line break in the context", func(text string) any { return text[:28] + "\n" + text[28:] }),
+		openWith("line breaks before the context", func(text string) any { return "\r\n" + text }),
+		openWith("an unpadded context", func(text string) any { return strings.TrimRight(text, "=") }),
+		openWith("a context in URL-safe base64", func(text string) any { return strings.NewReplacer("+", "-", "/", "_").Replace(text) + "-" }),
+		openWith("the metadata's context before its own", func(text string) any { return describing + text }),
+		openWith("an array of its context", func(text string) any { return []string{text} }),
+		openWith("an array of the metadata's context and its own", func(text string) any { return []string{describing, text} }),
+		openWith("a context that is null", func(string) any { return nil }),
+		{"open the patient's recording: its context in a batch, the metadata's beside it", func(c *cell) (string, error) {
+			rec := c.patient()
+			return c.decrypt(c.client, rec, data{
+				"ciphertext": string(rec.wrapped), "context": vaultContext(c.metadataOf(rec)), "batch_input": []data{wrappedData(rec)},
+			})
+		}},
+		{"open the patient's recording: the name of the context in capitals", func(c *cell) (string, error) {
+			rec := c.patient()
+			return c.decrypt(c.client, rec, data{"ciphertext": string(rec.wrapped), "Context": vaultContext(rec), "context": vaultContext(c.metadataOf(rec))})
 		}},
 		{"re-wrap recording keys", func(c *cell) (string, error) {
 			return c.write(c.mount()+"/rewrap/"+kek(c.patient()), data{"batch_input": []data{wrappedData(c.patient())}})
@@ -713,6 +785,12 @@ var matrixSections = []matrixSection{
 		{"revoke all grants by prefix", func(c *cell) (string, error) {
 			c.anyGrant()
 			return c.write("sys/leases/revoke-prefix/"+c.issuePath(), nil)
+		}},
+		{"remove a patient's wrapped answers", func(c *cell) (string, error) {
+			return c.write("sys/leases/revoke-prefix/"+c.options.Mount+"/decrypt/"+c.patient().binding.KeyID().String()+"-kek", data{"sync": true})
+		}},
+		{"end every lease of the mount", func(c *cell) (string, error) {
+			return c.write("sys/leases/revoke-prefix/"+c.options.Mount, data{"sync": true})
 		}},
 	}},
 	{"Tokens and policies", []operation{

@@ -48,8 +48,8 @@ func (k *Keyring) rewrap(ctx context.Context, id keys.KeyID, items []keys.Rewrap
 	var input []map[string]string
 	var sent []int // for each element of input, its index in items
 	for i, item := range items {
-		if _, err := item.Wrapped.Version(); err != nil {
-			results[i].Err = fmt.Errorf("transit: rewrap: %w: %w", keys.ErrIntegrity, err)
+		if err := checkWrapped(item.Wrapped); err != nil {
+			results[i].Err = fmt.Errorf("transit: rewrap: %w", err)
 			continue
 		}
 		input = append(input, map[string]string{

@@ -154,7 +154,7 @@ func (o SetupOptions) withDefaults() (SetupOptions, Options, error) {
 
 func (s *setup) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		s.mount, s.auditTuning, s.upsert, s.cache, s.pseudonymKey, s.policies, s.tokenRole,
+		s.mount, s.auditTuning, s.upsert, s.cache, s.pseudonymKey, s.policies, s.tokenRoles,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -165,6 +165,9 @@ func (s *setup) run(ctx context.Context) error {
 
 // auditKey is the request parameter that the audit log shows in clear: the binding.
 const auditKey = "context"
+
+// secretParameters are request parameters that hold a key, or the identifier of a patient.
+var secretParameters = []string{"plaintext", "input", "batch_input"}
 
 const absent = "absent"
 
@@ -189,10 +192,20 @@ func (s *setup) mount(ctx context.Context) error {
 func (s *setup) auditTuning(ctx context.Context) error {
 	path := "sys/mounts/" + s.where.Mount + "/tune"
 	var tuning struct {
-		Shown []string `json:"audit_non_hmac_request_keys"`
+		Shown        []string `json:"audit_non_hmac_request_keys"`
+		ShownAnswers []string `json:"audit_non_hmac_response_keys"`
 	}
 	if err := s.read(ctx, path, &tuning); err != nil {
 		return err
+	}
+	// Neither Setup nor a dry run calls a mount sound that writes keys or patients' identifiers to the log in clear.
+	for _, key := range tuning.Shown {
+		if slices.Contains(secretParameters, key) {
+			return fmt.Errorf("%w: the mount's audit_non_hmac_request_keys has %q, so the audit log has secrets in clear: remove it", ErrNotSetUp, key)
+		}
+	}
+	if len(tuning.ShownAnswers) > 0 {
+		return fmt.Errorf("%w: the mount's audit_non_hmac_response_keys is not empty, so the audit log may have secrets in clear: empty it", ErrNotSetUp)
 	}
 	shown := tuning.Shown
 	if !slices.Contains(shown, auditKey) {
@@ -285,8 +298,16 @@ func (s *setup) policies(ctx context.Context) error {
 	return nil
 }
 
-func (s *setup) tokenRole(ctx context.Context) error {
-	name := s.where.Prefix + "-grant"
+func (s *setup) tokenRoles(ctx context.Context) error {
+	for _, kind := range []string{"grant", "describe"} {
+		if err := s.tokenRole(ctx, s.where.Prefix+"-"+kind); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *setup) tokenRole(ctx context.Context, name string) error {
 	path := "auth/token/roles/" + name
 	want := map[string]any{
 		"allowed_policies":        []string{name},

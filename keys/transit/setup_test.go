@@ -20,7 +20,7 @@ func TestSetupTwiceChangesNothing(t *testing.T) {
 	f := newBareFixture(t)
 	f.setup.ExpectedPatients = 5000
 	first := f.setUp()
-	assert.Len(t, first.Changes, 16, "%v", first)
+	assert.Len(t, first.Changes, 18, "%v", first)
 	assert.Contains(t, first.String(), "engine at "+f.options.Mount+": absent -> transit")
 	assert.Contains(t, first.String(), "keys in Vault's memory: 0 -> 5000")
 	second := f.setUp()
@@ -40,7 +40,7 @@ func TestDryRunReportsWhatSetupChanges(t *testing.T) {
 		return report
 	}
 	planned := dryRun()
-	assert.Len(t, planned.Changes, 16)
+	assert.Len(t, planned.Changes, 18)
 	assert.Equal(t, planned, dryRun(), "a dry run changed something")
 	reads := 0
 	for _, entry := range f.server.Audit(t) {
@@ -111,7 +111,7 @@ func TestSetupRunsWithItsOwnPolicy(t *testing.T) {
 	client := f.server.Client(f.token("setup"))
 	report, err := transit.Setup(t.Context(), client, f.setup)
 	require.NoError(t, err)
-	assert.Len(t, report.Changes, 16)
+	assert.Len(t, report.Changes, 18)
 	report, err = transit.Setup(t.Context(), client, f.setup)
 	require.NoError(t, err)
 	assert.Empty(t, report.Changes, "%v", report)
@@ -144,7 +144,7 @@ func TestSetupCorrectsManualChanges(t *testing.T) {
 		"periodic":                           {role, data{"token_period": "1h"}, "token role"},
 		"batch tokens":                       {role, data{"token_type": "default-batch"}, "token role"},
 	}
-	for _, name := range []string{"enroller", "writer", "granter", "revoker", "grant", "rotator", "retirer", "trimmer", "eraser", "auditor"} {
+	for _, name := range []string{"enroller", "writer", "granter", "revoker", "grant", "describe", "rotator", "retirer", "trimmer", "eraser", "auditor"} {
 		policy := f.options.Prefix + "-" + name
 		changes["policy of the "+name] = manualChange{
 			"sys/policies/acl/" + policy, data{"policy": `path "*" { capabilities = ["read"] }`}, "policy " + policy,
@@ -250,7 +250,7 @@ func TestInterruptedSetupCanBeRunAgain(t *testing.T) {
 	require.NoError(t, f.admin.Sys().PutPolicyWithContext(t.Context(), policies[0].Name, incomplete))
 	report, err := transit.Setup(t.Context(), f.server.Client(f.token("setup")), f.setup)
 	assert.ErrorIs(t, err, keys.ErrDenied)
-	assert.Len(t, report.Changes, 14, "%v", report)
+	assert.Len(t, report.Changes, 15, "%v", report)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -263,7 +263,7 @@ func TestInterruptedSetupCanBeRunAgain(t *testing.T) {
 	planned, err := transit.Setup(t.Context(), f.admin, dry)
 	require.NoError(t, err)
 	report = f.setUp()
-	assert.Len(t, report.Changes, 1, "%v", report)
+	assert.Len(t, report.Changes, 2, "%v", report)
 	assert.Equal(t, report, planned)
 }
 
@@ -296,7 +296,7 @@ func TestSetupRefusesInvalidOptions(t *testing.T) {
 func TestPoliciesHaveNoPlaceholders(t *testing.T) {
 	policies, err := transit.Policies(transit.Options{}, "auth_token_1a2b")
 	require.NoError(t, err)
-	assert.Len(t, policies, 11)
+	assert.Len(t, policies, 12)
 	for _, policy := range policies {
 		assert.Equal(t, "recvault-"+policy.Role, policy.Name)
 		assert.NotContains(t, policy.HCL, "<", policy.Name)

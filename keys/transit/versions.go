@@ -18,6 +18,7 @@ type versions struct {
 	MinDecryption int              `json:"min_decryption_version"`
 	MinEncryption int              `json:"min_encryption_version"` // 0: not set
 	MinAvailable  int              `json:"min_available_version"`  // 0: never trimmed
+	Now           time.Time        `json:"-"`                      // Vault's clock when it answered
 	Made          map[string]int64 `json:"keys"`                   // version that is not retired -> seconds since 1970
 }
 
@@ -33,6 +34,7 @@ func (k *Keyring) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, e
 		MinDecryption: v.MinDecryption,
 		MinAvailable:  max(v.MinAvailable, 1),
 		Rotated:       time.Unix(v.Made[strconv.Itoa(v.Latest)], 0).UTC(),
+		Now:           v.Now,
 	}, nil
 }
 
@@ -40,11 +42,11 @@ func (k *Keyring) versions(ctx context.Context, id keys.KeyID) (versions, error)
 	if id.IsZero() {
 		return versions{}, keys.ErrInvalidKeyID
 	}
-	secret, err := k.readKey(ctx, k.client.Token(), k.envelopeKeyPath(id))
+	secret, now, err := k.readKey(ctx, k.client.Token(), k.envelopeKeyPath(id))
 	if missing(err) {
 		err = k.noEnvelopeKey(ctx, k.client.Token(), id)
 	}
-	var v versions
+	v := versions{Now: now}
 	if err == nil {
 		err = decode(secret, &v)
 	}
@@ -157,6 +159,6 @@ const markType = "hmac"
 // readKey reads an envelope key's settings, or the mark of an erasure. It sends the parameter "type",
 // because Vault demands a policy's required parameters for reads too, and the eraser's policy requires
 // this one. The parameter has no effect on other roles or on the answer.
-func (k *Keyring) readKey(ctx context.Context, token, path string) (*api.Secret, error) {
+func (k *Keyring) readKey(ctx context.Context, token, path string) (*api.Secret, time.Time, error) {
 	return k.vault.readWith(ctx, token, path, url.Values{"type": {markType}})
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/testdeployment"
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/erasure"
@@ -28,7 +27,7 @@ func TestMain(m *testing.M) {
 // deployment is a deployment with the verbs of these tests.
 type deployment struct {
 	*testdeployment.Deployment
-	admin, eraser keystest.Keyring
+	admin, eraser keys.Keyring
 	vault         *vault.Vault // writes, and reads with a grant
 	holds         *erasure.Holds
 	objects       *objects.Objects // names them

@@ -40,6 +40,8 @@
 //
 //   - Backups of the keyring, such as Vault's snapshots, keep the key until they expire.
 //   - Object versions, replicas and backups of the store keep ciphertext. Without the key it is noise.
+//   - A recording that was copied to another patient shares its keys with the copy: see vault.Vault.Copy. The copy
+//     stays, and its keys also decrypt old ciphertext of the recording that was erased.
 //   - A writer whose upload is under way may commit an envelope afterwards. Nobody can open that recording. Run
 //     Confirm again, once the longest upload has ended, to remove it.
 //

@@ -15,6 +15,7 @@ import (
 	"github.com/recvault/recvault/internal/testdeployment"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/erasure"
@@ -29,7 +30,7 @@ func TestAnErasedPatientIsGoneAsTheReceiptSays(t *testing.T) {
 		require.NoError(t, d.admin.Rotate(t.Context(), aliceID))
 		ids = append(ids, d.put(t, alice))
 		slices.SortFunc(ids, func(a, b keys.RecordingID) int { return strings.Compare(a.String(), b.String()) })
-		teststore.Write(t, d.Store, d.objects.MediaName(keys.NewRecordingID(aliceID)), []byte("media without an envelope"))
+		teststore.Write(t, d.Store, d.objects.MediaName(keystest.NewRecordingID(aliceID)), []byte("media without an envelope"))
 		teststore.Write(t, d.Store, d.objects.Patient(aliceID)+"stray", []byte("of no recording"))
 		besides := d.objects.Root() + aliceID.String() + "-not-hers"
 		teststore.Write(t, d.Store, besides, []byte("of no patient"))
@@ -70,7 +71,8 @@ func TestAnErasedPatientIsGoneAsTheReceiptSays(t *testing.T) {
 			{Attempt: "versions", Before: "succeeded", After: keys.ErrErased.Error()},
 			{Attempt: "rewrap", Recording: ids[0], Before: "succeeded", After: keys.ErrErased.Error()},
 		}, receipt.Proof)
-		assert.Len(t, receipt.MayRemain, 3)
+		assert.Len(t, receipt.MayRemain, 4)
+		assert.Contains(t, receipt.MayRemain[3], "copied or reassigned to another patient")
 
 		// An envelope from a backup no longer opens, and nothing can be recorded.
 		teststore.Write(t, d.Store, d.objects.EnvelopeName(ids[0]), copied)
@@ -156,7 +158,7 @@ func TestNothingIsErasedAfterThePlanChanged(t *testing.T) {
 				teststore.Write(t, d.Store, d.objects.EnvelopeName(id), text)
 			},
 			"media added": func(t *testing.T, _ keys.Patient, id keys.RecordingID) {
-				teststore.Write(t, d.Store, d.objects.MediaName(keys.NewRecordingID(id.KeyID())), []byte("more"))
+				teststore.Write(t, d.Store, d.objects.MediaName(keystest.NewRecordingID(id.KeyID())), []byte("more"))
 			},
 			"the patient enrolled again": func(t *testing.T, patient keys.Patient, id keys.RecordingID) {
 				// Vault gives times to the second.
@@ -242,7 +244,7 @@ func TestPlansOfUnchangedObjectsAreEqual(t *testing.T) {
 func TestAPatientWhoWasNeverEnrolledIsNotErased(t *testing.T) {
 	onEach(t, func(t *testing.T, d *deployment) {
 		id := keys.NewKeyID([]byte("a patient who was never enrolled"))
-		name := d.objects.EnvelopeName(keys.NewRecordingID(id))
+		name := d.objects.EnvelopeName(keystest.NewRecordingID(id))
 		teststore.Write(t, d.Store, name, []byte("precious"))
 		_, err := d.erasure(t).PlanPatient(t.Context(), id)
 		require.ErrorIs(t, err, keys.ErrNotEnrolled)

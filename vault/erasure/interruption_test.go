@@ -23,6 +23,7 @@ import (
 	"github.com/recvault/recvault/internal/testdeployment"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/erasure"
@@ -339,7 +340,7 @@ func TestObjectsWrittenDuringAnErasureAreDeleted(t *testing.T) {
 	d := embedded(t)
 	patient, id := d.Enrol(t)
 	d.put(t, patient)
-	late := d.objects.EnvelopeName(keys.NewRecordingID(id))
+	late := d.objects.EnvelopeName(keystest.NewRecordingID(id))
 	text := teststore.Read(t, d.Store, d.Objects(t, "", id)[0])
 	plan, err := d.erasure(t).PlanPatient(t.Context(), id)
 	require.NoError(t, err)
@@ -359,7 +360,7 @@ func TestObjectsWrittenDuringAnErasureAreDeleted(t *testing.T) {
 	d.put(t, patient)
 	plan, err = d.erasure(t).PlanPatient(t.Context(), id)
 	require.NoError(t, err)
-	endless := d.objects.MediaName(keys.NewRecordingID(id))
+	endless := d.objects.MediaName(keystest.NewRecordingID(id))
 	store = &hookedStore{Store: d.Store, delete: func(ctx context.Context, name string) error {
 		if err := d.Store.Delete(ctx, name); err != nil {
 			return err

@@ -54,9 +54,10 @@ var (
 		"Backups of the keyring, such as snapshots of Vault or of its storage, keep the envelope key until they expire. " +
 			"Anyone who restores such a backup and has a copy of the encrypted recordings can decrypt them again.",
 		"Old object versions, replicas and backups of the store may keep encrypted recordings until they expire. " +
-			"Without the envelope key nobody can decrypt them.",
+			"Without the envelope key nobody can decrypt them, unless a recording was copied to another patient.",
 		"A recording whose upload was under way may have been stored after the erasure. Nobody can open it. " +
 			"To remove it, erase the patient again once the longest upload has ended.",
+		remainsOfCopies,
 	}
 	remainsOfRecording = [...]string{
 		"Old object versions, replicas and backups of the store may keep the recording's envelope and media until they expire. " +
@@ -64,8 +65,13 @@ var (
 			"envelope key was rotated and its older versions were retired and trimmed.",
 		"Backups of the keyring, such as snapshots of Vault or of its storage, keep trimmed versions of the envelope key " +
 			"until they expire.",
+		remainsOfCopies,
 	}
 )
+
+// remainsOfCopies is for both: see vault.Copy.
+const remainsOfCopies = "A recording that was copied or reassigned to another patient without a new key shares its keys with " +
+	"the other patient's recording, which stays. Anyone who can open that recording can also decrypt old copies of the one that was erased."
 
 // sealed returns the receipt with its digest.
 func (r Receipt) sealed() (Receipt, error) {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault/job"
 )
@@ -32,7 +33,7 @@ func TestFindingsListTheFirstOfEachKind(t *testing.T) {
 
 func TestFindingsOrderDoesNotDependOnWorkers(t *testing.T) {
 	first, second := keys.NewKeyID(bytes.Repeat([]byte{1}, keys.KeyIDBytes)), keys.NewKeyID(bytes.Repeat([]byte{2}, keys.KeyIDBytes))
-	recording := keys.NewRecordingID(first)
+	recording := keystest.NewRecordingID(first)
 	want := []job.Finding{
 		{Kind: "b", KeyID: first},
 		{Kind: "a", KeyID: first, ID: recording},
@@ -65,7 +66,7 @@ func TestReportIsJSONWithoutNulls(t *testing.T) {
 	assert.False(t, report.Finished.Before(report.Started))
 
 	modified := time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600))
-	text, err = json.Marshal(job.About("stray", keys.RecordingID{}, storage.Info{Name: "r1/README", Size: 7, Modified: modified}, "unknown name"))
+	text, err = json.Marshal(job.About("stray", keys.RecordingID{}, storage.Info{Name: "recordings/README", Size: 7, Modified: modified}, "unknown name"))
 	require.NoError(t, err)
-	assert.JSONEq(t, `{"kind":"stray","object":"r1/README","bytes":7,"since":"2026-01-02T02:04:05Z","detail":"unknown name"}`, string(text))
+	assert.JSONEq(t, `{"kind":"stray","object":"recordings/README","bytes":7,"since":"2026-01-02T02:04:05Z","detail":"unknown name"}`, string(text))
 }

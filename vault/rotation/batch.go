@@ -6,15 +6,18 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault/job"
 )
 
 const (
-	// batchSize is how many wrapped keys of a patient the keyring rewraps at a time: as many as
-	// keys/transit puts into one request.
-	batchSize = 256
+	// proofSize is how many wrapped keys of a patient the keyring rewraps at a time: as many as keys/transit puts
+	// into one request.
+	proofSize = 256
+	// batchSize is how many envelopes that is: each has two wrapped keys.
+	batchSize = proofSize / 2
 	// minInFlight is the least bound on the envelopes in memory: two batches, so that one is read while
 	// the other is written. They have 64 KiB at most and 1 KiB as a rule.
 	minInFlight = 2 * batchSize
@@ -26,8 +29,8 @@ type item struct {
 	id      keys.RecordingID
 	size    int64 // as listed, in bytes
 	stored  stored
-	err     error           // of reading it
-	wrapped keys.WrappedKey // to put in the place of the stored one
+	err     error             // of reading it
+	next    envelope.Envelope // to put in the place of the stored one
 }
 
 // patient is what a run must know of a patient while it handles the envelopes.
@@ -37,6 +40,7 @@ type patient struct {
 	// mu is held while a batch is with the keyring, so that the next one profits from the answer.
 	mu       sync.Mutex
 	versions keys.Versions // for a plan, once the keyring was asked
+	keyring  string        // that made the keyring's answers, as their labels name it
 	newest   int           // the newest version that the keyring has answered with, or 0
 	keyless  error         // ErrErased or ErrNotEnrolled, once the keyring has said so
 
@@ -44,6 +48,12 @@ type patient struct {
 	pending  int // items, and one while the patient is being listed
 	listed   int // items
 	outcomes [outcomes]int
+}
+
+// answered remembers what the keyring rewraps to.
+func (p *patient) answered(next envelope.Envelope) {
+	p.keyring, _, _, _ = next.WrappedKey.Parse()
+	p.newest = max(p.newest, next.Version())
 }
 
 // failed remembers that there is no key, which will not change for the patient's other batches.
@@ -135,9 +145,8 @@ func (r *run) settle(it *item, o outcome, err error) {
 		report.Envelopes.count(o)
 		switch o {
 		case rewrapped:
-			version, _ := it.wrapped.Version()
 			report.Before[it.stored.version]++
-			report.After[version]++
+			report.After[it.next.Version()]++
 		case current:
 			report.Before[it.stored.version]++
 			report.After[it.stored.version]++
@@ -165,6 +174,8 @@ func outcomeOf(err error) outcome {
 		return erased
 	case errors.Is(err, keys.ErrNotEnrolled):
 		return notEnrolled
+	case errors.Is(err, envelope.ErrUnsupported), errors.Is(err, keys.ErrUnsupported):
+		return unsupported
 	case errors.Is(err, errDamaged), errors.Is(err, keys.ErrIntegrity):
 		return damaged
 	}

@@ -56,9 +56,9 @@ type Forecast struct {
 // with 8 requests at a time.
 const writeCost = 5
 
-// Plan counts the envelopes that Rewrap would change. It reads every envelope in the scope and makes one keyring call
-// per patient, so it takes about a quarter of the time of rewrapping all. For a very large store, plan one shard and
-// multiply: shards are even.
+// Plan counts the envelopes that Rewrap would change, by the labels of their wrapped keys. It reads every envelope in
+// the scope and makes one keyring call per patient, so it takes about a quarter of the time of rewrapping all. For a
+// very large store, plan one shard and multiply: shards are even.
 func (r *Rotation) Plan(ctx context.Context, s scope.Scope) (Plan, error) {
 	plan := Plan{Versions: map[int]int{}, Behind: map[int]int{}, Largest: []PatientPlan{}}
 	var calls int
@@ -71,7 +71,7 @@ func (r *Rotation) Plan(ctx context.Context, s scope.Scope) (Plan, error) {
 	})
 	plan.Report, plan.Patients, plan.Envelopes, plan.Requests = report.Report, report.Patients, report.Envelopes, report.Requests
 	f := forecaster{r.options, meanCall, meanRead}
-	plan.Rotate = f.forecast(Requests{Keyring: 2 * plan.Patients.Seen})
+	plan.Rotate = f.forecast(Requests{Keyring: 2 * plan.Patients.Seen, Reads: plan.Envelopes.Seen})
 	plan.Rewrap = f.forecast(Requests{Keyring: calls, Reads: plan.Envelopes.Seen, Writes: plan.Envelopes.Older})
 	return plan, err
 }
@@ -126,7 +126,7 @@ func planned(it *item, p *patient) (outcome, error) {
 	case p.keyless != nil:
 		return 0, p.keyless
 	case version > v.Latest:
-		return 0, fmt.Errorf("%w: it is wrapped under version %d, and the newest is %d", errDamaged, version, v.Latest)
+		return 0, fmt.Errorf("%w: it is wrapped under version %d, and the newest is %d", errUnknownVersion, version, v.Latest)
 	case version < v.MinAvailable:
 		return 0, fmt.Errorf("%w: version %d was trimmed", keys.ErrRetired, version)
 	case version < v.MinDecryption:

@@ -124,10 +124,13 @@ func TestAuditLogOfAWholeRunHasNoDecrypt(t *testing.T) {
 	assert.Zero(t, asked["decrypt"], "%v", asked)
 	assert.Zero(t, asked["encrypt"]+asked["datakey"]+asked["export"], "%v", asked)
 	assert.Equal(t, 7, asked["rotate"])
-	// One per patient; 600 envelopes take three. The second time, one shows that all are current.
-	assert.Equal(t, 6+3+6+1, asked["rewrap"], "%v", asked)
-	assert.Equal(t, 6+3, rewrapped.Requests.Keyring)
+	// One per patient; 600 envelopes take five. The second time, one shows that all are current. Retire and Trim prove
+	// every wrapped key.
+	assert.Equal(t, 6+5+6+1+2*(6+5), asked["rewrap"], "%v", asked)
+	assert.Equal(t, 6+5, rewrapped.Requests.Keyring)
 	assert.Equal(t, 6+1, again.Requests.Keyring)
+	assert.Equal(t, 7+6+5+7, retired.Requests.Keyring)
+	assert.Equal(t, 7+6+5+7, trimmed.Requests.Keyring)
 	assert.Equal(t, 7, plan.Requests.Keyring)
 	b.requireOpens(t, recordings[0], recordings[6], recordings[len(recordings)-1])
 }

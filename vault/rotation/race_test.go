@@ -15,7 +15,7 @@ import (
 
 	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/internal/teststore"
-	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/job"
@@ -263,15 +263,25 @@ func TestDamagedEnvelopesAreReportedAndKept(t *testing.T) {
 			"cut":                 func(text []byte) []byte { return text[:len(text)-1] },
 			"too long":            func(text []byte) []byte { return append(text, make([]byte, 100_000)...) },
 			"another recording's": func([]byte) []byte { return teststore.Read(t, b.store, objectName(other.id, "envelope")) },
-			"another version":     func(text []byte) []byte { return bytes.Replace(text, []byte(`"version":1`), []byte(`"version":2`), 1) },
 			"a key version that does not exist": func(text []byte) []byte {
 				return bytes.Replace(text, []byte(":v1:"), []byte(":v9:"), 1)
 			},
 			"another wrapped key": func(text []byte) []byte {
 				e, err := envelope.Parse(text)
 				require.NoError(t, err)
-				e.Wrapped = b.envelope(t, other.id).Wrapped
+				e.WrappedKey = b.envelope(t, other.id).WrappedKey
 				return e.Encode()
+			},
+			"another wrapped metadata key": func(text []byte) []byte {
+				e, err := envelope.Parse(text)
+				require.NoError(t, err)
+				e.WrappedMetadataKey = b.envelope(t, other.id).WrappedMetadataKey
+				return e.Encode()
+			},
+			"its two wrapped keys swapped": func(text []byte) []byte {
+				e, err := envelope.Parse(text)
+				require.NoError(t, err)
+				return e.WithWraps(e.WrappedMetadataKey, e.WrappedKey).Encode()
 			},
 		}
 		ids, stored := map[string]vault.ID{}, map[string][]byte{}
@@ -280,8 +290,8 @@ func TestDamagedEnvelopesAreReportedAndKept(t *testing.T) {
 			stored[name] = spoil(teststore.Read(t, b.store, objectName(ids[name], "envelope")))
 			teststore.Write(t, b.store, objectName(ids[name], "envelope"), stored[name])
 		}
-		teststore.Write(t, b.store, "r1/README", []byte("a stray object"))
-		orphan := keys.NewRecordingID(good.id.KeyID())
+		teststore.Write(t, b.store, "recordings/README", []byte("a stray object"))
+		orphan := keystest.NewRecordingID(good.id.KeyID())
 		teststore.Write(t, b.store, objectName(orphan, "media"), []byte("media without an envelope"))
 		b.rotate(t)
 

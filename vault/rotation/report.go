@@ -3,6 +3,7 @@ package rotation
 import (
 	"errors"
 
+	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault/job"
@@ -65,15 +66,16 @@ type Patients struct {
 
 // Envelopes counts envelopes. Each envelope that a run has finished is in one of the counts below Seen.
 type Envelopes struct {
-	Seen       int `json:"seen"`
-	Rewrapped  int `json:"rewrapped"`  // by this run
-	Current    int `json:"current"`    // need no change: at the newest version, or for trim at one that stays
-	Older      int `json:"older"`      // need a rewrap, found by retire, trim or plan, which rewrap nothing
-	Superseded int `json:"superseded"` // moved by another run or writer at the same time
-	Deleted    int `json:"deleted"`    // by another, at the same time
-	Keyless    int `json:"keyless"`    // the patient was erased or has no key
-	Damaged    int `json:"damaged"`    // not the recording's envelope, or its wrapped key failed authentication; not changed
-	Failed     int `json:"failed"`
+	Seen        int `json:"seen"`
+	Rewrapped   int `json:"rewrapped"`   // by this run
+	Current     int `json:"current"`     // need no change: at the newest version, or for trim at one that stays; proved, for retire and trim
+	Older       int `json:"older"`       // need a rewrap, found by retire, trim or plan, which rewrap nothing
+	Superseded  int `json:"superseded"`  // moved by another run or writer at the same time
+	Deleted     int `json:"deleted"`     // by another, at the same time
+	Keyless     int `json:"keyless"`     // the patient was erased or has no key
+	Damaged     int `json:"damaged"`     // not the recording's envelope, or its wrapped key failed authentication; not changed
+	Unsupported int `json:"unsupported"` // of another version of the format or kind of keyring: left alone, and not damaged
+	Failed      int `json:"failed"`
 }
 
 // Requests counts the requests that were made, with any answer.
@@ -95,6 +97,7 @@ const (
 	erased
 	notEnrolled
 	damaged
+	unsupported
 	failed
 
 	outcomes // how many there are
@@ -103,7 +106,7 @@ const (
 func (e *Envelopes) count(o outcome) {
 	*[outcomes]*int{
 		rewrapped: &e.Rewrapped, current: &e.Current, older: &e.Older, superseded: &e.Superseded, deleted: &e.Deleted,
-		erased: &e.Keyless, notEnrolled: &e.Keyless, damaged: &e.Damaged, failed: &e.Failed,
+		erased: &e.Keyless, notEnrolled: &e.Keyless, damaged: &e.Damaged, unsupported: &e.Unsupported, failed: &e.Failed,
 	}[o]++
 }
 
@@ -113,6 +116,15 @@ const (
 	KindGrace job.Kind = "grace_period"
 	// KindOlder: envelopes need older versions. Rewrap moves them.
 	KindOlder job.Kind = "older_versions_needed"
+	// KindUnproved: the keyring cannot re-wrap wrapped keys of the patient, so no version is retired or trimmed. The
+	// findings of the recordings say why.
+	KindUnproved job.Kind = "unproved_keys"
+	// KindUnsupported: recordings of the patient are of another version of the format or kind of keyring, so it is not
+	// known which key versions they need.
+	KindUnsupported job.Kind = "unsupported"
+	// KindUnknownVersion: envelopes name versions that the key does not have: the keyring was restored from before a
+	// rotation, or a label was edited.
+	KindUnknownVersion job.Kind = "unknown_version"
 	// KindUnreadable: envelopes of the patient could not be read.
 	KindUnreadable job.Kind = "unreadable_envelopes"
 
@@ -141,6 +153,9 @@ var kinds = []struct {
 	err  error
 	kind job.Kind
 }{
+	{keys.ErrUnsupported, KindUnsupported},
+	{envelope.ErrUnsupported, KindUnsupported},
+	{errUnknownVersion, KindUnknownVersion},
 	{keys.ErrNotEnrolled, KindNotEnrolled},
 	{keys.ErrRetired, KindRetired},
 	{keys.ErrIntegrity, KindUnauthentic},

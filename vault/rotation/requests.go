@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
@@ -28,6 +30,10 @@ const (
 var (
 	// errDamaged: what is stored is no envelope of this recording.
 	errDamaged = errors.New("envelope is damaged")
+	// errUnknownVersion: the wrapped key names a version that the envelope key does not have.
+	errUnknownVersion = errors.New("key version does not exist")
+	// errUnproved: the keyring cannot use a wrapped key. The error wraps the keyring's.
+	errUnproved = errors.New("key is not proved")
 	// errContended: others kept changing the envelope.
 	errContended = errors.New("envelope kept changing")
 	// errInterrupted: the run ended before the outcome of the request was known.
@@ -143,7 +149,7 @@ func (q *requests) versions(ctx context.Context, id keys.KeyID) (keys.Versions, 
 	return call(ctx, ctx, q, &q.versionsFailed, func(ctx context.Context) (keys.Versions, error) { return q.keyring.Versions(ctx, id) })
 }
 
-func (q *requests) rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error) {
+func (q *requests) rewrapKeys(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error) {
 	results, err := call(ctx, ctx, q, &q.rewrapsFailed, func(ctx context.Context) ([]keys.RewrapResult, error) {
 		return q.keyring.Rewrap(ctx, id, items)
 	})
@@ -162,7 +168,25 @@ func (q *requests) change(ctx, finish context.Context, do func(context.Context) 
 // stored is an envelope as it was read.
 type stored struct {
 	objects.Stored
-	version int // of the envelope key that wraps it
+	version int // of the envelope key that wraps its keys, by their labels: the older of the two
+}
+
+// newest is the newer of the versions in the labels.
+func (s stored) newest() int {
+	newest := s.version
+	for _, item := range s.Wraps() {
+		version, _ := item.Wrapped.Version() // was parsed with the envelope
+		newest = max(newest, version)
+	}
+	return newest
+}
+
+// at reports whether both labels name this keyring and version.
+func (s stored) at(keyring string, version int) bool {
+	return !slices.ContainsFunc(s.Wraps(), func(item keys.RewrapItem) bool {
+		name, v, _, _ := item.Wrapped.Parse() // was parsed with the envelope
+		return name != keyring || v != version
+	})
 }
 
 // read reads an envelope. The error is errDamaged if what is stored is not the recording's envelope.
@@ -175,17 +199,14 @@ func (q *requests) read(ctx context.Context, id keys.RecordingID) (stored, error
 	if err != nil {
 		return stored{}, ended(ctx, err)
 	}
-	version, err := found.Wrapped.Version()
-	return stored{found, version}, err
+	return stored{found, found.Version()}, nil
 }
 
-// replace puts an envelope with another wrapped key in the place of one that was read, if that is still there.
-// The caller has begun the request.
-func (q *requests) replace(ctx context.Context, old stored, wrapped keys.WrappedKey) error {
+// replace puts an envelope in the place of one that was read, if that is still there. The caller has begun the
+// request.
+func (q *requests) replace(ctx context.Context, old stored, next envelope.Envelope) error {
 	limited, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	next := old.Envelope
-	next.Wrapped = wrapped
 	err := q.objects.Replace(limited, old.Stored, next)
 	q.watchStorage(&q.writesFailed, err)
 	return ended(ctx, err)

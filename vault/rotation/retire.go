@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/scope"
 )
@@ -57,20 +57,21 @@ func (r *run) raisePatient(m minimum, id keys.KeyID) error {
 		r.unresolved(id, now, KindGrace, "the keyring does not report when the newest version was made")
 		return nil
 	}
-	if ready := v.Rotated.Add(r.options.Grace); time.Now().Before(ready) {
-		r.unresolved(id, now, KindGrace, "until "+ready.UTC().Format(time.RFC3339))
+	// The keyring's own clock says how old the version is: this host's may be fast.
+	clock := v.Now
+	if clock.IsZero() {
+		clock = time.Now()
+	}
+	if ready := v.Rotated.Add(r.options.Grace); clock.Before(ready) {
+		r.unresolved(id, now, KindGrace, "until "+ready.UTC().Format(time.RFC3339)+" by the keyring's clock")
 		return nil
 	}
-	found, err := r.scan(id, next)
+	found, err := r.scan(id, v, next, true)
 	if err != nil {
 		return err
 	}
-	if found.unreadable > 0 {
-		r.unresolved(id, now, KindUnreadable, fmt.Sprintf("%d envelopes", found.unreadable))
-		return nil
-	}
-	if found.older > 0 {
-		r.unresolved(id, now, KindOlder, fmt.Sprintf("%d envelopes at versions below %d: run rewrap", found.older, next))
+	if kind, detail := found.obstacle(); kind != "" {
+		r.unresolved(id, now, kind, detail)
 		return nil
 	}
 	if !r.options.DryRun {
@@ -93,58 +94,180 @@ func (r *run) unresolved(id keys.KeyID, minimum int, kind job.Kind, detail strin
 	})
 }
 
-// findings count the envelopes that forbid raising the minimum.
-type findings struct{ older, unreadable int }
+// scan is what forbids a change of the versions of a patient's key.
+type scan struct {
+	run      *run
+	id       keys.KeyID
+	versions keys.Versions
+	oldest   int  // the version that all envelopes must have
+	prove    bool // every wrapped key, and not only those with unknown versions
 
-// scan lists a patient's recordings and reads all their envelopes. It fails unless it has seen all.
-func (r *run) scan(id keys.KeyID, oldest int) (findings, error) {
-	var found findings
+	// Guarded by the report's mutex.
+	unknown, unsupported, damaged, unread, older, unproved int // envelopes
+
+	pending []stored // read, and not proved yet
+	failed  error    // the keyring's, in proving
+}
+
+// obstacle returns the kind and the detail of the worst of what was found, or nothing.
+func (s *scan) obstacle() (job.Kind, string) {
+	switch {
+	case s.unknown > 0:
+		return KindUnknownVersion, fmt.Sprintf("%d envelopes name versions above %d, which the key does not have: was the keyring restored from "+
+			"before a rotation? Restore a newer backup of it before anything else", s.unknown, s.versions.Latest)
+	case s.damaged+s.unread > 0:
+		return KindUnreadable, fmt.Sprintf("%d envelopes", s.damaged+s.unread)
+	case s.unsupported > 0:
+		return KindUnsupported, fmt.Sprintf("%d recordings are of a version or kind of keyring that this release does not know", s.unsupported)
+	case s.unproved > 0:
+		return KindUnproved, fmt.Sprintf("the keyring cannot re-wrap the keys of %d envelopes: was it restored from a backup, or were "+
+			"wrapped keys edited? The older versions may be needed to recover them", s.unproved)
+	case s.older > 0:
+		return KindOlder, fmt.Sprintf("%d envelopes at versions below %d: run rewrap", s.older, s.oldest)
+	}
+	return "", ""
+}
+
+// scan reads all envelopes of a patient and finds what forbids a change of the key's versions. The version in a wrapped
+// key's label is not authenticated, so with prove set the keyring re-wraps every wrapped key, and the results are
+// discarded. Without it the keyring re-wraps those with versions above the newest, which fails unless the key was
+// rotated since versions was read. scan fails unless it has seen all.
+func (r *run) scan(id keys.KeyID, versions keys.Versions, oldest int, prove bool) (*scan, error) {
+	s := &scan{run: r, id: id, versions: versions, oldest: oldest, prove: prove}
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	for item, err := range r.objects.Walk(r.ctx, scope.Of(id)) {
 		if err != nil {
 			r.watchStorage(&r.listingsFailed, err)
-			return findings{}, ended(r.ctx, err)
+			return nil, ended(r.ctx, err)
 		}
 		if item.Envelope == nil {
 			continue
 		}
-		if !enter(r.ctx, r.inFlight) {
+		if s.failure() != nil || !enter(r.ctx, r.inFlight) {
 			break
 		}
 		reading.Go(func() {
 			defer leave(r.inFlight)
-			r.examine(item.ID, oldest, &found)
+			s.examine(item.ID)
+			s.proveNow(s.take(batchSize))
 		})
 	}
 	r.watchStorage(&r.listingsFailed, nil)
 	reading.Wait()
+	s.proveNow(s.take(1))
 	if r.ctx.Err() != nil {
-		return findings{}, fmt.Errorf("%w: %w", errInterrupted, r.ctx.Err())
+		return nil, fmt.Errorf("%w: %w", errInterrupted, r.ctx.Err())
 	}
-	return found, nil
+	return s, s.failure()
 }
 
-// examine reads one envelope and records its version.
-func (r *run) examine(id keys.RecordingID, oldest int, found *findings) {
-	e, err := r.read(r.ctx, id)
+func (s *scan) failure() (err error) {
+	s.run.record(func(*Report) { err = s.failed })
+	return err
+}
+
+// examine reads one envelope and records what it needs, or that it is to be proved.
+func (s *scan) examine(id keys.RecordingID) {
+	e, err := s.run.read(s.run.ctx, id)
 	if errors.Is(err, errInterrupted) {
 		return // and so is the scan
 	}
-	r.record(func(report *Report) {
+	s.run.record(func(report *Report) {
 		report.Envelopes.Seen++
 		switch {
-		case errors.Is(err, storage.ErrNotFound):
-			report.Envelopes.Deleted++
 		case err != nil:
-			found.unreadable++
-			report.Envelopes.count(outcomeOf(err))
-			report.find(id.KeyID(), id, kindOf(err), err.Error())
-		case e.version < oldest:
-			found.older++
-			report.Envelopes.Older++
+			s.count(report, id, outcomeOf(err), err)
+		case s.prove || e.newest() > s.versions.Latest:
+			s.pending = append(s.pending, e)
 		default:
-			report.Envelopes.Current++
+			s.count(report, id, s.byLabel(e), nil)
 		}
 	})
+}
+
+// byLabel returns the outcome of an envelope with good wrapped keys.
+func (s *scan) byLabel(e stored) outcome {
+	if e.version < s.oldest {
+		return older
+	}
+	return current
+}
+
+// count records the outcome of one envelope. The caller holds the report's mutex.
+func (s *scan) count(report *Report, id keys.RecordingID, o outcome, err error) {
+	report.Envelopes.count(o)
+	switch {
+	case o == older:
+		s.older++
+	case o == unsupported:
+		s.unsupported++
+	case o == current, o == deleted:
+	case errors.Is(err, errUnknownVersion):
+		s.unknown++
+	case errors.Is(err, errUnproved):
+		s.unproved++
+	case o == damaged:
+		s.damaged++
+	default:
+		s.unread++
+	}
+	if o == damaged || o == failed {
+		report.find(s.id, id, kindOf(err), err.Error())
+	}
+}
+
+// take takes a batch of what is to be proved, if there is that much.
+func (s *scan) take(least int) (batch []stored) {
+	s.run.record(func(*Report) {
+		if len(s.pending) >= least && s.failed == nil {
+			batch = s.pending[:min(len(s.pending), batchSize)]
+			s.pending = slices.Clone(s.pending[len(batch):])
+		}
+	})
+	return batch
+}
+
+// proveNow has the keyring re-wrap the wrapped keys of a batch, and records the outcomes.
+func (s *scan) proveNow(batch []stored) {
+	if len(batch) == 0 {
+		return
+	}
+	var wraps []keys.RewrapItem // two for each envelope
+	for _, e := range batch {
+		wraps = append(wraps, e.Wraps()...)
+	}
+	results, err := s.run.rewrapKeys(s.run.ctx, s.id, wraps)
+	s.run.record(func(report *Report) {
+		if err != nil {
+			s.failed = err
+			return
+		}
+		for i, e := range batch {
+			o, err := s.proved(e, results[2*i:2*i+2])
+			s.count(report, e.ID, o, err)
+		}
+	})
+}
+
+// proved returns the outcome of an envelope by the keyring's answers for its two wrapped keys.
+func (s *scan) proved(e stored, results []keys.RewrapResult) (outcome, error) {
+	var err error
+	for i, result := range results {
+		if errors.Is(result.Err, keys.ErrUnsupported) {
+			return unsupported, result.Err
+		}
+		if err == nil && result.Err != nil {
+			err = fmt.Errorf("%s: %w", [...]string{"wrapped key", "wrapped metadata key"}[i], result.Err)
+		}
+	}
+	switch {
+	case err == nil:
+		return s.byLabel(e), nil
+	case e.newest() > s.versions.Latest:
+		return failed, fmt.Errorf("%w: it is wrapped under version %d, and the newest is %d", errUnknownVersion, e.newest(), s.versions.Latest)
+	case e.version < s.oldest && errors.Is(err, keys.ErrRetired):
+		return older, nil
+	}
+	return outcomeOf(err), fmt.Errorf("%w: %w", errUnproved, err)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 )
@@ -25,16 +26,16 @@ func (r *run) rewrapBatch(p *patient, batch []*item) (changed []*item) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var sent []*item
-	var wrapped []keys.RewrapItem
+	var wraps []keys.RewrapItem // two for each item
 	for _, it := range batch {
 		switch {
 		case it.err != nil:
 			r.settleError(it, it.err)
-		case it.stored.version == p.newest:
+		case it.stored.at(p.keyring, p.newest):
 			r.settle(it, current, nil)
 		default:
 			sent = append(sent, it)
-			wrapped = append(wrapped, keys.RewrapItem{Binding: it.id.Binding(), Wrapped: it.stored.Wrapped})
+			wraps = append(wraps, it.stored.Wraps()...)
 		}
 	}
 	if len(sent) == 0 {
@@ -43,7 +44,7 @@ func (r *run) rewrapBatch(p *patient, batch []*item) (changed []*item) {
 	err := p.keyless
 	var results []keys.RewrapResult
 	if err == nil {
-		results, err = r.requests.rewrap(r.ctx, p.id, wrapped)
+		results, err = r.rewrapKeys(r.ctx, p.id, wraps)
 	}
 	if err != nil {
 		p.failed(err)
@@ -53,35 +54,34 @@ func (r *run) rewrapBatch(p *patient, batch []*item) (changed []*item) {
 		return nil
 	}
 	for i, it := range sent {
-		version, err := newVersion(results[i], it.stored)
+		next, err := rewrappedEnvelope(it.stored, results[2*i:2*i+2])
 		switch {
 		case err != nil:
 			r.settleError(it, err)
-		case version == it.stored.version:
-			p.newest = max(p.newest, version)
+		case next.Version() == it.stored.version:
+			p.answered(next)
 			r.settle(it, current, nil)
 		default:
-			p.newest = max(p.newest, version)
-			it.wrapped = results[i].Wrapped
+			p.answered(next)
+			it.next = next
 			changed = append(changed, it)
 		}
 	}
 	return changed
 }
 
-// newVersion returns the version of a rewrapped key.
-func newVersion(result keys.RewrapResult, old stored) (int, error) {
-	if result.Err != nil {
-		return 0, result.Err
+// rewrappedEnvelope returns an envelope with the keyring's answers for its two wrapped keys.
+func rewrappedEnvelope(old stored, results []keys.RewrapResult) (envelope.Envelope, error) {
+	for _, result := range results {
+		if result.Err != nil {
+			return envelope.Envelope{}, result.Err
+		}
 	}
-	version, err := result.Wrapped.Version()
-	if err != nil {
-		return 0, fmt.Errorf("%w: it answered with no wrapped key", keys.ErrUnavailable)
+	next := old.WithWraps(results[0].Wrapped, results[1].Wrapped)
+	if version := next.Version(); version < old.version {
+		return envelope.Envelope{}, fmt.Errorf("%w: it answered with version %d for one of version %d", keys.ErrUnavailable, version, old.version)
 	}
-	if version < old.version {
-		return 0, fmt.Errorf("%w: it answered with version %d for one of version %d", keys.ErrUnavailable, version, old.version)
-	}
-	return version, nil
+	return next, nil
 }
 
 // rewriteItem replaces one envelope, unless the run ends before the write may begin.
@@ -98,12 +98,12 @@ func (r *run) rewriteItem(it *item) {
 	r.settle(it, outcome, err)
 }
 
-// rewrite replaces one envelope by one that has the new wrapped key and is the same otherwise. After an error it
+// rewrite replaces one envelope by one that has the new wrapped keys and is the same otherwise. After an error it
 // reads again, which shows whether a write whose answer was lost was carried out, and who won a race. The first write
 // has begun, and calls end.
 func (r *run) rewrite(it *item, end func()) (outcome, error) {
 	for attempt := 1; ; attempt++ {
-		writeErr := r.replace(r.finish, it.stored, it.wrapped)
+		writeErr := r.replace(r.finish, it.stored, it.next)
 		end()
 		switch {
 		case writeErr == nil:
@@ -115,18 +115,17 @@ func (r *run) rewrite(it *item, end func()) (outcome, error) {
 		if err != nil {
 			return outcomeOf(err), err
 		}
-		version, _ := it.wrapped.Version()
 		switch {
-		case found.Wrapped == it.wrapped:
+		case found.Equal(it.next):
 			return rewrapped, nil
-		case found.version >= version:
+		case found.version >= it.next.Version():
 			return superseded, nil
 		case attempt == maxAttempts && errors.Is(writeErr, storage.ErrChanged):
 			return failed, fmt.Errorf("%w: %d times", errContended, attempt)
 		case attempt == maxAttempts:
 			return failed, writeErr
-		case found.Wrapped != it.stored.Wrapped:
-			if it.wrapped, err = r.rewrapOne(it.id, found); err != nil {
+		case !found.Equal(it.stored.Envelope):
+			if it.next, err = r.rewrapOne(found); err != nil {
 				return outcomeOf(err), err
 			}
 		}
@@ -137,12 +136,11 @@ func (r *run) rewrite(it *item, end func()) (outcome, error) {
 	}
 }
 
-// rewrapOne has a single wrapped key rewrapped.
-func (r *run) rewrapOne(id keys.RecordingID, old stored) (keys.WrappedKey, error) {
-	results, err := r.requests.rewrap(r.finish, id.KeyID(), []keys.RewrapItem{{Binding: id.Binding(), Wrapped: old.Wrapped}})
+// rewrapOne has the wrapped keys of a single envelope rewrapped.
+func (r *run) rewrapOne(old stored) (envelope.Envelope, error) {
+	results, err := r.rewrapKeys(r.finish, old.ID.KeyID(), old.Wraps())
 	if err != nil {
-		return "", err
+		return envelope.Envelope{}, err
 	}
-	_, err = newVersion(results[0], old)
-	return results[0].Wrapped, err
+	return rewrappedEnvelope(old, results)
 }

@@ -16,19 +16,28 @@ func (r *run) rotatePatient(id keys.KeyID) error {
 	if err != nil {
 		return err
 	}
-	after := before.Latest
 	// A keyring may keep no more than the second.
-	recent := !r.options.OlderThan.IsZero() && !before.Rotated.Before(r.options.OlderThan.Truncate(time.Second))
-	if !recent {
-		after++
+	if !r.options.OlderThan.IsZero() && !before.Rotated.Before(r.options.OlderThan.Truncate(time.Second)) {
+		r.patientDone(before.Latest, before.Latest)
+		return nil
 	}
-	if !recent && !r.options.DryRun {
+	// After a restore of the keyring from before a rotation, another rotation would make a second version of the same
+	// number, and hide that the first is missing.
+	found, err := r.scan(id, before, 0, false)
+	if err != nil {
+		return err
+	}
+	if kind, detail := found.obstacle(); found.unknown > 0 || found.unread > 0 {
+		r.unresolved(id, before.Latest, kind, detail)
+		return nil
+	}
+	if !r.options.DryRun {
 		err := r.change(r.ctx, r.finish, func(ctx context.Context) error { return r.keyring.Rotate(ctx, id) })
 		if err != nil {
 			return err
 		}
 	}
-	r.patientDone(before.Latest, after)
+	r.patientDone(before.Latest, before.Latest+1)
 	return nil
 }
 

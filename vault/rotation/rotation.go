@@ -4,26 +4,33 @@
 // It has four verbs, to be run in this order, and a plan that shows beforehand what there is to do:
 //
 //	Rotate   adds a version to each patient's envelope key; new recordings use it
-//	Rewrap   moves each recording's wrapped key to the newest version
+//	Rewrap   moves each recording's two wrapped keys to the newest version
 //	Retire   proves that no envelope needs the old versions, and ends their use; can be taken back
 //	Trim     proves it again, and destroys them for good
 //
 // A [Rotation] works through the patients that have recordings, as the store lists them. An envelope says which
-// version wraps it, and there is no other state. So a run that was interrupted can be run again, and any number of
-// runs may work at the same time, on shards or on the same patients. Memory does not grow with the number of
-// patients or recordings.
+// versions wrap its keys, and there is no other state. So a run that was interrupted can be run again, and any number
+// of runs may work at the same time, on shards or on the same patients. An envelope is at a version when both of its
+// wrapped keys are. Memory does not grow with the number of patients or recordings.
 //
 // # Why nothing is lost
 //
-// An envelope is replaced by one that differs in its wrapped key only, and only if the stored one is still the one
+// An envelope is replaced by one that differs in its wrapped keys only, and only if the stored one is still the one
 // that was read (If-Match). After a lost race or a lost answer the envelope is read again. So an envelope that was
 // deleted stays deleted, and a newer one stays.
 //
 // A writer may still commit an envelope under an old version after all others have been moved: it wraps first and
 // uploads for an hour. Writers wrap again when their wrap is older than their freshness window, and bound the commit
 // by a timeout. So once the newest version is older than both together, no writer commits under an older one. Retire
-// and Trim wait for that ([Options.Grace]), then read every envelope of the patient, and only then raise the
-// minimum, never beyond what was the newest version before they began to read.
+// and Trim wait until then by the keyring's clock ([Options.Grace]), then read every envelope of the patient, and only
+// then raise the minimum, never beyond what was the newest version before they began to read.
+//
+// The version in a wrapped key's label is not authenticated: whoever writes to the bucket can edit it, and after a
+// restore of the keyring from before a rotation it names another version. So labels only plan. Before Retire and Trim
+// raise a minimum, the keyring has re-wrapped every wrapped key of the patient; the results are discarded. A key that
+// it cannot re-wrap, a version that it does not have, and an envelope of a format or kind of keyring that this release
+// does not know each leave the patient as it is. Rotate refuses a patient whose envelopes name versions that the key
+// does not have: it would make a second version of the same number. Restore a newer backup of the keyring then.
 //
 // # One keyring for one bucket and prefix
 //
@@ -35,8 +42,9 @@
 //
 // # Rights
 //
-// Plan, Rotate and Rewrap need the rotator's role at the keyring, Retire the retirer's and Trim the trimmer's; none
-// of these may decrypt. At the store, Rewrap must list, read and write, and the others list and read.
+// Plan, Rotate and Rewrap need the rotator's role at the keyring, Retire the retirer's and Trim the trimmer's. All
+// three may re-wrap, and none may decrypt. At the store, Rewrap must list, read and write, and the others list and
+// read.
 package rotation
 
 import (
@@ -90,12 +98,14 @@ type Options struct {
 	// vault.WithFreshness and vault.WithCommitTimeout. Default: those of package vault.
 	Freshness, CommitTimeout time.Duration
 
-	// ClockSkew is the greatest difference between the clocks of the keyring and of this host, and the longest
-	// time after which the store may still carry out a write that its writer has given up. Default 1 min.
+	// ClockSkew is the greatest difference between the clocks of the keyring's nodes, and how coarse they are (Vault's
+	// is read to the second); also the longest time after which the store may still carry out a write that its writer
+	// has given up. For a keyring that does not report its clock ([keys.Versions]), this host's clock is one of them.
+	// Default 1 min.
 	ClockSkew time.Duration
 
-	// Grace is how old the newest version of a key must be before older ones are retired or trimmed. It
-	// must be at least Freshness, CommitTimeout and ClockSkew together. Default 15 min.
+	// Grace is how old the newest version of a key must be, by the keyring's clock, before older ones are retired or
+	// trimmed. It must be at least Freshness, CommitTimeout and ClockSkew together. Default 15 min.
 	Grace time.Duration
 
 	// OlderThan makes Rotate skip a key whose newest version was made at this time or later, to the second and
@@ -175,22 +185,25 @@ func New(keyring Keyring, store storage.Store, options Options) (*Rotation, erro
 }
 
 // Rotate adds a version to the envelope key of every patient in the scope who has recordings, or only to keys older
-// than [Options.OlderThan]. It makes two keyring calls per patient.
+// than [Options.OlderThan]. It makes two keyring calls per patient. It reads every envelope of each key that it
+// rotates, and refuses a patient whose envelopes name versions that the key does not have ([KindUnknownVersion]), or
+// cannot be read because the store fails ([KindUnreadable]).
 //
 // For the errors of this and the other verbs, see [Rotation].
 func (r *Rotation) Rotate(ctx context.Context, s scope.Scope) (Report, error) {
 	return r.run(ctx, verbRotate, s, (*run).rotate)
 }
 
-// Rewrap moves the wrapped key of every recording in the scope to the newest version of its patient's envelope key,
-// unless it is there already. It makes one keyring call per patient, or one for every 256 recordings of a patient.
+// Rewrap moves both wrapped keys of every recording in the scope to the newest version of its patient's envelope key,
+// unless they are there already. It makes one keyring call per patient, or one for every 128 recordings of a patient.
+// What is unsupported is counted and left alone.
 func (r *Rotation) Rewrap(ctx context.Context, s scope.Scope) (Report, error) {
 	return r.run(ctx, verbRewrap, s, (*run).rewrap)
 }
 
 // Retire ends the use of versions that no envelope needs. For each patient whose newest version is older than the
-// grace period, it reads every envelope. If all are at the newest version, that becomes the oldest that unwraps.
-// Otherwise the Report says why not. The keyring can take it back.
+// grace period, it reads every envelope and has the keyring re-wrap every wrapped key. If all are at the newest
+// version, that becomes the oldest that unwraps. Otherwise the Report says why not. The keyring can take it back.
 //
 // The versions end wherever the patient's key was used, and Retire reads one store and one prefix only:
 // a keyring must be for one bucket and prefix. Where several share one, run Rewrap for all of them first.
@@ -198,9 +211,10 @@ func (r *Rotation) Retire(ctx context.Context, s scope.Scope) (Report, error) {
 	return r.run(ctx, verbRetire, s, (*run).retire)
 }
 
-// Trim destroys, for good, the versions that were retired, once it has read every envelope of the patient and found
-// none that needs them. Only a backup of the keyring brings a trimmed version back. Copies of envelopes from before
-// their rewrap, such as in backups and older versions of objects, can no longer be opened.
+// Trim destroys, for good, the versions that were retired, once it has read every envelope of the patient, had the
+// keyring re-wrap every wrapped key, and found none that needs them. Only a backup of the keyring brings a trimmed
+// version back. Copies of envelopes from before their rewrap, such as in backups and older versions of objects, can no
+// longer be opened.
 //
 // Never trim where several buckets or prefixes share a keyring: Trim reads one store and one prefix only, and
 // recordings elsewhere that still need a version that it destroys are lost for good.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/rotation"
@@ -43,9 +44,9 @@ func TestKeyIsRotatedUsedRetiredAndTrimmed(t *testing.T) {
 		assert.Equal(t, map[int]int{2: 3}, report.After)
 		assert.Equal(t, rotation.Requests{Keyring: 2, Reads: 3, Writes: 3}, report.Requests)
 		after := b.envelope(t, recordings[0].id)
-		assert.NotEqual(t, before.Wrapped, after.Wrapped)
-		after.Wrapped = before.Wrapped
-		assert.Equal(t, before, after, "nothing but the wrapped key has changed")
+		assert.NotEqual(t, before.WrappedKey, after.WrappedKey)
+		assert.NotEqual(t, before.WrappedMetadataKey, after.WrappedMetadataKey)
+		assert.Equal(t, before, after.WithWraps(before.WrappedKey, before.WrappedMetadataKey), "nothing but the wrapped keys has changed")
 		b.requireOpens(t, recordings...)
 
 		report = b.rewrap(t)
@@ -64,9 +65,10 @@ func TestKeyIsRotatedUsedRetiredAndTrimmed(t *testing.T) {
 		assert.Equal(t, rotation.Patients{Seen: 2, Changed: 2}, report.Patients)
 		assert.Equal(t, map[int]int{1: 2}, report.Before)
 		assert.Equal(t, map[int]int{2: 2}, report.After)
-		results, err := b.rotator.Rewrap(t.Context(), aliceID, []keys.RewrapItem{{Binding: before.ID.Binding(), Wrapped: before.Wrapped}})
+		results, err := b.rotator.Rewrap(t.Context(), aliceID, before.Wraps())
 		require.NoError(t, err)
 		assert.ErrorIs(t, results[0].Err, keys.ErrRetired)
+		assert.ErrorIs(t, results[1].Err, keys.ErrRetired)
 		assert.Equal(t, rotation.Patients{Seen: 2, Unchanged: 2}, retire().Patients)
 
 		report, err = b.rotation(t, b.trimmer, hasty()).Trim(t.Context(), scope.Of(aliceID))
@@ -104,7 +106,7 @@ func TestPlanReportsOldEnvelopes(t *testing.T) {
 		assert.Equal(t, rotation.PatientPlan{KeyID: aliceID, Envelopes: 4, Older: 3, Latest: 4}, plan.Largest[0])
 		assert.Greater(t, plan.Bytes, int64(5*400))
 		assert.Equal(t, rotation.Requests{Keyring: 2, Reads: 5, Writes: 4}, plan.Rewrap.Requests)
-		assert.Equal(t, rotation.Requests{Keyring: 4}, plan.Rotate.Requests)
+		assert.Equal(t, rotation.Requests{Keyring: 4, Reads: 5}, plan.Rotate.Requests)
 		assert.Equal(t, 40*time.Millisecond, plan.Rotate.Duration, plan.Rotate.Basis)
 		assert.Equal(t, 2, plan.Requests.Keyring)
 		assert.Zero(t, plan.Requests.Writes)
@@ -145,7 +147,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 		assert.Equal(t, rotation.Patients{Seen: 1, Changed: 1}, report.Patients)
 		v, err := b.admin.Versions(t.Context(), id)
 		require.NoError(t, err)
-		assert.Equal(t, keys.Versions{Latest: 2, MinDecryption: 2, MinAvailable: 1, Rotated: v.Rotated}, v)
+		assert.Equal(t, keys.Versions{Latest: 2, MinDecryption: 2, MinAvailable: 1, Rotated: v.Rotated, Now: v.Now}, v)
 	})
 }
 
@@ -189,7 +191,7 @@ func TestOnePatientsFailureDoesNotStopTheRun(t *testing.T) {
 		require.NoError(t, b.admin.Erase(t.Context(), erasedID))
 		strangers, err := b.admin.KeyID(t.Context(), "never enrolled")
 		require.NoError(t, err)
-		stranger := keys.NewRecordingID(strangers)
+		stranger := keystest.NewRecordingID(strangers)
 		e := b.envelope(t, recordings[0].id)
 		e.ID = stranger
 		teststore.Write(t, b.store, objectName(stranger, "envelope"), e.Encode())

@@ -17,6 +17,7 @@ import (
 
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/rotation"
@@ -45,7 +46,7 @@ func TestCancelledRunCountsNoUncheckedPatient(t *testing.T) {
 		if i == 512 {
 			fill = 2
 		}
-		e.ID = keys.NewRecordingID(keys.NewKeyID(bytes.Repeat([]byte{fill}, keys.KeyIDBytes)))
+		e.ID = keystest.NewRecordingID(keys.NewKeyID(bytes.Repeat([]byte{fill}, keys.KeyIDBytes)))
 		teststore.Write(t, b.store, objectName(e.ID, "envelope"), e.Encode())
 	}
 	ctx, cancel := context.WithCancel(t.Context())

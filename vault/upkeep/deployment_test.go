@@ -13,7 +13,6 @@ import (
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/testdeployment"
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/upkeep"
@@ -29,7 +28,7 @@ type deployment struct {
 	*testdeployment.Deployment
 	objects *objects.Objects // names them
 	vault   *vault.Vault     // writes, and reads with a grant
-	admin   keystest.Keyring
+	admin   keys.Keyring
 	auditor upkeep.KeyVersions
 }
 

@@ -62,7 +62,7 @@ func (d *exampleDeployment) remove() {
 
 // damage flips a bit of the recording's media.
 func (d *exampleDeployment) damage() {
-	path := filepath.Join(d.path, "objects", "objects", "r1", d.id.KeyID().String(), d.id.Rec(), "media")
+	path := filepath.Join(d.path, "objects", "objects", "recordings", d.id.KeyID().String(), d.id.Rec(), "media")
 	media, err := os.ReadFile(path)
 	if err != nil {
 		log.Fatal(err)

@@ -19,6 +19,7 @@ import (
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/job"
@@ -48,7 +49,7 @@ func TestSweepRemovesGarbageAndNothingElse(t *testing.T) {
 		clean := teststore.Names(t, d.Store, "")
 		orphans := []vault.ID{d.orphan(t, alice, 100), d.orphan(t, bob, 200_000), d.orphan(t, bob, 0)}
 		littered := teststore.Names(t, d.Store, "")
-		d.AbandonUpload(t, d.objects.MediaName(keys.NewRecordingID(bob.keyID)))
+		d.AbandonUpload(t, d.objects.MediaName(keystest.NewRecordingID(bob.keyID)))
 
 		dry, err := upkeep.SweepOfAnyAge(t.Context(), d.Store, scope.All(), upkeep.SweepOptions{
 			Prefix: prefix, OlderThan: time.Nanosecond, DryRun: true,
@@ -119,9 +120,9 @@ func TestSweepKeepsTheUploadsOfAPatientOnHold(t *testing.T) {
 	d := servers(t)
 	alice, bob := d.newPatient(t), d.newPatient(t)
 	teststore.Write(t, d.Store, objects.HoldName(alice.keyID), []byte("{}"))
-	held := d.objects.MediaName(keys.NewRecordingID(alice.keyID))
+	held := d.objects.MediaName(keystest.NewRecordingID(alice.keyID))
 	d.AbandonUpload(t, held)
-	d.AbandonUpload(t, d.objects.MediaName(keys.NewRecordingID(bob.keyID)))
+	d.AbandonUpload(t, d.objects.MediaName(keystest.NewRecordingID(bob.keyID)))
 	for range 2 {
 		report := d.sweep(t, scope.All())
 		assert.EqualValues(t, 1, report.HeldUploads)
@@ -158,7 +159,7 @@ func TestSweepLeavesWhatIsYoung(t *testing.T) {
 	onEach(t, func(t *testing.T, d *deployment) {
 		alice := d.newPatient(t)
 		id := d.orphan(t, alice, 100)
-		d.AbandonUpload(t, d.objects.MediaName(keys.NewRecordingID(alice.keyID)))
+		d.AbandonUpload(t, d.objects.MediaName(keystest.NewRecordingID(alice.keyID)))
 		for _, age := range []time.Duration{0, upkeep.MinOlderThan} {
 			report, err := upkeep.Sweep(t.Context(), d.Store, scope.All(), upkeep.SweepOptions{Prefix: prefix, OlderThan: age})
 			require.NoError(t, err)
@@ -196,11 +197,11 @@ func TestSweepKeepsToItsScope(t *testing.T) {
 func TestSweepOfOnePatientLeavesTheUploadsOfOthers(t *testing.T) {
 	d := servers(t)
 	alice, bob := d.newPatient(t), d.newPatient(t)
-	mine := d.objects.MediaName(keys.NewRecordingID(alice.keyID))
+	mine := d.objects.MediaName(keystest.NewRecordingID(alice.keyID))
 	d.AbandonUpload(t, mine)
 	others := []string{
-		d.objects.MediaName(keys.NewRecordingID(bob.keyID)),
-		d.objects.EnvelopeName(keys.NewRecordingID(alice.keyID)), // an envelope is never uploaded in parts
+		d.objects.MediaName(keystest.NewRecordingID(bob.keyID)),
+		d.objects.EnvelopeName(keystest.NewRecordingID(alice.keyID)), // an envelope is never uploaded in parts
 		d.objects.Patient(alice.keyID) + "notes",
 		d.objects.Root() + "x",
 		mine + "x",

@@ -54,22 +54,26 @@ const (
 
 // What Verify finds.
 const (
-	// KindMalformedEnvelope: the envelope cannot be parsed, or is of an unknown version of the format.
+	// KindMalformedEnvelope: the envelope cannot be parsed.
 	KindMalformedEnvelope job.Kind = "malformed_envelope"
+	// KindUnsupported: the envelope is of another version of the format, or another kind of keyring wrapped its keys. It
+	// is not damaged.
+	KindUnsupported job.Kind = "unsupported"
 	// KindMisplaced: the envelope is that of another recording.
 	KindMisplaced job.Kind = "misplaced_envelope"
 	// KindMalformedMedia: the media's size, or its header, is one that no media has.
 	KindMalformedMedia job.Kind = "malformed_media"
-	// KindRetired: the recording key is wrapped under a version of the envelope key that was retired.
+	// KindRetired: a key of the recording is wrapped under a version of the envelope key that was retired.
 	KindRetired job.Kind = "retired_version"
-	// KindUnknownVersion: the recording key is wrapped under a version that does not exist yet, as after a
+	// KindUnknownVersion: a key of the recording is wrapped under a version that does not exist yet, as after a
 	// keyring was restored from a backup.
 	KindUnknownVersion job.Kind = "unknown_version"
 	// KindErased: the patient's envelope key was destroyed, and the recording is still there.
 	KindErased job.Kind = "erased"
 	// KindNotEnrolled: the patient has no envelope key.
 	KindNotEnrolled job.Kind = "not_enrolled"
-	// KindUnauthentic: the envelope or the media is not what was written. Only reading with a grant shows this.
+	// KindUnauthentic: the envelope or the media is not what was written. Reading with a grant shows this. Of the
+	// wrapped keys, a keyring that may re-wrap them shows it too.
 	KindUnauthentic job.Kind = "unauthentic"
 )
 

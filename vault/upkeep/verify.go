@@ -7,8 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 
+	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/internal/jobs"
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/segment"
@@ -19,11 +23,21 @@ import (
 	"github.com/recvault/recvault/vault/scope"
 )
 
-// KeyVersions is what [Verify] needs of a keyring. It shows whether the version under which a recording key is
-// wrapped still unwraps. The auditor's role is enough.
+// KeyVersions is what [Verify] needs of a keyring. It shows whether the versions that the labels of the wrapped keys
+// name still unwrap. The auditor's role is enough. A keyring that is a [Rewrapper] too, with the rotator's role,
+// proves more.
 type KeyVersions interface {
 	// Versions is as in [keys.Rotator].
 	Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error)
+}
+
+// Rewrapper is a keyring that can prove that it can use a wrapped key: it wraps it again. Anyone who can write to the
+// store can change the version in a label, and a keyring that was restored from a backup may have a version of that
+// number that is another key. If the keyring given to [Verify] is a Rewrapper, and does not answer [keys.ErrDenied], both
+// wrapped keys of each recording in the sample are proved. Otherwise only the versions in their labels are compared.
+type Rewrapper interface {
+	// Rewrap is as in [keys.Rotator]. The results are not used.
+	Rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error)
 }
 
 // VerifyOptions say how thoroughly recordings are verified.
@@ -44,7 +58,7 @@ type VerifyOptions struct {
 	Vault *vault.Vault
 
 	// Grant returns a grant for the patient's recordings, if there is one. It is called concurrently. Each recording
-	// takes a use of the grant.
+	// takes two uses of the grant.
 	Grant func(keys.KeyID) (keys.Grant, bool)
 
 	// Concurrency is how many recordings are worked on at a time. Default [DefaultConcurrency], at most
@@ -64,30 +78,45 @@ type VerifyReport struct {
 
 	Recordings  int64 `json:"recordings"`  // that have an envelope
 	Checked     int64 `json:"checked"`     // of these, those in the sample: checked beyond the listing
-	Read        int64 `json:"read"`        // of these, those read to the end with a grant
+	Read        int64 `json:"read"`        // of these, those read to the end, and described, with a grant
 	BytesRead   int64 `json:"bytes_read"`  // of plaintext, all authenticated
 	KeysAsked   bool  `json:"keys_asked"`  // whether key versions were checked: there was a keyring
+	Proved      int64 `json:"proved"`      // of Checked, those both of whose wrapped keys the keyring could use: it wrapped them again
+	Compared    int64 `json:"compared"`    // of Checked, those of which only the versions in the labels of the wrapped keys were compared
+	Unsupported int64 `json:"unsupported"` // of another version of the format, or another kind of keyring: not damaged
 	Uncommitted Tally `json:"uncommitted"` // media without an envelope: on its way, or garbage for Sweep
 }
 
-// Complete reports whether nothing needs attention: there are no findings. It is for a Verify that returned no
-// error.
-func (r VerifyReport) Complete() bool { return r.Findings.Total() == 0 }
+// Complete reports whether nothing needs attention: there are no findings but recordings that are unsupported. It is for
+// a Verify that returned no error.
+func (r VerifyReport) Complete() bool { return r.Findings.Total() == r.Findings.Total(KindUnsupported) }
 
 // Verify reports what is damaged, and changes nothing. What looks damaged is checked once more before it is
 // reported, since recordings may be deleted, and keys rotated, at the same time.
 //
 // For every recording in the scope it checks, by the listing alone, that envelope and media are there, and that
-// media can have this size. It reports objects that belong to no recording.
+// media can have this size. If it cannot, the recording is checked like those in the sample. Verify reports objects that
+// belong to no recording.
 //
 // For each recording in the sample it checks that the envelope is in canonical form and belongs to this recording;
-// that the media can be read and begins with a header; and, unless the keyring is nil, that the version of the
-// patient's envelope key under which the recording key is wrapped still unwraps. None of this needs a key. It cannot
-// find media that was cut, exchanged or altered, because the values that would show it are encrypted.
+// that the media can be read and begins with a header; and, unless the keyring is nil, that both wrapped keys can be
+// used. If the keyring is a [Rewrapper] with the right to re-wrap, it proves that by wrapping both again, and the results
+// are thrown away. Otherwise Verify only compares the versions in their labels with those of the patient's envelope key,
+// and cannot notice that a version was changed, or that a restored keyring has another key of that version.
+// [VerifyReport.Proved] and [VerifyReport.Compared] count both. If the keyring refuses to re-wrap, it is not asked again.
 //
-// With a vault and grants, it reads each recording in the sample to its end if there is a grant for the patient. That
-// authenticates the envelope and every byte of the media. It reads as any reader does, so the vault also emits
-// security events for refusals and damage.
+// None of this needs a key. It cannot find media that was cut, exchanged or altered, because the values that would show
+// it are encrypted. Nor can it find a wrapped key that is not the recording's: re-wrapping proves under which key and for
+// which recording something was wrapped, and not what.
+//
+// With a vault and grants, it reads each recording in the sample to its end if there is a grant for the patient, and then
+// describes it as [vault.Vault.Stat] does. That authenticates the envelope and every byte of the media, and proves that
+// both wrapped keys belong to this recording. It reads as any reader does, so the vault also emits security events for
+// refusals and damage.
+//
+// An unsupported envelope, of another version of the format or another kind of keyring, is not damaged. It is reported as
+// [KindUnsupported], and [VerifyReport.Complete] does not count it. The version in an envelope and the label of a wrapped
+// key are not authenticated, so damage can look so.
 //
 // The keyring may be nil. Errors: [ErrInvalidOptions], [storage.ErrInvalidName] for a prefix; with a report, those
 // of [storage.Store] for List, and the context's. If a check fails because the store or the keyring fails or
@@ -100,7 +129,7 @@ func Verify(ctx context.Context, keyring KeyVersions, store storage.Store, s sco
 	if err != nil {
 		return VerifyReport{}, fmt.Errorf("verify: %w", err)
 	}
-	v := &verifier{keyring: keyring, objects: o, options: options}
+	v := &verifier{keyring: keyring, rewraps: newRewraps(keyring), objects: o, options: options}
 	v.report = VerifyReport{
 		Report: job.NewReport("verify", s.String(), false),
 		Sample: options.Sample, Seed: options.Seed, KeysAsked: keyring != nil,
@@ -142,6 +171,7 @@ type verifier struct {
 	objects *objects.Objects
 	options VerifyOptions
 	report  VerifyReport
+	rewraps *rewraps
 }
 
 // versions returns the versions of a patient's key.
@@ -206,6 +236,15 @@ func (v *verifier) item(ctx context.Context, c check) error {
 		if result.checked {
 			v.report.Checked++
 		}
+		if result.proved {
+			v.report.Proved++
+		}
+		if result.compared {
+			v.report.Compared++
+		}
+		if result.unsupported {
+			v.report.Unsupported++
+		}
 		if result.read {
 			v.report.Read++
 		}
@@ -223,6 +262,12 @@ type result struct {
 	read     bool // to the end
 	gone     bool // the recording no longer exists
 	settled  bool // another check would show nothing else
+
+	proved      bool // the keyring can use both wrapped keys
+	compared    bool // only the labels of the wrapped keys were compared
+	unsupported bool
+
+	otherVersion bool // of the format, so that nothing is known of its media
 }
 
 // find adds a finding about one of the recording's objects.
@@ -245,25 +290,25 @@ func (v *verifier) recheck(ctx context.Context, id keys.RecordingID, first resul
 // check checks a recording that has an envelope.
 func (v *verifier) check(ctx context.Context, c check) result {
 	var r result
-	sound := false
+	var malformed error
 	if c.Media == nil {
 		r.find(KindMissingMedia, c.ID, *c.Envelope, "")
-	} else if _, err := segment.PlaintextSize(c.Media.Size); err != nil {
-		r.find(KindMalformedMedia, c.ID, *c.Media, err.Error())
 	} else {
-		sound = true
+		_, malformed = segment.PlaintextSize(c.Media.Size)
 	}
-	if !v.options.sampled(c.ID) {
+	// Media of another version of the format may have any size, and only the envelope shows the version.
+	if !v.options.sampled(c.ID) && malformed == nil {
 		return r
 	}
 	r.checked = true
 	v.checkEnvelope(ctx, c, &r)
-	if !sound {
-		return r
-	}
-	if grant, ok := v.grant(c.ID); ok && len(r.findings) == 0 {
+	switch grant, ok := v.grant(c.ID); {
+	case c.Media == nil || r.otherVersion:
+	case malformed != nil:
+		r.find(KindMalformedMedia, c.ID, *c.Media, malformed.Error())
+	case ok && len(r.findings) == 0:
 		v.readAll(ctx, grant, c, &r)
-	} else {
+	default:
 		v.checkHeader(ctx, c, &r)
 	}
 	return r
@@ -275,35 +320,144 @@ func (v *verifier) checkEnvelope(ctx context.Context, c check, r *result) {
 	switch {
 	case errors.Is(err, objects.ErrMisplaced):
 		r.find(KindMisplaced, c.ID, *c.Envelope, err.Error())
-		return
 	case objects.Damaged(err):
 		r.find(KindMalformedEnvelope, c.ID, *c.Envelope, err.Error())
-		return
+	case errors.Is(err, envelope.ErrUnsupported):
+		r.unsupported, r.otherVersion = true, true
+		r.find(KindUnsupported, c.ID, *c.Envelope, err.Error())
 	case err != nil:
 		r.find(KindUnchecked, c.ID, *c.Envelope, err.Error())
-		return
-	case v.keyring == nil:
-		return
+	case v.keyring != nil:
+		v.checkWraps(ctx, c, stored.Envelope, r)
 	}
-	version, err := stored.Wrapped.Version()
-	var have keys.Versions
+}
+
+// checkWraps checks whether the keyring can use both wrapped keys.
+func (v *verifier) checkWraps(ctx context.Context, c check, e envelope.Envelope, r *result) {
+	have, err := c.versions(ctx)
+	var answers map[keys.Binding]error
 	if err == nil {
-		have, err = c.versions(ctx)
+		answers, r.compared, err = v.tryWraps(ctx, e)
 	}
 	switch {
 	case errors.Is(err, keys.ErrErased):
 		r.find(KindErased, c.ID, *c.Envelope, "")
+		return
 	case errors.Is(err, keys.ErrNotEnrolled):
 		r.find(KindNotEnrolled, c.ID, *c.Envelope, "")
+		return
 	case err != nil:
 		r.find(KindUnchecked, c.ID, *c.Envelope, err.Error())
-	case version > have.Latest:
-		r.find(KindUnknownVersion, c.ID, *c.Envelope, fmt.Sprintf("wrapped under version %d, and the newest is %d", version, have.Latest))
-	case version < have.MinAvailable:
-		r.find(KindRetired, c.ID, *c.Envelope, fmt.Sprintf("wrapped under version %d, and those before %d were destroyed", version, have.MinAvailable))
-	case version < have.MinDecryption:
-		r.find(KindRetired, c.ID, *c.Envelope, fmt.Sprintf("wrapped under version %d, and those before %d are retired", version, have.MinDecryption))
+		return
 	}
+	details := map[job.Kind][]string{}
+	for i, name := range []string{"recording key", "metadata key"} { // as Wraps orders them
+		item := e.Wraps()[i]
+		if kind, detail := judge(item.Wrapped, have, answers[item.Binding]); kind != "" {
+			details[kind] = append(details[kind], name+": "+detail)
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(details)) {
+		r.find(kind, c.ID, *c.Envelope, strings.Join(details[kind], "; "))
+	}
+	_, r.unsupported = details[KindUnsupported]
+	r.proved = !r.compared && len(details) == 0
+}
+
+// judge returns what is wrong with a wrapped key. err is the keyring's answer to re-wrapping it. It is nil if the
+// keyring was not asked.
+func judge(wrapped keys.WrappedKey, have keys.Versions, err error) (kind job.Kind, detail string) {
+	version, _ := wrapped.Version() // an envelope's parse
+	switch {
+	case errors.Is(err, keys.ErrUnsupported):
+		return KindUnsupported, err.Error()
+	case version > have.Latest:
+		return KindUnknownVersion, fmt.Sprintf("wrapped under version %d, and the newest is %d", version, have.Latest)
+	case version < have.MinAvailable:
+		return KindRetired, fmt.Sprintf("wrapped under version %d, and those before %d were destroyed", version, have.MinAvailable)
+	case version < have.MinDecryption:
+		return KindRetired, fmt.Sprintf("wrapped under version %d, and those before %d are retired", version, have.MinDecryption)
+	case errors.Is(err, keys.ErrRetired):
+		return KindRetired, err.Error()
+	case errors.Is(err, keys.ErrIntegrity):
+		return KindUnauthentic, err.Error()
+	case err != nil:
+		return KindUnchecked, err.Error()
+	}
+	return "", ""
+}
+
+// tryWraps has the keyring re-wrap both wrapped keys, throws the results away, and returns the error for each binding. If
+// the keyring may not or cannot re-wrap, compared is true: then only the labels are left to compare.
+func (v *verifier) tryWraps(ctx context.Context, e envelope.Envelope) (answers map[keys.Binding]error, compared bool, err error) {
+	kinds := map[string][]keys.RewrapItem{} // of one kind, unless somebody changed a label
+	for _, item := range e.Wraps() {
+		kind, _, _, _ := item.Wrapped.Parse() // an envelope's parse
+		kinds[kind] = append(kinds[kind], item)
+	}
+	answers = map[keys.Binding]error{}
+	for kind, items := range kinds {
+		results, err := v.rewraps.ask(ctx, kind, e.ID.KeyID(), items)
+		switch {
+		case errors.Is(err, keys.ErrDenied):
+			compared = true
+		case err != nil:
+			return nil, false, err
+		}
+		for i, result := range results {
+			answers[items[i].Binding] = result.Err
+		}
+	}
+	return answers, compared, nil
+}
+
+// rewraps asks a keyring to re-wrap, and stops asking where it has no right to.
+//
+// A keyring recognises a wrapped key of another kind by its label, and needs no right for that. So what it answered is
+// kept for each kind: the part of a label that names the keyring.
+type rewraps struct {
+	keyring Rewrapper // nil if the keyring cannot re-wrap
+
+	mu      sync.Mutex // held by the request that finds out whether there is the right
+	granted map[string]bool
+}
+
+// maxKinds bounds the memory for kinds. Whoever writes to the store can make up labels.
+const maxKinds = 100
+
+func newRewraps(keyring KeyVersions) *rewraps {
+	rewrapper, _ := keyring.(Rewrapper)
+	return &rewraps{keyring: rewrapper, granted: map[string]bool{}}
+}
+
+// ask has the keyring re-wrap keys of one kind, and returns a result for each. It returns [keys.ErrDenied], without
+// another request, if the keyring has refused that kind before.
+func (r *rewraps) ask(ctx context.Context, kind string, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error) {
+	if r.keyring == nil {
+		return nil, keys.ErrDenied
+	}
+	r.mu.Lock()
+	granted, known := r.granted[kind]
+	if known {
+		r.mu.Unlock()
+	} else {
+		defer r.mu.Unlock() // others wait for the answer
+	}
+	if known && !granted {
+		return nil, keys.ErrDenied
+	}
+	results, err := r.keyring.Rewrap(ctx, id, items)
+	denied := errors.Is(err, keys.ErrDenied)
+	if !known && (err == nil || denied) && len(r.granted) < maxKinds {
+		r.granted[kind] = !denied
+	}
+	if err == nil && len(results) != len(items) {
+		err = fmt.Errorf("%w: it answered for %d items of %d", keys.ErrUnavailable, len(results), len(items))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
 }
 
 // checkHeader checks that media can be read and begins with a header.
@@ -325,18 +479,26 @@ func (v *verifier) grant(id keys.RecordingID) (keys.Grant, bool) {
 	return v.options.Grant(id.KeyID())
 }
 
-// readAll reads a recording to its end, which authenticates it.
+// readAll reads a recording to its end and describes it, which authenticates all of it.
 func (v *verifier) readAll(ctx context.Context, grant keys.Grant, c check, r *result) {
+	object := *c.Media
 	recording, err := v.options.Vault.Open(ctx, grant, c.ID)
 	if err == nil {
 		_, err = recording.WriteTo(bytesRead{v})
 		err = errors.Join(err, recording.Close())
+	}
+	if err == nil {
+		// Open does not use the wrapped metadata key.
+		object = *c.Envelope
+		_, err = v.options.Vault.Stat(ctx, grant, c.ID)
 	}
 	kind := KindUnchecked
 	switch {
 	case err == nil:
 		r.read = true
 		return
+	case errors.Is(err, vault.ErrUnsupported):
+		r.unsupported, kind = true, KindUnsupported
 	case errors.Is(err, vault.ErrDamaged):
 		kind = KindUnauthentic
 	case errors.Is(err, keys.ErrRetired):
@@ -348,7 +510,7 @@ func (v *verifier) readAll(ctx context.Context, grant keys.Grant, c check, r *re
 	}
 	// The vault has emitted a security event for it. One is enough.
 	r.settled = errors.Is(err, vault.ErrDamaged) || errors.Is(err, keys.ErrDenied)
-	r.find(kind, c.ID, *c.Media, err.Error())
+	r.find(kind, c.ID, object, err.Error())
 }
 
 // bytesRead counts what is written to it.

@@ -33,6 +33,10 @@ path "auth/token/roles/<prefix>-grant" {
   capabilities = ["read"]
 }
 
+path "auth/token/roles/<prefix>-describe" {
+  capabilities = ["read"]
+}
+
 path "sys/policies/acl/<prefix>-*" {
   capabilities = ["read"]
 }

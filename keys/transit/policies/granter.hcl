@@ -21,7 +21,8 @@ path "auth/token/create/<prefix>-grant" {
     "no_default_policy" = [true]
   }
 
-  # A KeyID contains none of these. Wildcards would be harmless, because of the suffixes in the grant
+  # A KeyID contains none of these, so a grant cannot become most of the foreign entities that the token mount
+  # may have. Wildcards would be harmless, because of the suffixes in the grant
   # policy. Capitals would not: Vault treats an alias in capitals as the same alias and keeps the first
   # spelling, so that every later grant of that patient would be refused. The last two letters, Turkish
   # dotted I and the Kelvin sign, become "i" and "k" in lower case.
@@ -30,7 +31,35 @@ path "auth/token/create/<prefix>-grant" {
       "", "***", "*+*", "*/*", "*.*", "*,*", "* *",
       "*A*", "*B*", "*C*", "*D*", "*E*", "*F*", "*G*", "*H*", "*I*", "*J*", "*K*", "*L*", "*M*",
       "*N*", "*O*", "*P*", "*Q*", "*R*", "*S*", "*T*", "*U*", "*V*", "*W*", "*X*", "*Y*", "*Z*",
-      "*\u0130*", "*\u212a*",
+      "*\u0130*", "*\u212a*", "*0*", "*1*", "*8*", "*9*", "*-*", "*_*", "*@*", "*:*",
+    ]
+  }
+}
+
+# A grant that can only describe.
+path "auth/token/create/<prefix>-describe" {
+  capabilities        = ["update"]
+  required_parameters = ["entity_alias", "meta", "ttl"]
+  allowed_parameters = {
+    "entity_alias"      = []
+    "meta"              = []
+    "ttl"               = []
+    "num_uses"          = []
+    "renewable"         = [false]
+    "no_default_policy" = [true]
+  }
+
+  # A KeyID contains none of these, so a grant cannot become most of the foreign entities that the token mount
+  # may have. Wildcards would be harmless, because of the suffixes in the grant
+  # policy. Capitals would not: Vault treats an alias in capitals as the same alias and keeps the first
+  # spelling, so that every later grant of that patient would be refused. The last two letters, Turkish
+  # dotted I and the Kelvin sign, become "i" and "k" in lower case.
+  denied_parameters = {
+    "entity_alias" = [
+      "", "***", "*+*", "*/*", "*.*", "*,*", "* *",
+      "*A*", "*B*", "*C*", "*D*", "*E*", "*F*", "*G*", "*H*", "*I*", "*J*", "*K*", "*L*", "*M*",
+      "*N*", "*O*", "*P*", "*Q*", "*R*", "*S*", "*T*", "*U*", "*V*", "*W*", "*X*", "*Y*", "*Z*",
+      "*\u0130*", "*\u212a*", "*0*", "*1*", "*8*", "*9*", "*-*", "*_*", "*@*", "*:*",
     ]
   }
 }

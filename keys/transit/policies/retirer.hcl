@@ -21,3 +21,10 @@ path "<mount>/keys/+/config" {
 path "<mount>/keys/pseudonym/config" {
   capabilities = ["deny"]
 }
+
+# Before it changes anything, it has every wrapped key of the patient re-wrapped, which proves that the
+# key still opens them. It throws the results away, and sees no key.
+path "<mount>/rewrap/+" {
+  capabilities       = ["update"]
+  allowed_parameters = { "batch_input" = [] }
+}

@@ -36,6 +36,10 @@ path "auth/token/roles/<prefix>-grant" {
   capabilities = ["read", "create", "update"]
 }
 
+path "auth/token/roles/<prefix>-describe" {
+  capabilities = ["read", "create", "update"]
+}
+
 path "sys/policies/acl/<prefix>-enroller" {
   capabilities = ["read", "create", "update"]
 }
@@ -53,6 +57,10 @@ path "sys/policies/acl/<prefix>-revoker" {
 }
 
 path "sys/policies/acl/<prefix>-grant" {
+  capabilities = ["read", "create", "update"]
+}
+
+path "sys/policies/acl/<prefix>-describe" {
   capabilities = ["read", "create", "update"]
 }
 

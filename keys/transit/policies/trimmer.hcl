@@ -14,3 +14,10 @@ path "<mount>/keys/+/trim" {
 path "<mount>/keys/pseudonym/trim" {
   capabilities = ["deny"]
 }
+
+# Before it changes anything, it has every wrapped key of the patient re-wrapped, which proves that the
+# key still opens them. It throws the results away, and sees no key.
+path "<mount>/rewrap/+" {
+  capabilities       = ["update"]
+  allowed_parameters = { "batch_input" = [] }
+}

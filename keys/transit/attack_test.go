@@ -1,0 +1,125 @@
+package transit_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/transit"
+)
+
+func TestTheEnrollerCannotFakeAnErasure(t *testing.T) {
+	f := newFixture(t)
+	k := f.roles()
+	patient := newPatient()
+	id, err := k.Wrapper.KeyID(t.Context(), patient)
+	require.NoError(t, err)
+	enroller := f.server.Client(f.token("enroller"))
+	_, err = enroller.Logical().WriteWithContext(t.Context(), f.options.Mount+"/keys/"+id.String()+"-erased",
+		data{"type": "aes256-gcm96", "derived": true})
+	require.NoError(t, err, "the enroller's policy cannot match the end of a name")
+	_, err = k.Versions(t.Context(), id)
+	require.ErrorIs(t, err, keys.ErrNotEnrolled)
+	require.NotErrorIs(t, err, keys.ErrErased)
+}
+
+func TestSetupRefusesSecretsInTheAuditLog(t *testing.T) {
+	for name, tuning := range map[string]data{
+		"keys in requests":     {"audit_non_hmac_request_keys": []string{"context", "plaintext"}},
+		"patients in requests": {"audit_non_hmac_request_keys": []string{"context", "input"}},
+		"batches in requests":  {"audit_non_hmac_request_keys": []string{"batch_input"}},
+		"keys in answers":      {"audit_non_hmac_response_keys": []string{"plaintext"}},
+		"anything in answers":  {"audit_non_hmac_response_keys": []string{"ciphertext"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			_, err := f.admin.Logical().WriteWithContext(t.Context(), "sys/mounts/"+f.options.Mount+"/tune", tuning)
+			require.NoError(t, err)
+			for _, dry := range []bool{true, false} {
+				options := f.setup
+				options.DryRun = dry
+				_, err = transit.Setup(t.Context(), f.admin, options)
+				require.ErrorIs(t, err, transit.ErrNotSetUp)
+			}
+		})
+	}
+}
+
+// hostile returns a keyring on a server that answers as it likes.
+func hostile(t *testing.T, answer http.HandlerFunc) *transit.Keyring {
+	t.Helper()
+	server := httptest.NewServer(answer)
+	t.Cleanup(server.Close)
+	config := api.DefaultConfig()
+	config.Address = server.URL
+	client, err := api.NewClient(config)
+	require.NoError(t, err)
+	t.Cleanup(client.CloneConfig().HttpClient.CloseIdleConnections)
+	client.SetToken("hvs.a-secret-token")
+	k, err := transit.New(client, transit.Options{MaxRetries: -1})
+	require.NoError(t, err)
+	return k
+}
+
+func TestARedirectSendsTheTokenNowhereElse(t *testing.T) {
+	for _, status := range []int{http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			reached := false
+			elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true }))
+			defer elsewhere.Close()
+			k := hostile(t, func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, elsewhere.URL+r.URL.Path, status)
+			})
+			_, err := k.KeyID(t.Context(), newPatient())
+			require.ErrorIs(t, err, keys.ErrUnavailable)
+			_, err = k.Versions(t.Context(), keys.NewKeyID(make([]byte, keys.KeyIDBytes)))
+			require.ErrorIs(t, err, keys.ErrUnavailable)
+			assert.False(t, reached, "the token went to another host")
+		})
+	}
+}
+
+func TestAnEndlessAnswerIsBounded(t *testing.T) {
+	for name, status := range map[string]int{"an answer": http.StatusOK, "an error": http.StatusBadRequest} {
+		t.Run(name, func(t *testing.T) {
+			var sent atomic.Int64
+			k := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(status)
+				_, _ = w.Write([]byte(`{"errors":["`))
+				chunk := []byte(strings.Repeat("x", 1<<20))
+				for range 256 {
+					n, err := w.Write(chunk)
+					sent.Add(int64(n))
+					if err != nil {
+						return
+					}
+				}
+			})
+			_, err := k.KeyID(t.Context(), newPatient())
+			require.ErrorIs(t, err, keys.ErrUnavailable)
+			assert.Less(t, sent.Load(), int64(64<<20))
+			assert.Less(t, len(err.Error()), 1000)
+		})
+	}
+}
+
+func TestVaultsWordsAreShownAsPlainText(t *testing.T) {
+	k := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write([]byte(`{"errors":["a\u001b[31mred\u202ereversed\u0007\n` + strings.Repeat("long ", 200) + `"]}`))
+	})
+	_, err := k.KeyID(t.Context(), newPatient())
+	require.Error(t, err)
+	assert.NotContains(t, err.Error(), "\u001b")
+	assert.NotContains(t, err.Error(), "\u202e")
+	assert.NotContains(t, err.Error(), "\u0007")
+	assert.Contains(t, err.Error(), "a?[31mred?reversed?")
+	assert.Less(t, len(err.Error()), 500)
+}

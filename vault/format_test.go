@@ -1,0 +1,422 @@
+package vault_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/base64"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/internal/envelope"
+	"github.com/recvault/recvault/internal/objects"
+	"github.com/recvault/recvault/internal/segment"
+	"github.com/recvault/recvault/internal/teststore"
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
+	"github.com/recvault/recvault/vault"
+)
+
+// storedEnvelope returns a recording's envelope.
+func (b *backend) storedEnvelope(t *testing.T, id vault.ID) envelope.Envelope {
+	t.Helper()
+	parsed, err := envelope.Parse(teststore.Read(t, b.Store, objectName(id, "envelope")))
+	require.NoError(t, err)
+	return parsed
+}
+
+// forge puts another recording under an ID, with a writer's right at the keyring and write access to the store.
+func (b *backend) forge(t *testing.T, id vault.ID, change func(e *envelope.Envelope)) {
+	t.Helper()
+	key := keys.NewKey()
+	metadataKey := envelope.MetadataKey(key)
+	sealer := envelope.NewSealer(id.KeyID(), metadataKey)
+	encrypter, err := segment.NewEncrypter(envelope.MediaKey(key), envelope.MediaAssociatedData(id), strings.NewReader("forged"))
+	require.NoError(t, err)
+	var media bytes.Buffer
+	_, err = media.ReadFrom(encrypter)
+	require.NoError(t, err)
+	wrapped, err := b.writer.Wrap(t.Context(), id.Binding(), key)
+	require.NoError(t, err)
+	wrappedMetadata, err := b.writer.Wrap(t.Context(), id.MetadataBinding(), metadataKey)
+	require.NoError(t, err)
+	e, err := sealer.Seal(wrapped, wrappedMetadata, envelope.Metadata{
+		Title: "forged", CreatedAt: time.Now(), MediaSize: int64(media.Len()), MediaHeader: encrypter.Header(),
+	})
+	require.NoError(t, err)
+	e.ID = id
+	change(&e)
+	teststore.Write(t, b.Store, objectName(id, "envelope"), e.Encode())
+	teststore.Write(t, b.Store, objectName(id, "media"), media.Bytes())
+}
+
+func TestAnIDOpensOneKeyAndNoOther(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice := b.enrol(t)
+		id := b.put(t, alice, []byte("Alice's"))
+		grant := b.Grant(t, alice)
+		original := b.storedEnvelope(t, id)
+		for _, c := range []struct {
+			name   string
+			change func(e *envelope.Envelope)
+		}{
+			{"another recording", func(*envelope.Envelope) {}},
+			{"with the old commitment", func(e *envelope.Envelope) { e.Commitment = original.Commitment }},
+			{"with the old metadata", func(e *envelope.Envelope) { e.Sealed, e.Commitment = original.Sealed, original.Commitment }},
+			{"with the old metadata key", func(e *envelope.Envelope) { e.WrappedMetadataKey = original.WrappedMetadataKey }},
+			{"with the old recording key", func(e *envelope.Envelope) { e.WrappedKey = original.WrappedKey }},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				b.forge(t, id, c.change)
+				_, err := b.open(t, grant, id)
+				require.ErrorIs(t, err, vault.ErrDamaged)
+				_, err = b.vaultOf(t, b.server).Stat(t.Context(), grant, id)
+				require.ErrorIs(t, err, vault.ErrDamaged)
+			})
+		}
+	})
+}
+
+func TestAMediaHeaderIsCheckedWhereverReadingStarts(t *testing.T) {
+	b := embedded(t)
+	alice := b.enrol(t)
+	id := b.put(t, alice, random(t, 200_000))
+	media := teststore.Read(t, b.Store, objectName(id, "media"))
+	media[5] ^= 1
+	teststore.Write(t, b.Store, objectName(id, "media"), media)
+	recording, err := b.vaultOf(t, b.server).Open(t.Context(), b.Grant(t, alice), id, vault.WithOffset(150_000))
+	require.NoError(t, err, "the header was not read")
+	defer recording.Close()
+	p := make([]byte, 10)
+	_, err = recording.ReadAt(p, 150_000)
+	require.NoError(t, err)
+	_, err = recording.ReadAt(p, 0)
+	require.ErrorIs(t, err, vault.ErrDamaged)
+}
+
+func TestVaultsLogDistinguishesDescribingFromOpening(t *testing.T) {
+	b := servers(t)
+	alice := b.enrol(t)
+	id := b.put(t, alice, []byte("Alice's"))
+	grant := b.Grant(t, alice)
+	contexts := func() (found []string) {
+		for _, entry := range b.Vault.Audit(t) {
+			if entry.Type != "response" || !strings.HasPrefix(entry.Request.Path, b.Vault.Mount()+"/decrypt/") {
+				continue
+			}
+			text, err := base64.StdEncoding.DecodeString(entry.Request.Data["context"].(string))
+			require.NoError(t, err)
+			found = append(found, string(text))
+		}
+		return found
+	}
+	v := b.vaultOf(t, b.server, vault.WithKeyCache(0, 1))
+	_, err := v.Stat(t.Context(), grant, id)
+	require.NoError(t, err)
+	assert.Equal(t, []string{id.MetadataBinding().String()}, contexts())
+	recording, err := v.Open(t.Context(), grant, id)
+	require.NoError(t, err)
+	require.NoError(t, recording.Close())
+	assert.Equal(t, []string{id.MetadataBinding().String(), id.Binding().String()}, contexts())
+}
+
+func TestUnsupportedIsNotDamage(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice := b.enrol(t)
+		grant := b.Grant(t, alice)
+		var events []vault.Event
+		v := b.vaultOf(t, b.server, vault.WithEventHook(func(e vault.Event) { events = append(events, e) }))
+		id := b.put(t, alice, []byte("Alice's"))
+		teststore.Write(t, b.Store, objectName(id, "envelope"), []byte(`{"version":2,"shape":"unknown"}`))
+		_, err := v.Open(t.Context(), grant, id)
+		require.ErrorIs(t, err, vault.ErrUnsupported)
+		require.NotErrorIs(t, err, vault.ErrDamaged)
+		_, err = v.Stat(t.Context(), grant, id)
+		require.ErrorIs(t, err, vault.ErrUnsupported)
+		_, err = v.Update(t.Context(), grant, id, func(*vault.Metadata) error { return nil })
+		require.ErrorIs(t, err, vault.ErrUnsupported)
+		require.NoError(t, v.Close())
+		assert.Empty(t, events)
+	})
+}
+
+func TestContentTypesAreMediaTypes(t *testing.T) {
+	for text, valid := range map[string]bool{
+		"": true, "video/webm": true, "video/webm; codecs=\"vp9, opus\"": true, "application/octet-stream": true,
+		"mp4": false, "video/": false, "/webm": false, "video/webm\n": false, "vidéo/webm": false, "video/webm;": true,
+		"video/webm; codecs=\"\u00e9\"": false, "video webm": false,
+	} {
+		t.Run(text, func(t *testing.T) {
+			err := vault.Metadata{ContentType: text}.Validate()
+			if valid {
+				require.NoError(t, err)
+			} else {
+				require.ErrorIs(t, err, vault.ErrInvalidMetadata)
+			}
+		})
+	}
+}
+
+func TestUpdateCorrectsMetadataInPlace(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice, bob := b.enrol(t), b.enrol(t)
+		id := b.put(t, alice, []byte("Alice's"))
+		grant := b.Grant(t, alice)
+		before := b.storedEnvelope(t, id)
+		v := b.vaultOf(t, b.server)
+		info, err := v.Update(t.Context(), grant, id, func(m *vault.Metadata) error {
+			m.Title, m.Attributes["clinic"], m.Truncated = "Corrected", "south", true
+			return nil
+		})
+		require.NoError(t, err)
+		assert.EqualValues(t, 1, info.Revision)
+		after := b.storedEnvelope(t, id)
+		assert.Equal(t, before.WrappedKey, after.WrappedKey)
+		assert.Equal(t, before.WrappedMetadataKey, after.WrappedMetadataKey)
+
+		read, err := v.Stat(t.Context(), grant, id)
+		require.NoError(t, err)
+		assert.Equal(t, info, read)
+		want := metadata()
+		want.Title, want.Attributes["clinic"], want.Truncated = "Corrected", "south", true
+		assert.Equal(t, want, read.Metadata)
+		got, err := b.open(t, grant, id)
+		require.NoError(t, err)
+		assert.Equal(t, "Alice's", string(got))
+
+		// Putting the old envelope back shows the earlier revision, and nothing else.
+		teststore.Write(t, b.Store, objectName(id, "envelope"), before.Encode())
+		read, err = v.Stat(t.Context(), grant, id)
+		require.NoError(t, err)
+		assert.Zero(t, read.Revision)
+		assert.Equal(t, "Follow-up", read.Title)
+
+		_, err = v.Update(t.Context(), b.Grant(t, bob), id, func(*vault.Metadata) error { return nil })
+		require.ErrorIs(t, err, keys.ErrDenied)
+		_, err = v.Update(t.Context(), grant, id, func(m *vault.Metadata) error { m.ContentType = "mp4"; return nil })
+		require.ErrorIs(t, err, vault.ErrInvalidMetadata)
+		_, err = v.Update(t.Context(), grant, id, func(*vault.Metadata) error { return assert.AnError })
+		require.ErrorIs(t, err, assert.AnError)
+		clearHold := b.hold(t, id.KeyID())
+		_, err = v.Update(t.Context(), grant, id, func(*vault.Metadata) error { return nil })
+		require.ErrorIs(t, err, vault.ErrHeld)
+		clearHold()
+		assert.Equal(t, before, b.storedEnvelope(t, id), "a refused update writes nothing")
+	})
+}
+
+func TestUpdatesAtTheSameTimeAllCount(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice := b.enrol(t)
+		id := b.put(t, alice, []byte("Alice's"))
+		grant := b.Grant(t, alice)
+		v := b.vaultOf(t, b.server)
+		const writers = 4
+		errs := make(chan error, writers)
+		for range writers {
+			go func() {
+				_, err := v.Update(t.Context(), grant, id, func(m *vault.Metadata) error { m.Title += "!"; return nil })
+				errs <- err
+			}()
+		}
+		for range writers {
+			require.NoError(t, <-errs)
+		}
+		info, err := v.Stat(t.Context(), grant, id)
+		require.NoError(t, err)
+		assert.Equal(t, "Follow-up!!!!", info.Title)
+		assert.EqualValues(t, writers, info.Revision)
+	})
+}
+
+func TestUnknownMetadataSurvivesUpdateAndRekey(t *testing.T) {
+	b := embedded(t)
+	alice := b.enrol(t)
+	id := b.put(t, alice, []byte("Alice's"))
+	grant := b.Grant(t, alice)
+	sealer := func(id vault.ID) (cipher.AEAD, envelope.Envelope) { // written out from the format
+		stored := b.storedEnvelope(t, id)
+		key, err := b.server.Unwrap(t.Context(), grant, id.MetadataBinding(), stored.WrappedMetadataKey)
+		require.NoError(t, err)
+		seal, err := hkdf.Key(sha256.New, key.Bytes(), nil, "recvault/v1/seal", 32)
+		require.NoError(t, err)
+		block, err := aes.NewCipher(seal)
+		require.NoError(t, err)
+		gcm, err := cipher.NewGCM(block)
+		require.NoError(t, err)
+		return gcm, stored
+	}
+	text := func(id vault.ID) string {
+		gcm, stored := sealer(id)
+		plain, err := gcm.Open(nil, stored.Sealed[:12], stored.Sealed[12:], id.Binding().Bytes())
+		require.NoError(t, err)
+		return string(plain)
+	}
+	// A later release has put a field into the metadata.
+	gcm, later := sealer(id)
+	changed := strings.Replace(text(id), "{", `{"transcript":{"by":"a later release"},`, 1)
+	later.Sealed = gcm.Seal(make([]byte, 12), make([]byte, 12), []byte(changed), id.Binding().Bytes())
+	teststore.Write(t, b.Store, objectName(id, "envelope"), later.Encode())
+
+	v := b.vaultOf(t, b.writer)
+	_, err := v.Update(t.Context(), grant, id, func(m *vault.Metadata) error { m.Title = "Corrected"; return nil })
+	require.NoError(t, err)
+	renewed, err := v.Rekey(t.Context(), grant, id)
+	require.NoError(t, err)
+	assert.Contains(t, text(renewed), `"transcript":{"by":"a later release"}`)
+	assert.Contains(t, text(renewed), `"title":"Corrected"`)
+}
+
+func TestACopyOpensForBothPatients(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice, bob := b.enrol(t), b.enrol(t)
+		data := random(t, 300_000)
+		id := b.put(t, alice, data)
+		v := b.vaultOf(t, b.writerAndReader())
+		copied, err := v.Copy(t.Context(), b.Grant(t, alice), id, bob)
+		require.NoError(t, err)
+		assert.Equal(t, id.Rec(), copied.Rec(), "one key, one name")
+		for patient, id := range map[keys.Patient]vault.ID{alice: id, bob: copied} {
+			got, err := b.open(t, b.Grant(t, patient), id)
+			require.NoError(t, err)
+			assert.True(t, bytes.Equal(data, got))
+		}
+		_, err = b.open(t, b.Grant(t, alice), copied)
+		require.ErrorIs(t, err, keys.ErrDenied)
+		info, err := v.Stat(t.Context(), b.Grant(t, bob), copied)
+		require.NoError(t, err)
+		assert.Empty(t, info.Title, "it may name the first patient")
+		assert.Empty(t, info.Attributes)
+		assert.Equal(t, "video/webm", info.ContentType)
+		assert.Equal(t, metadata().RecordedAt, info.RecordedAt)
+
+		_, err = v.Copy(t.Context(), b.Grant(t, alice), id, bob)
+		require.Error(t, err, "it exists")
+		_, err = v.Copy(t.Context(), b.Grant(t, bob), id, bob)
+		require.ErrorIs(t, err, keys.ErrDenied, "bob's grant is no grant for alice's recording")
+		_, err = v.Copy(t.Context(), b.Grant(t, alice), id, "nobody")
+		require.ErrorIs(t, err, keys.ErrNotEnrolled)
+		_, err = v.Copy(t.Context(), b.Grant(t, alice), id, alice)
+		require.ErrorIs(t, err, keys.ErrInvalidPatient)
+	})
+}
+
+func TestReassignMovesARecording(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice, bob := b.enrol(t), b.enrol(t)
+		for _, c := range []struct {
+			name    string
+			options []vault.CopyOption
+			sameRec bool
+			title   string
+		}{
+			{"with its key", nil, true, ""},
+			{"with its description", []vault.CopyOption{vault.WithDescription()}, true, "Follow-up"},
+			{"with a new key", []vault.CopyOption{vault.WithNewKey(), vault.WithDescription()}, false, "Follow-up"},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				data := random(t, 100_000)
+				id := b.put(t, alice, data)
+				v := b.vaultOf(t, b.writerAndReader())
+				clearHold := b.hold(t, id.KeyID())
+				_, err := v.Reassign(t.Context(), b.Grant(t, alice), id, bob, c.options...)
+				require.ErrorIs(t, err, vault.ErrHeld)
+				clearHold()
+				moved, err := v.Reassign(t.Context(), b.Grant(t, alice), id, bob, c.options...)
+				require.NoError(t, err)
+				assert.Equal(t, c.sameRec, id.Rec() == moved.Rec())
+				_, err = b.open(t, b.Grant(t, alice), id)
+				require.ErrorIs(t, err, vault.ErrNotFound)
+				got, err := b.open(t, b.Grant(t, bob), moved)
+				require.NoError(t, err)
+				assert.True(t, bytes.Equal(data, got))
+				info, err := v.Stat(t.Context(), b.Grant(t, bob), moved)
+				require.NoError(t, err)
+				assert.Equal(t, c.title, info.Title)
+			})
+		}
+	})
+}
+
+func TestReassignInterruptedAtAnyCallFinishes(t *testing.T) {
+	b := embedded(t)
+	alice, bob := b.enrol(t), b.enrol(t)
+	bobID, err := b.admin.KeyID(t.Context(), bob)
+	require.NoError(t, err)
+	o, err := objects.New(b.Store, "")
+	require.NoError(t, err)
+	teststore.EachFault(t, func(ctx context.Context, f *teststore.Fault) {
+		data := random(t, 100_000)
+		id := b.put(t, alice, data)
+		v, err := vault.New(b.writer, f.Store(b.Store), vault.WithKeyCache(0, 1))
+		require.NoError(t, err)
+		_, _ = v.Reassign(ctx, b.Grant(t, alice), id, bob)
+
+		// At every moment one of the two opens, and running it again finishes.
+		whole := b.vaultOf(t, b.writer)
+		moved := keys.RecordingID{}
+		found, err := o.Find(t.Context(), id)
+		require.NoError(t, err)
+		if found.Envelope != nil {
+			moved, err = whole.Reassign(t.Context(), b.Grant(t, alice), id, bob)
+			require.NoError(t, err)
+		} else {
+			for entry, err := range whole.ListByKeyID(t.Context(), bobID) {
+				require.NoError(t, err)
+				if entry.ID.Rec() == id.Rec() {
+					moved = entry.ID
+				}
+			}
+		}
+		got, err := b.open(t, b.Grant(t, bob), moved)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(data, got))
+		found, err = o.Find(t.Context(), id)
+		require.NoError(t, err)
+		require.Nil(t, found.Envelope)
+		require.NoError(t, o.Remove(t.Context(), id))
+	})
+}
+
+func TestAScanForOthersIDsIsAWrongPatientEvent(t *testing.T) {
+	b := embedded(t)
+	alice, bob := b.enrol(t), b.enrol(t)
+	bobs := b.put(t, bob, []byte("Bob's"))
+	missing := keystest.NewRecordingID(bobs.KeyID())
+	var events []vault.Event
+	v := b.vaultOf(t, b.server, vault.WithEventHook(func(e vault.Event) { events = append(events, e) }))
+	_, err := v.Open(t.Context(), b.Grant(t, alice), missing)
+	require.ErrorIs(t, err, keys.ErrDenied)
+	require.NotErrorIs(t, err, vault.ErrNotFound)
+	_, err = v.Open(t.Context(), b.Grant(t, bob), missing)
+	require.ErrorIs(t, err, vault.ErrNotFound)
+	require.NoError(t, v.Close())
+	require.Len(t, events, 1)
+	assert.Equal(t, vault.WrongPatient, events[0].Kind)
+	assert.Equal(t, missing, events[0].Recording)
+}
+
+func TestAnOffsetNearTheGreatestDoesNotOverflow(t *testing.T) {
+	b := embedded(t)
+	alice := b.enrol(t)
+	id := b.put(t, alice, []byte("Alice's"))
+	for _, offset := range []int64{math.MaxInt64, math.MaxInt64 - 40, 1 << 62, segment.MaxPlaintext} {
+		t.Run(strconv.FormatInt(offset, 10), func(t *testing.T) {
+			recording, err := b.vaultOf(t, b.server).Open(t.Context(), b.Grant(t, alice), id, vault.WithOffset(offset))
+			require.NoError(t, err)
+			defer recording.Close()
+			_, err = recording.ReadAt(make([]byte, 1), offset)
+			require.Equal(t, io.EOF, err)
+		})
+	}
+}
