@@ -248,19 +248,18 @@ func TestUnsupportedIsLeftAlone(t *testing.T) {
 		"version 2": func(e envelope.Envelope) []byte {
 			return []byte(strings.Replace(string(e.Encode()), `{"version":1,`, `{"version":2,"cipher":"x",`, 1))
 		},
-		"another keyring":                     func(e envelope.Envelope) []byte { return e.WithWraps(kms(1), kms(1)).Encode() },
-		"another keyring, up to date":         func(e envelope.Envelope) []byte { return e.WithWraps(kms(2), kms(2)).Encode() },
-		"another keyring, a higher version":   func(e envelope.Envelope) []byte { return e.WithWraps(kms(9), kms(9)).Encode() },
-		"another keyring for the key":         func(e envelope.Envelope) []byte { return e.WithWraps(kms(2), e.WrappedMetadataKey).Encode() },
-		"another keyring for the description": func(e envelope.Envelope) []byte { return e.WithWraps(e.WrappedKey, kms(2)).Encode() },
+		"another keyring":                      func(e envelope.Envelope) []byte { return e.WithWraps(kms(1), kms(1)).Encode() },
+		"another keyring, up to date":          func(e envelope.Envelope) []byte { return e.WithWraps(kms(2), kms(2)).Encode() },
+		"another keyring, a higher version":    func(e envelope.Envelope) []byte { return e.WithWraps(kms(9), kms(9)).Encode() },
+		"another keyring for the key":          func(e envelope.Envelope) []byte { return e.WithWraps(kms(2), e.WrappedMetadataKey).Encode() },
+		"another keyring for the metadata key": func(e envelope.Envelope) []byte { return e.WithWraps(e.WrappedKey, kms(2)).Encode() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			onEachBackend(t, func(t *testing.T, b *backend) {
 				wrap := func(k rotation.Keyring) rotation.Keyring { return particular{k} }
 				patient, id := b.Enrol(t)
 				r := b.put(t, patient, 10)
-				later := b.envelope(t, r.id)
-				later.ID = keystest.NewRecordingID(id)
+				later := b.envelope(t, b.put(t, patient, 10).id)
 				text := change(later)
 				teststore.Write(t, b.store, objectName(later.ID, "envelope"), text)
 

@@ -252,18 +252,12 @@ func (s *scan) proveNow(batch []stored) {
 
 // proved returns the outcome of an envelope by the keyring's answers for its two wrapped keys.
 func (s *scan) proved(e stored, results []keys.RewrapResult) (outcome, error) {
-	var err error
-	for i, result := range results {
-		if errors.Is(result.Err, keys.ErrUnsupported) {
-			return unsupported, result.Err
-		}
-		if err == nil && result.Err != nil {
-			err = fmt.Errorf("%s: %w", [...]string{"wrapped key", "wrapped metadata key"}[i], result.Err)
-		}
-	}
+	err := refusal(results)
 	switch {
 	case err == nil:
 		return s.byLabel(e), nil
+	case errors.Is(err, keys.ErrUnsupported):
+		return unsupported, err
 	case e.newest() > s.versions.Latest:
 		return failed, fmt.Errorf("%w: it is wrapped under version %d, and the newest is %d", errUnknownVersion, e.newest(), s.versions.Latest)
 	case e.version < s.oldest && errors.Is(err, keys.ErrRetired):

@@ -70,12 +70,24 @@ func (r *run) rewrapBatch(p *patient, batch []*item) (changed []*item) {
 	return changed
 }
 
+// refusal returns why the keyring did not rewrap the two keys of an envelope, or nil. That one is unsupported counts
+// most, because it is not known then what the envelope needs.
+func refusal(results []keys.RewrapResult) (err error) {
+	for i, result := range results {
+		if errors.Is(result.Err, keys.ErrUnsupported) {
+			return result.Err
+		}
+		if err == nil && result.Err != nil {
+			err = fmt.Errorf("%s: %w", [...]string{"wrapped key", "wrapped metadata key"}[i], result.Err)
+		}
+	}
+	return err
+}
+
 // rewrappedEnvelope returns an envelope with the keyring's answers for its two wrapped keys.
 func rewrappedEnvelope(old stored, results []keys.RewrapResult) (envelope.Envelope, error) {
-	for _, result := range results {
-		if result.Err != nil {
-			return envelope.Envelope{}, result.Err
-		}
+	if err := refusal(results); err != nil {
+		return envelope.Envelope{}, err
 	}
 	next := old.WithWraps(results[0].Wrapped, results[1].Wrapped)
 	if version := next.Version(); version < old.version {

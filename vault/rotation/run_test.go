@@ -41,9 +41,9 @@ func TestCancelledRunCountsNoUncheckedPatient(t *testing.T) {
 		require.NoError(t, b.store.Delete(t.Context(), objectName(r.id, part)))
 	}
 	// The first patient has as many envelopes as may be in flight, so the second waits.
-	for i := range 513 {
+	for i := range 257 {
 		fill := byte(1)
-		if i == 512 {
+		if i == 256 {
 			fill = 2
 		}
 		e.ID = keystest.NewRecordingID(keys.NewKeyID(bytes.Repeat([]byte{fill}, keys.KeyIDBytes)))
