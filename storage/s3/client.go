@@ -37,9 +37,9 @@ type Config struct {
 	CAFile string
 
 	// Transport sends the requests. The default suits large transfers. It gives up connecting after 3
-	// seconds, and waiting for an answer after 30 seconds; the request is then sent again, within
-	// [RequestTimeout]. The client limits the answers of any Transport: an error's body to 64 KiB, and
-	// every other answer that is not an object's contents to 8 MiB. It follows no redirect.
+	// seconds. The client limits the answers of any Transport: an error's body to 64 KiB, and every other
+	// answer that is not an object's contents to 8 MiB. It follows no redirect. [RequestTimeout] and
+	// [IdleTimeout], options of [New], limit how long a Store waits.
 	Transport http.RoundTripper
 
 	// Credentials sign the requests. If nil, NewClient looks for them where AWS and MinIO programs do,
@@ -116,14 +116,13 @@ func parseEndpoint(endpoint string) (host string, secure bool, err error) {
 	return u.Host, u.Scheme == "https", nil
 }
 
-// newTransport returns minio-go's default transport with shorter timeouts and larger buffers.
+// newTransport returns minio-go's default transport with a shorter connection timeout, shorter headers and larger buffers.
 func newTransport(secure bool, caFile string) (*http.Transport, error) {
 	transport, err := minio.DefaultTransport(secure)
 	if err != nil {
 		return nil, err
 	}
 	transport.DialContext = (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second}).DialContext
-	transport.ResponseHeaderTimeout = 30 * time.Second
 	transport.MaxResponseHeaderBytes = maxHeaders
 	transport.MaxIdleConnsPerHost = transport.MaxIdleConns // there is one host, and jobs send many requests at once
 	transport.ReadBufferSize = 64 << 10

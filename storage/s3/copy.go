@@ -11,8 +11,8 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// copyPartSize is the size of the parts of a copy. It is small enough for a server to copy a part before the
-// client's transport gives up waiting for the answer. S3's limit is 5 GiB.
+// copyPartSize is the size of the parts of a copy. It is small enough for a server to copy a part within
+// the request timeout. S3's limit is 5 GiB.
 const copyPartSize = 64 << 20
 
 var _ storage.Copier = (*Store)(nil)

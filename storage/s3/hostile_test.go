@@ -28,13 +28,27 @@ import (
 func hostile(t *testing.T, handler http.HandlerFunc, options ...s3.Option) *s3.Store {
 	t.Helper()
 	ended, end := context.WithCancel(context.Background())
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		defer context.AfterFunc(ended, cancel)() // a server does not notice that a client is gone before it has read the request's body
 		handler(w, r.WithContext(ctx))
 	}))
+	// With small buffers, each side soon notices what the other does.
+	server.Config.ConnState = func(connection net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			assert.NoError(t, connection.(*net.TCPConn).SetReadBuffer(64<<10))
+		}
+	}
+	server.Start()
 	transport := server.Client().Transport.(*http.Transport)
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		connection, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			assert.NoError(t, connection.(*net.TCPConn).SetWriteBuffer(64<<10))
+		}
+		return connection, err
+	}
 	t.Cleanup(func() {
 		end()
 		server.CloseClientConnections()
@@ -184,15 +198,15 @@ func TestSlowUploadIsNotEnded(t *testing.T) {
 			if _, err := io.ReadFull(r.Body, buffer); err != nil {
 				break
 			}
-			time.Sleep(60 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond) // 16 times, which is more than the timeout
 		}
 		w.Header().Set("X-Amz-Checksum-Crc64nvme", r.Header.Get("X-Amz-Checksum-Crc64nvme"))
 		w.Header().Set("ETag", `"etag"`)
-	}, s3.RequestTimeout(400*time.Millisecond))
+	}, s3.RequestTimeout(time.Second))
 	begun := time.Now()
 	_, err := store.Put(t.Context(), "object", bytes.NewReader(noise(partSize)), partSize, storage.Condition{})
 	assert.NoError(t, err)
-	assert.Greater(t, time.Since(begun), 800*time.Millisecond, "the upload was not slow")
+	assert.Greater(t, time.Since(begun), 1500*time.Millisecond, "the upload was not slow")
 }
 
 func TestContextEndsBeforeTimeouts(t *testing.T) {
