@@ -153,6 +153,27 @@ func TestCopyRefusesTargetThatAppearsLate(t *testing.T) {
 	assert.Empty(t, plain.Leftovers(t))
 }
 
+func TestCopyOfSourceReplacedBetweenParts(t *testing.T) {
+	server := testserver.MinIO(t)
+	plain := open(t, server, server.Bucket())
+	_, err := plain.Put(t.Context(), "from", bytes.NewReader(noise(3*partSize)), -1, storage.Condition{})
+	require.NoError(t, err)
+	replace := once(func(r *http.Request) bool { return r.URL.Query().Get("partNumber") == "2" })
+	store := openThrough(t, server, server.Bucket(), scripted{server.Transport(), func(r *http.Request) *http.Response {
+		if replace(r) {
+			_, err := plain.Put(t.Context(), "from", bytes.NewReader(make([]byte, 3*partSize)), -1, storage.Condition{})
+			assert.NoError(t, err)
+		}
+		return nil
+	}})
+	store.SetCopyPartSize(partSize)
+	_, err = store.Copy(t.Context(), "from", "to")
+	assert.ErrorIs(t, err, storage.ErrChanged)
+	_, err = plain.Stat(t.Context(), "to")
+	assert.ErrorIs(t, err, storage.ErrNotFound)
+	assert.Empty(t, plain.Leftovers(t))
+}
+
 func TestSilentServerDuringCopy(t *testing.T) {
 	server := testserver.MinIO(t)
 	plain := open(t, server, server.Bucket())
