@@ -53,6 +53,13 @@ var (
 	// ErrUnsupported means that the wrapped key was made by another kind of keyring. It is not damaged.
 	ErrUnsupported = errors.New("wrapped key is of another kind of keyring")
 
+	// ErrForeignStore means that the keyring serves the recordings of another place than this one, or of
+	// none yet. See [StoreID].
+	ErrForeignStore = errors.New("keyring is not for this bucket and prefix")
+
+	// ErrInvalidStoreID means that the text is not a StoreID.
+	ErrInvalidStoreID = errors.New("invalid store ID")
+
 	// ErrInvalidWrappedKey means that the text is not a wrapped key.
 	ErrInvalidWrappedKey = errors.New("invalid wrapped key")
 )

@@ -10,6 +10,10 @@
 // development and single hosts. A keyring is correct if it passes the conformance suite in
 // [github.com/recvault/recvault/keys/keystest].
 //
+// A keyring serves the recordings of one store and prefix. Retiring or trimming a version ends it wherever it was
+// used, and only the recordings of one place can be checked before. So writers, retirers and trimmers compare
+// the place's [StoreID] with the one that the keyring has recorded.
+//
 // Two rules hold for every method of the interfaces below. A method that takes a [KeyID] or a
 // [Binding] returns [ErrInvalidKeyID] for the zero value. A method whose context has already ended
 // changes nothing and returns the context's error.
@@ -36,6 +40,13 @@ type Wrapper interface {
 	//
 	// Errors: [ErrInvalidPatient], [ErrDenied], [ErrUnavailable].
 	KeyID(ctx context.Context, patient Patient) (KeyID, error)
+
+	// ClaimStore returns nil if the keyring serves this store. A keyring that serves none yet may record this
+	// one, for good; if it cannot, an administrator records it. Writers call ClaimStore before they wrap for a
+	// store for the first time.
+	//
+	// Errors: [ErrForeignStore], [ErrInvalidStoreID], [ErrDenied], [ErrUnavailable].
+	ClaimStore(ctx context.Context, store StoreID) error
 
 	// Wrap encrypts a recording key under the newest version of the envelope key that the binding
 	// names. The result unwraps for that binding only. Wrap never creates an envelope key.
@@ -119,6 +130,12 @@ type Retirer interface {
 	// Versions is as in [Rotator].
 	Versions(ctx context.Context, id KeyID) (Versions, error)
 
+	// CheckStore returns nil if the keyring serves this store. Callers check the store whose recordings they have
+	// read before they call Retire.
+	//
+	// Errors: [ErrForeignStore], [ErrInvalidStoreID], [ErrDenied], [ErrUnavailable].
+	CheckStore(ctx context.Context, store StoreID) error
+
 	// Retire retires the versions below oldest: what is wrapped under them no longer unwraps or
 	// rewraps, and both give [ErrRetired]. Versions that are retired already stay so; Retire never
 	// reinstates one. Wrapping goes on with the newest version, which cannot be retired. Rewrap
@@ -140,6 +157,12 @@ type Retirer interface {
 type Trimmer interface {
 	// Versions is as in [Rotator].
 	Versions(ctx context.Context, id KeyID) (Versions, error)
+
+	// CheckStore returns nil if the keyring serves this store. Callers check the store whose recordings they have
+	// read before they call Trim.
+	//
+	// Errors: [ErrForeignStore], [ErrInvalidStoreID], [ErrDenied], [ErrUnavailable].
+	CheckStore(ctx context.Context, store StoreID) error
 
 	// Trim destroys the versions below oldest for good, and with them whatever is still wrapped
 	// under them. They must be retired. Trimming versions that are destroyed already changes

@@ -50,7 +50,7 @@ func TestDeleteRefusesWhileAHoldStands(t *testing.T) {
 
 		clearHold()
 		require.NoError(t, v.Delete(t.Context(), alice, alices))
-		assert.Equal(t, []string{objects.HoldName(alices.KeyID())}, teststore.Names(t, b.Store, ""), "only the cleared hold is left")
+		assert.Equal(t, []string{objects.HoldName(alices.KeyID()), "store-id"}, teststore.Names(t, b.Store, ""), "only the cleared hold is left")
 	})
 }
 

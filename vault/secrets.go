@@ -36,8 +36,11 @@ type wraps struct {
 	madeAt      time.Time // a time before they were made
 }
 
-// wrap wraps both keys of a recording, with two calls to the keyring at the same time.
+// wrap wraps both keys of a recording, with two calls to the keyring at the same time, if the keyring serves the store.
 func (v *Vault) wrap(ctx context.Context, s secrets) (wraps, error) {
+	if err := v.claimStore(ctx); err != nil {
+		return wraps{}, err
+	}
 	w := wraps{madeAt: v.now()}
 	id := s.sealer.ID()
 	group, ctx := errgroup.WithContext(ctx)

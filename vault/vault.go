@@ -41,6 +41,7 @@ package vault
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/recvault/recvault/internal/objects"
@@ -98,6 +99,7 @@ type Vault struct {
 	keyCache  *keyCache
 	events    *events
 	now       func() time.Time
+	claimed   atomic.Bool // the keyring serves the store
 
 	commitTimeout time.Duration
 }

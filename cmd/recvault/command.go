@@ -105,7 +105,7 @@ be tried without a server.`,
 	flags.BoolVar(&c.quiet, "quiet", false, "print no progress and no notes")
 	c.settings.addFlags(flags)
 	root.AddCommand(
-		c.setup(), c.enrol(),
+		c.setup(), c.storeIDCommand(), c.enrol(),
 		c.put(), c.get(), c.list(), c.describe(), c.copy(), c.reassign(), c.grant(), c.revoke(),
 		c.plan(), c.rotate(), c.rewrap(), c.retire(), c.reinstate(), c.trim(), c.rekey(),
 		c.erase(), c.hold(),

@@ -64,12 +64,14 @@ With --output json, the error is a JSON object on standard error:
 "code" is more specific than the exit code. It is one of usage, denied,
 invalid_grant, not_found, not_enrolled, erased, not_held, retired, exists,
 plan_changed, uncertain, unavailable, not_set_up, incomplete, damaged, held,
-unsupported, interrupted, not_printed and failure.
+unsupported, foreign_store, interrupted, not_printed and failure.
 
-    uncertain    the store did not confirm a write, which may have been made;
-                 the error names the recording
-    not_printed  the work is done, but the result could not be printed;
-                 the error says what was done`
+    foreign_store  Vault's mount is for another bucket or prefix; nothing was
+                   done
+    uncertain      the store did not confirm a write, which may have been made;
+                   the error names the recording
+    not_printed    the work is done, but the result could not be printed;
+                   the error says what was done`
 
 // errIncomplete: some work was not done, or problems were found. The report lists them.
 var errIncomplete = errors.New("incomplete")
@@ -140,6 +142,8 @@ var classes = []struct {
 	{keys.ErrInvalidGrant, "invalid_grant", exitDenied},
 	{keys.ErrDenied, "denied", exitDenied},
 	{storage.ErrDenied, "denied", exitDenied},
+	{keys.ErrForeignStore, "foreign_store", exitUsage},
+	{keys.ErrInvalidStoreID, "usage", exitUsage},
 	{keys.ErrRetired, "retired", exitFailure},
 	{transit.ErrNotSetUp, "not_set_up", exitFailure},
 	{storage.ErrNoBucket, "not_set_up", exitFailure},

@@ -13,8 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/local"
 	"github.com/recvault/recvault/keys/transit"
+	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/storage/dir"
 )
 
@@ -59,9 +61,15 @@ one, Vault logs nothing.
 by other means. It needs neither Vault nor a token. --dry-run reads Vault and
 shows what setup would change. It cannot show what Vault would refuse.
 
+setup also records which bucket and prefix the keys are for. Writers and retire
+and trim refuse any other: give each bucket and prefix a mount of its own. setup
+identifies the bucket and prefix by the object store-id there, and creates it if
+it is missing. An administrator of Vault who has no access to the bucket gives the
+ID that "recvault store-id" prints with --store-id.
+
 With --dir, setup creates the directory, to try things out.
 
-Role: setup, or more. --print shows its policy.`,
+Role: setup, or more. --print shows its policy. At the store: read, write.`,
 		Example: `  recvault setup --print
   recvault setup --dry-run
   recvault setup --max-grant-ttl 1h --expected-patients 50000
@@ -70,12 +78,14 @@ Role: setup, or more. --print shows its policy.`,
 	}
 	var (
 		printOnly bool
+		storeID   string
 		options   transit.SetupOptions
 		dryRun    = dryRunFlag(cmd)
 	)
 	cmd.Flags().BoolVar(&printOnly, "print", false, "show every API call and policy, and do nothing")
 	cmd.Flags().DurationVar(&options.MaxGrantTTL, "max-grant-ttl", 4*time.Hour, "the longest lifetime of a grant")
 	cmd.Flags().IntVar(&options.ExpectedPatients, "expected-patients", 0, "`number` of keys that Vault keeps in memory, 8 KiB each; 0 leaves the limit unchanged")
+	cmd.Flags().StringVar(&storeID, "store-id", "", "the `ID` of the bucket and prefix, without access to the bucket")
 	cmd.MarkFlagsMutuallyExclusive("print", "dry-run")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		directory, err := c.directory()
@@ -87,8 +97,14 @@ Role: setup, or more. --print shows its policy.`,
 		}
 		where := c.transitOptions()
 		options.Mount, options.Prefix, options.DryRun = where.Mount, where.Prefix, *dryRun
+		options.Store = keys.StoreID(storeID)
 		if printOnly {
 			return c.printSetup(options)
+		}
+		if storeID == "" {
+			if options.Store, err = c.storeID(cmd.Context(), *dryRun); err != nil {
+				return err
+			}
 		}
 		return c.setUpVault(cmd.Context(), options)
 	}
@@ -122,6 +138,25 @@ func (c *cli) setUpDirectory(directory string, dryRun bool) error {
 		c.closers = append(c.closers, store.Close)
 	}
 	return c.print(result)
+}
+
+// storeID returns the ID of the bucket and prefix, and makes it if there is none. A dry run draws one in its place.
+func (c *cli) storeID(ctx context.Context, dryRun bool) (keys.StoreID, error) {
+	if c.bucket() == "" {
+		return "", usagef("setup records the bucket that the keys are for: set RECVAULT_BUCKET or --bucket, or --store-id")
+	}
+	o, err := c.openObjects()
+	if err != nil {
+		return "", err
+	}
+	if !dryRun {
+		return o.MakeStoreID(ctx)
+	}
+	id, err := o.StoreID(ctx)
+	if errors.Is(err, storage.ErrNotFound) {
+		return keys.NewStoreID(), nil
+	}
+	return id, err
 }
 
 // setUpVault sets up Vault, or shows what would change.
@@ -182,6 +217,9 @@ func (r setupResult) writeText(w io.Writer) {
 func (p setupPlan) writeText(w io.Writer) {
 	fmt.Fprintf(w, "# What setup does in a Vault where nothing is set up, in this order, below /v1/.\n"+
 		"# %s stands for the accessor that GET sys/auth returns.\n", transit.TokenAccessor)
+	if strings.Contains(fmt.Sprint(p.Calls), transit.StorePlaceholder) {
+		fmt.Fprintf(w, "# %s stands for the ID that \"recvault store-id\" prints.\n", transit.StorePlaceholder)
+	}
 	for _, call := range p.Calls {
 		fmt.Fprintf(w, "\n%s %s\n", call.Method, call.Path)
 		if text, ok := call.Body["policy"].(string); ok && len(call.Body) == 1 {

@@ -91,8 +91,11 @@ func deploy(t *testing.T) *deployment {
 	d := &deployment{vault: testserver.Vault(t), minio: testserver.MinIO(t), tokens: map[string]string{}}
 	d.binary = build(t)
 	require.NoError(t, d.minio.Client().EnableVersioning(t.Context(), d.minio.Bucket()))
+	d.store = teststore.S3(t, d.minio)
+	store, err := vault.StoreID(t.Context(), d.store, "")
+	require.NoError(t, err)
 	root := d.vault.Client(d.vault.RootToken())
-	_, err := transit.Setup(t.Context(), root, transit.SetupOptions{Mount: d.vault.Mount(), Prefix: d.vault.Prefix()})
+	_, err = transit.Setup(t.Context(), root, transit.SetupOptions{Mount: d.vault.Mount(), Prefix: d.vault.Prefix(), Store: store})
 	require.NoError(t, err)
 	d.admin, err = transit.New(root, transit.Options{Mount: d.vault.Mount(), Prefix: d.vault.Prefix()})
 	require.NoError(t, err)
@@ -100,7 +103,6 @@ func deploy(t *testing.T) *deployment {
 		d.tokens[role] = filepath.Join(t.TempDir(), role)
 		require.NoError(t, os.WriteFile(d.tokens[role], []byte(d.vault.RoleToken(role)+"\n"), 0o600))
 	}
-	d.store = teststore.S3(t, d.minio)
 	return d
 }
 

@@ -4,6 +4,7 @@
 //
 //	<prefix>recordings/<KeyID>/<rec>/envelope    the recording's envelope
 //	<prefix>recordings/<KeyID>/<rec>/media       its media
+//	<prefix>store-id                             identifies the store and prefix
 //	holds/<KeyID>                                a legal hold on the patient's recordings, unless it is empty
 //
 // A patient's recordings share a prefix. A recording's envelope comes just before its media in a listing.

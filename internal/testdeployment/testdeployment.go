@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +47,8 @@ const (
 type Place struct {
 	Dir string // of the embedded default; the rest is empty then
 
+	StoreID keys.StoreID // that the keyring serves
+
 	Vault, Mount, Prefix                   string
 	Tokens                                 map[string]string // by role
 	Endpoint, AccessKey, SecretKey, Bucket string
@@ -75,15 +78,18 @@ func OnEach(t *testing.T, test func(t *testing.T, d *Deployment)) {
 // Embedded deploys the embedded default in a directory of the test.
 func Embedded(t testing.TB) *Deployment {
 	t.Helper()
-	return connect(t, Place{Dir: t.TempDir()})
+	d := connect(t, Place{Dir: t.TempDir(), StoreID: keys.NewStoreID()})
+	require.NoError(t, d.Keyring(Admin).ClaimStore(t.Context(), d.Place.StoreID))
+	return d
 }
 
 // Servers deploys on a real Vault and a real MinIO, in a mount and a bucket of the test.
 func Servers(t testing.TB, options ...testserver.Option) *Deployment {
 	t.Helper()
 	v, m := testserver.Vault(t, options...), testserver.MinIO(t, options...)
+	store := keys.NewStoreID()
 	_, err := transit.Setup(t.Context(), v.Client(v.RootToken()), transit.SetupOptions{
-		Mount: v.Mount(), Prefix: v.Prefix(), MaxGrantTTL: time.Hour,
+		Mount: v.Mount(), Prefix: v.Prefix(), MaxGrantTTL: time.Hour, Store: store,
 	})
 	require.NoError(t, err)
 	tokens := map[string]string{Admin: v.RootToken(), Server: ""}
@@ -91,7 +97,7 @@ func Servers(t testing.TB, options ...testserver.Option) *Deployment {
 		tokens[role] = v.RoleToken(role)
 	}
 	d := connect(t, Place{
-		Vault: v.Address(), Mount: v.Mount(), Prefix: v.Prefix(), Tokens: tokens,
+		StoreID: store, Vault: v.Address(), Mount: v.Mount(), Prefix: v.Prefix(), Tokens: tokens,
 		Endpoint: m.Endpoint(), Bucket: m.Bucket(), AccessKey: m.AccessKey(), SecretKey: m.SecretKey(),
 	})
 	d.Vault, d.MinIO = v, m
@@ -104,7 +110,16 @@ func connect(t testing.TB, p Place) *Deployment {
 	d, err := Open(p)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.Close()) })
+	d.Serve(t, "")
 	return d
+}
+
+// Serve makes a prefix of the store one that the keyring serves, as if its objects were copied there.
+func (d *Deployment) Serve(t testing.TB, prefix string) {
+	t.Helper()
+	text := string(d.Place.StoreID)
+	_, err := d.Store.Put(t.Context(), prefix+"store-id", strings.NewReader(text), int64(len(text)), storage.IfAbsent())
+	require.NoError(t, err)
 }
 
 // Open opens a deployment in a process that a test has started. The caller closes it.

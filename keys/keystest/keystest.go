@@ -15,8 +15,13 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
+// Store is the store that a keyring under test serves.
+const Store keys.StoreID = "KEYSTESTKEYSTESTKEYSTESTKE"
+
 // Run tests a keyring against the contract in package keys. Each call of open returns a new keyring
 // or one that is safe to share: the suite uses patients of its own and depends on no others.
+//
+// The keyring serves [Store], or no store yet.
 //
 // It takes a few seconds, because it waits for a grant to expire, and makes a few thousand calls.
 func Run(t *testing.T, open func(t *testing.T) keys.Keyring) {
@@ -30,6 +35,8 @@ func Run(t *testing.T, open func(t *testing.T) keys.Keyring) {
 		{"the longest identifier is a patient", longestPatient},
 		{"enrolling twice changes nothing", enrolTwice},
 		{"every call refuses an invalid patient", invalidPatients},
+
+		{"a keyring serves one store", oneStore},
 
 		{"a wrapped key unwraps with a grant", roundTrip},
 		{"a patient must be enrolled", notEnrolled},

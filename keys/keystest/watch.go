@@ -90,6 +90,14 @@ func (k *watched) KeyID(ctx context.Context, patient keys.Patient) (keys.KeyID, 
 	return id, k.watch.note(err)
 }
 
+func (k *watched) ClaimStore(ctx context.Context, store keys.StoreID) error {
+	return k.watch.note(k.keyring.ClaimStore(ctx, store))
+}
+
+func (k *watched) CheckStore(ctx context.Context, store keys.StoreID) error {
+	return k.watch.note(k.keyring.CheckStore(ctx, store))
+}
+
 func (k *watched) Wrap(ctx context.Context, binding keys.Binding, key *keys.Key) (keys.WrappedKey, error) {
 	wrapped, err := k.keyring.Wrap(ctx, binding, key)
 	return wrapped, k.watch.note(err)

@@ -25,6 +25,7 @@
 //	grants.json             the key that signs grants
 //	patients/<KeyID>.json   a patient's envelope key, or the mark that it was erased
 //	grants/<accessor>.json  a grant that can still be used, and how often it was used
+//	store                   the ID of the store that the keyring serves, once one has claimed it
 //	tmp/, lock              files while they are written, and the writers' lock
 //
 // Every key is in a Tink keyset, encrypted under the root key with its place in the directory as

@@ -13,15 +13,30 @@ import (
 
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/transit"
+	"github.com/recvault/recvault/storage/s3"
+	"github.com/recvault/recvault/vault"
 )
 
-// An administrator prepares Vault, and prints what was changed.
+// An administrator prepares Vault for the recordings in one bucket, and prints what was changed.
 func ExampleSetup() {
 	client, err := api.NewClient(nil) // VAULT_ADDR and VAULT_TOKEN
 	if err != nil {
 		log.Fatal(err)
 	}
-	report, err := transit.Setup(context.Background(), client, transit.SetupOptions{ExpectedPatients: 50_000})
+	bucket, err := s3.NewClient(s3.Config{Endpoint: "https://minio.example.org"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	store, err := s3.New(bucket, "consultations")
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	id, err := vault.StoreID(ctx, store, "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	report, err := transit.Setup(ctx, client, transit.SetupOptions{Store: id, ExpectedPatients: 50_000})
 	fmt.Println(report)
 	if err != nil {
 		log.Fatal(err)
@@ -118,6 +133,7 @@ func ExampleSetupCalls() {
 	}
 	// Output:
 	// POST sys/mounts/clinic/recordings {"description":"recvault: envelope keys","type":"transit"}
+	// POST sys/mounts/clinic/recordings/tune {"description":"recvault: envelope keys (recvault store STORE-ID)"}
 	// POST sys/mounts/clinic/recordings/tune {"audit_non_hmac_request_keys":["context"]}
 	// POST clinic/recordings/config/keys {"disable_upsert":true}
 	// POST clinic/recordings/keys/pseudonym {"key_size":32,"type":"hmac"}

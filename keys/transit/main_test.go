@@ -49,7 +49,7 @@ func newBareFixture(t testing.TB, options ...testserver.Option) *fixture {
 		server:  server,
 		admin:   server.Client(server.RootToken()),
 		options: transit.Options{Mount: server.Mount(), Prefix: server.Prefix()},
-		setup:   transit.SetupOptions{Mount: server.Mount(), Prefix: server.Prefix()},
+		setup:   transit.SetupOptions{Mount: server.Mount(), Prefix: server.Prefix(), Store: keystest.Store},
 	}
 }
 
@@ -101,6 +101,11 @@ type roles struct {
 	keys.Retirer
 	keys.Trimmer
 	keys.Eraser
+}
+
+// CheckStore uses the retirer's token. The trimmer has the method too.
+func (r roles) CheckStore(ctx context.Context, store keys.StoreID) error {
+	return r.Retirer.CheckStore(ctx, store)
 }
 
 // Versions uses the rotator's token. The retirer and the trimmer have the method too.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/keys/transit"
 )
 
@@ -698,9 +699,12 @@ var matrixSections = []matrixSection{
 		{"read the cache's size", func(c *cell) (string, error) { return c.read(c.mount() + "/cache-config") }},
 		{"set the cache's size", func(c *cell) (string, error) { return c.write(c.mount()+"/cache-config", data{"size": 1000}) }},
 		{"read the engine's mount", func(c *cell) (string, error) { return c.read("sys/mounts/" + c.mount()) }},
-		{"read the audit tuning", func(c *cell) (string, error) { return c.read("sys/mounts/" + c.mount() + "/tune") }},
+		{"read the audit tuning, and the store that the keyring serves", func(c *cell) (string, error) { return c.read("sys/mounts/" + c.mount() + "/tune") }},
 		{"change the audit tuning", func(c *cell) (string, error) {
 			return c.write("sys/mounts/"+c.mount()+"/tune", data{"audit_non_hmac_request_keys": []string{"context"}})
+		}},
+		{"change the store that the keyring serves", func(c *cell) (string, error) {
+			return c.write("sys/mounts/"+c.mount()+"/tune", data{"description": "(recvault store " + string(keystest.Store) + ")"})
 		}},
 		{"change the mount's lease times", func(c *cell) (string, error) {
 			return c.write("sys/mounts/"+c.mount()+"/tune", data{"max_lease_ttl": "1h"})

@@ -21,6 +21,10 @@ type SetupOptions struct {
 	Mount  string
 	Prefix string
 
+	// Store is the store whose recordings the keyring serves: see vault.StoreID. Until Setup has recorded it, writers,
+	// retirers and trimmers get [keys.ErrForeignStore]. It cannot be changed later. "" leaves the record as it is.
+	Store keys.StoreID
+
 	// MaxGrantTTL is the longest TTL of any grant, from [keys.MinGrantTTL] to [keys.MaxGrantTTL] in
 	// whole seconds. Grants that ask for more are shortened to it. Default 4 h.
 	MaxGrantTTL time.Duration
@@ -69,7 +73,8 @@ func (c Change) String() string { return c.What + ": " + c.Before + " -> " + c.A
 //   - the engine's setting that encrypting does not create keys
 //   - the key that makes pseudonyms
 //   - the policies of the roles
-//   - the token role of grants
+//   - the token roles of grants
+//   - the record of the one store that the keyring serves, in the description of the mount
 //
 // The client's token needs the policy of the role "setup" (see [Policies]), or more.
 //
@@ -82,7 +87,7 @@ func (c Change) String() string { return c.What + ": " + c.Before + " -> " + c.A
 // policies do not let a token renew itself; Vault's policy "default" does.
 //
 // Errors: [keys.ErrDenied], [keys.ErrUnavailable], [ErrNotSetUp] if Vault has something else at the
-// mount or at the pseudonym key.
+// mount or at the pseudonym key, [keys.ErrForeignStore] if the keyring serves another store than Store.
 func Setup(ctx context.Context, client *api.Client, options SetupOptions) (Report, error) {
 	s, err := newSetup(client, options)
 	if err != nil {
@@ -149,12 +154,17 @@ func (o SetupOptions) withDefaults() (SetupOptions, Options, error) {
 	case o.ExpectedPatients < 0:
 		return SetupOptions{}, Options{}, errors.New("transit: a negative number of expected patients")
 	}
+	if o.Store != "" {
+		if _, err := keys.ParseStoreID(string(o.Store)); err != nil {
+			return SetupOptions{}, Options{}, fmt.Errorf("transit: %w", err)
+		}
+	}
 	return o, where, nil
 }
 
 func (s *setup) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		s.mount, s.auditTuning, s.upsert, s.cache, s.pseudonymKey, s.policies, s.tokenRoles,
+		s.mount, s.store, s.auditTuning, s.upsert, s.cache, s.pseudonymKey, s.policies, s.tokenRoles,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -185,12 +195,34 @@ func (s *setup) mount(ctx context.Context) error {
 	}
 	return s.change(ctx, "engine at "+s.where.Mount, engine.Type, "transit", path, map[string]any{
 		"type":        "transit",
-		"description": "recvault: envelope keys",
+		"description": mountDescription,
 	})
 }
 
+const mountDescription = "recvault: envelope keys"
+
+// store records the store. It comes first among the settings, so nothing is changed at the mount of another store.
+func (s *setup) store(ctx context.Context) error {
+	if s.options.Store == "" {
+		return nil
+	}
+	path := tunePath(s.where.Mount)
+	mount := struct {
+		Description string `json:"description"`
+	}{mountDescription}
+	if err := s.read(ctx, path, &mount); err != nil {
+		return err
+	}
+	recorded := recordedStore(mount.Description)
+	if recorded != "" {
+		return s.options.Store.Served(recorded)
+	}
+	return s.change(ctx, "store that the keyring serves", "none", string(s.options.Store), path,
+		map[string]any{"description": withStore(mount.Description, s.options.Store)})
+}
+
 func (s *setup) auditTuning(ctx context.Context) error {
-	path := "sys/mounts/" + s.where.Mount + "/tune"
+	path := tunePath(s.where.Mount)
 	var tuning struct {
 		Shown        []string `json:"audit_non_hmac_request_keys"`
 		ShownAnswers []string `json:"audit_non_hmac_response_keys"`

@@ -20,7 +20,7 @@ func TestSetupTwiceChangesNothing(t *testing.T) {
 	f := newBareFixture(t)
 	f.setup.ExpectedPatients = 5000
 	first := f.setUp()
-	assert.Len(t, first.Changes, 18, "%v", first)
+	assert.Len(t, first.Changes, 19, "%v", first)
 	assert.Contains(t, first.String(), "engine at "+f.options.Mount+": absent -> transit")
 	assert.Contains(t, first.String(), "keys in Vault's memory: 0 -> 5000")
 	second := f.setUp()
@@ -40,7 +40,7 @@ func TestDryRunReportsWhatSetupChanges(t *testing.T) {
 		return report
 	}
 	planned := dryRun()
-	assert.Len(t, planned.Changes, 18)
+	assert.Len(t, planned.Changes, 19)
 	assert.Equal(t, planned, dryRun(), "a dry run changed something")
 	reads := 0
 	for _, entry := range f.server.Audit(t) {
@@ -68,7 +68,9 @@ func TestSetupCallsAreTheWholeSetup(t *testing.T) {
 	f := newBareFixture(t)
 	f.setup.ExpectedPatients = 5000
 	f.setup.MaxGrantTTL = time.Hour
-	calls, err := transit.SetupCalls(f.setup)
+	options := f.setup
+	options.Store = ""
+	calls, err := transit.SetupCalls(options)
 	require.NoError(t, err)
 
 	reads := 0
@@ -89,6 +91,9 @@ func TestSetupCallsAreTheWholeSetup(t *testing.T) {
 		require.NoError(t, json.Unmarshal(text, &body))
 		if policy, ok := body["policy"].(string); ok {
 			body["policy"] = strings.ReplaceAll(policy, transit.TokenAccessor, accessor)
+		}
+		if description, ok := body["description"].(string); ok {
+			body["description"] = strings.ReplaceAll(description, transit.StorePlaceholder, string(f.setup.Store))
 		}
 		_, err = f.admin.Logical().WriteWithContext(t.Context(), call.Path, body)
 		require.NoError(t, err, call.Path)
@@ -111,7 +116,7 @@ func TestSetupRunsWithItsOwnPolicy(t *testing.T) {
 	client := f.server.Client(f.token("setup"))
 	report, err := transit.Setup(t.Context(), client, f.setup)
 	require.NoError(t, err)
-	assert.Len(t, report.Changes, 18)
+	assert.Len(t, report.Changes, 19)
 	report, err = transit.Setup(t.Context(), client, f.setup)
 	require.NoError(t, err)
 	assert.Empty(t, report.Changes, "%v", report)
@@ -172,15 +177,15 @@ func TestSetupCorrectsManualChanges(t *testing.T) {
 
 func TestSetupKeepsOtherTuning(t *testing.T) {
 	f := newFixture(t)
-	tune := "sys/mounts/" + f.options.Mount + "/tune"
+	tune, description := "sys/mounts/"+f.options.Mount+"/tune", "ours (recvault store "+string(f.setup.Store)+")"
 	_, err := f.admin.Logical().WriteWithContext(t.Context(), tune,
-		data{"audit_non_hmac_request_keys": []string{"key_version"}, "description": "ours", "max_lease_ttl": "2h"})
+		data{"audit_non_hmac_request_keys": []string{"key_version"}, "description": description, "max_lease_ttl": "2h"})
 	require.NoError(t, err)
 	assert.Len(t, f.setUp().Changes, 1)
 	tuning, err := f.admin.Logical().ReadWithContext(t.Context(), tune)
 	require.NoError(t, err)
 	assert.ElementsMatch(t, []any{"key_version", "context"}, tuning.Data["audit_non_hmac_request_keys"])
-	assert.Equal(t, "ours", tuning.Data["description"])
+	assert.Equal(t, description, tuning.Data["description"])
 	assert.EqualValues(t, "7200", tuning.Data["max_lease_ttl"])
 }
 
@@ -250,7 +255,7 @@ func TestInterruptedSetupCanBeRunAgain(t *testing.T) {
 	require.NoError(t, f.admin.Sys().PutPolicyWithContext(t.Context(), policies[0].Name, incomplete))
 	report, err := transit.Setup(t.Context(), f.server.Client(f.token("setup")), f.setup)
 	assert.ErrorIs(t, err, keys.ErrDenied)
-	assert.Len(t, report.Changes, 15, "%v", report)
+	assert.Len(t, report.Changes, 16, "%v", report)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

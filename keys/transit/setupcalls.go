@@ -1,6 +1,7 @@
 package transit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -15,6 +16,9 @@ type Call struct {
 	Body   map[string]any `json:"body,omitempty"`
 }
 
+// StorePlaceholder stands for the ID of the store in the result of [SetupCalls].
+const StorePlaceholder = "STORE-ID"
+
 // SetupCalls returns the requests that [Setup] sends to a Vault where nothing is set up, in order. It
 // sends none itself: use it to review a setup, or to apply it by other means. After these requests, in
 // this order, Setup has nothing to change.
@@ -23,12 +27,15 @@ type Call struct {
 // accessor of Vault's token mount in data["token/"].accessor. Put that accessor in the place of
 // [TokenAccessor] in the policy "<Prefix>-grant", which is sent later.
 //
+// If the options have no Store, [StorePlaceholder] stands for its ID in the description of the mount.
+//
 // The HCL of a policy is the field "policy" of the Body, in a call to sys/policies/acl/<name>.
 func SetupCalls(options SetupOptions) ([]Call, error) {
 	options, where, err := options.withDefaults()
 	if err != nil {
 		return nil, err
 	}
+	options.Store = cmp.Or(options.Store, StorePlaceholder)
 	fresh := new(freshVault)
 	s := &setup{vault: fresh, where: where, options: options}
 	if err := s.run(context.Background()); err != nil {

@@ -483,6 +483,7 @@ func TestAPrefixKeepsVaultsApart(t *testing.T) {
 	d := embedded(t)
 	patient, id := d.Enrol(t)
 	outside := d.put(t, patient)
+	d.Serve(t, "clinic/")
 	v, err := vault.New(d.Keyring(testdeployment.Writer), d.Store, vault.WithPrefix("clinic/"))
 	require.NoError(t, err)
 	_, err = v.Put(t.Context(), patient, strings.NewReader(content), vault.Metadata{})

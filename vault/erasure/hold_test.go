@@ -96,6 +96,7 @@ func TestAHoldStandsUnderEveryPrefix(t *testing.T) {
 	onEach(t, func(t *testing.T, d *deployment) {
 		patient, id := d.Enrol(t)
 		outside := d.put(t, patient)
+		d.Serve(t, "clinic/")
 		v, err := vault.New(d.Keyring(testdeployment.Writer), d.Store, vault.WithPrefix("clinic/"))
 		require.NoError(t, err)
 		inside, err := v.Put(t.Context(), patient, strings.NewReader(content), vault.Metadata{})

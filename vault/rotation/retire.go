@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/scope"
 )
@@ -37,7 +38,22 @@ func (r *run) trim() error {
 }
 
 func (r *run) raise(m minimum) error {
+	if err := r.checkStore(); err != nil {
+		return err
+	}
 	return r.eachPatient(func(id keys.KeyID) error { return r.raisePatient(m, id) })
+}
+
+// checkStore returns an error unless the keyring serves the store and prefix of this run.
+func (r *run) checkStore() error {
+	store, err := r.objects.StoreID(r.ctx)
+	if errors.Is(err, storage.ErrNotFound) {
+		return fmt.Errorf("%w: nothing was ever written here", keys.ErrForeignStore)
+	}
+	if err != nil {
+		return err
+	}
+	return r.keyring.CheckStore(r.ctx, store)
 }
 
 // raisePatient raises the minimum of one patient. The order makes it safe: it first reads what the newest

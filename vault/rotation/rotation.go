@@ -35,10 +35,11 @@
 // # One keyring for one bucket and prefix
 //
 // Retire and Trim read the envelopes of one store and one prefix, but the minimum that they raise holds wherever the
-// patient's key was used. They do not see recordings under another prefix or in another bucket that were wrapped
-// with the same key: Retire ends the use of the versions that these need, and Trim destroys them for good. So give
-// each bucket and prefix a keyring (at Vault, a mount) of its own. Where several share one, run Rewrap for all of
-// them before Retire, and never Trim.
+// patient's key was used. Therefore a keyring (at Vault, a mount) serves one store and prefix, and has its ID on record.
+// Writers refuse to wrap for another one, and Retire and Trim refuse to run on another one: [keys.ErrForeignStore]. See
+// vault.StoreID.
+//
+// A copy of a bucket has the same ID. Nothing may be written to such a copy, unless it takes the first one's place.
 //
 // # Rights
 //
@@ -205,8 +206,8 @@ func (r *Rotation) Rewrap(ctx context.Context, s scope.Scope) (Report, error) {
 // grace period, it reads every envelope and has the keyring re-wrap every wrapped key. If all are at the newest
 // version, that becomes the oldest that unwraps. Otherwise the Report says why not. The keyring can take it back.
 //
-// The versions end wherever the patient's key was used, and Retire reads one store and one prefix only:
-// a keyring must be for one bucket and prefix. Where several share one, run Rewrap for all of them first.
+// Errors beside those of every verb: [keys.ErrForeignStore] if the keyring does not serve this store and prefix. Nothing
+// is changed then.
 func (r *Rotation) Retire(ctx context.Context, s scope.Scope) (Report, error) {
 	return r.run(ctx, verbRetire, s, (*run).retire)
 }
@@ -216,8 +217,7 @@ func (r *Rotation) Retire(ctx context.Context, s scope.Scope) (Report, error) {
 // version back. Copies of envelopes from before their rewrap, such as in backups and older versions of objects, can no
 // longer be opened.
 //
-// Never trim where several buckets or prefixes share a keyring: Trim reads one store and one prefix only, and
-// recordings elsewhere that still need a version that it destroys are lost for good.
+// Errors: those of Retire.
 func (r *Rotation) Trim(ctx context.Context, s scope.Scope) (Report, error) {
 	return r.run(ctx, verbTrim, s, (*run).trim)
 }

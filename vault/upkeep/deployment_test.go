@@ -50,6 +50,7 @@ func servers(t *testing.T) *deployment {
 
 func deploy(t *testing.T, d *testdeployment.Deployment) *deployment {
 	t.Helper()
+	d.Serve(t, prefix)
 	o, err := objects.New(d.Store, prefix)
 	require.NoError(t, err)
 	keyring := struct {

@@ -11,11 +11,14 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -108,7 +111,28 @@ func New(ctx context.Context, name string, tokenTTL time.Duration) (_ *Deploymen
 	} else {
 		err = d.objectsInDirectory(filepath.Join(directory, "objects"))
 	}
-	return d, err
+	if err != nil {
+		return nil, err
+	}
+	return d, d.identifyStore(ctx)
+}
+
+// identifyStore gives this run's prefix an ID that is the same in every run. A keyring serves one store and prefix, and the
+// keyring in Vault stays, while each run has a prefix of its own and leaves nothing in it. An application has one prefix,
+// and no need of this.
+func (d *Deployment) identifyStore(ctx context.Context) error {
+	id := string(storeID(d.name))
+	name := d.Prefix + "store-id"
+	if _, err := d.Store.Put(ctx, name, strings.NewReader(id), int64(len(id)), storage.IfAbsent()); err != nil {
+		return err
+	}
+	d.cleanup = append(d.cleanup, func(ctx context.Context) error { return d.Store.Delete(ctx, name) })
+	return nil
+}
+
+func storeID(name string) keys.StoreID {
+	sum := sha256.Sum256([]byte("recvault-" + name))
+	return keys.StoreID(base32.StdEncoding.EncodeToString(sum[:])[:26])
 }
 
 // keysInDirectory opens a keyring in a directory, which holds every role. Server gets only the methods that
@@ -133,7 +157,9 @@ func (d *Deployment) keysInVault(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := transit.Setup(ctx, admin, transit.SetupOptions{Mount: mount, Prefix: prefix, MaxGrantTTL: time.Hour}); err != nil {
+	if _, err := transit.Setup(ctx, admin, transit.SetupOptions{
+		Mount: mount, Prefix: prefix, MaxGrantTTL: time.Hour, Store: storeID(d.name),
+	}); err != nil {
 		return err
 	}
 	keyring := func(role string) (*transit.Keyring, error) {

@@ -28,3 +28,8 @@ path "<mount>/rewrap/+" {
   capabilities       = ["update"]
   allowed_parameters = { "batch_input" = [] }
 }
+
+# The mount's description says which bucket and prefix the keys are for. Elsewhere, the job refuses.
+path "sys/mounts/<mount>/tune" {
+  capabilities = ["read"]
+}

@@ -14,7 +14,7 @@ path "sys/mounts/<mount>" {
 
 path "sys/mounts/<mount>/tune" {
   capabilities       = ["read", "update"]
-  allowed_parameters = { "audit_non_hmac_request_keys" = [] }
+  allowed_parameters = { "audit_non_hmac_request_keys" = [], "description" = [] }
 }
 
 path "<mount>/config/keys" {

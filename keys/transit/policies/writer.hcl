@@ -17,3 +17,9 @@ path "<mount>/encrypt/+" {
 path "<mount>/keys/+" {
   capabilities = ["read"]
 }
+
+# The mount's description says which bucket and prefix the keys are for. Before anything is wrapped for another
+# one, the writer refuses.
+path "sys/mounts/<mount>/tune" {
+  capabilities = ["read"]
+}
