@@ -108,7 +108,7 @@ func TestVaultLogsNoSecret(t *testing.T) {
 		known += "\n" + name.(string)
 	}
 	require.Contains(t, known, id.String(), "the search cannot find what is there")
-	require.Contains(t, known, id.String()+"-erased")
+	require.Contains(t, known, "erased-"+id.String()+"-kek")
 	for what, secret := range map[string][]byte{
 		"patient": []byte(patient), "token": []byte(grant.Token()), "recording key": rec.key.Bytes(),
 		"accessor": []byte(grant.Accessor()),

@@ -21,6 +21,10 @@ func (v *dryVault) read(ctx context.Context, token, path string) (*api.Secret, e
 	return v.vault.read(ctx, token, path)
 }
 
+func (v *dryVault) list(ctx context.Context, token, path string, each func([]byte) error) error {
+	return v.vault.list(ctx, token, path, each)
+}
+
 func (v *dryVault) write(_ context.Context, _, path string, _ map[string]any) (*api.Secret, error) {
 	if path == "sys/mounts/"+v.mount {
 		v.mounted = true

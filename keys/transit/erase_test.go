@@ -22,19 +22,19 @@ func TestEraseFinishesAnInterruptedErasure(t *testing.T) {
 			patient, id := f.enrol(k)
 			rec := f.record(k, id)
 			grant := f.grant(k, patient)
-			path := f.options.Mount + "/keys/" + id.String()
+			path := f.options.Mount + "/keys/"
 			eraser := f.server.Client(f.token("eraser"))
 			for _, request := range []func() error{
 				func() error {
-					_, err := eraser.Logical().WriteWithContext(t.Context(), path+"-kek/config", data{"deletion_allowed": true})
+					_, err := eraser.Logical().WriteWithContext(t.Context(), path+id.String()+"-kek/config", data{"deletion_allowed": true})
 					return err
 				},
 				func() error {
-					_, err := eraser.Logical().WriteWithContext(t.Context(), path+"-erased", data{"type": "hmac", "key_size": 32})
+					_, err := eraser.Logical().WriteWithContext(t.Context(), path+"erased-"+id.String()+"-kek", data{"type": "hmac", "key_size": 32})
 					return err
 				},
 				func() error {
-					_, err := eraser.Logical().DeleteWithContext(t.Context(), path+"-kek")
+					_, err := eraser.Logical().DeleteWithContext(t.Context(), path+id.String()+"-kek")
 					return err
 				},
 			}[:done] {

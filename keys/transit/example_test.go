@@ -149,8 +149,8 @@ func ExampleSetupCalls() {
 	// POST sys/policies/acl/recvault-trimmer
 	// POST sys/policies/acl/recvault-eraser
 	// POST sys/policies/acl/recvault-auditor
-	// POST auth/token/roles/recvault-grant {"allowed_entity_aliases":["*"],"allowed_policies":["recvault-grant"],"allowed_policies_glob":[],"orphan":true,"renewable":false,"token_explicit_max_ttl":14400,"token_no_default_policy":true,"token_period":0,"token_type":"service"}
-	// POST auth/token/roles/recvault-describe {"allowed_entity_aliases":["*"],"allowed_policies":["recvault-describe"],"allowed_policies_glob":[],"orphan":true,"renewable":false,"token_explicit_max_ttl":14400,"token_no_default_policy":true,"token_period":0,"token_type":"service"}
+	// POST auth/token/roles/recvault-grant {"allowed_entity_aliases":["*-kek"],"allowed_policies":["recvault-grant"],"allowed_policies_glob":[],"orphan":true,"renewable":false,"token_explicit_max_ttl":14400,"token_no_default_policy":true,"token_period":0,"token_type":"service"}
+	// POST auth/token/roles/recvault-describe {"allowed_entity_aliases":["*-kek"],"allowed_policies":["recvault-describe"],"allowed_policies_glob":[],"orphan":true,"renewable":false,"token_explicit_max_ttl":14400,"token_no_default_policy":true,"token_period":0,"token_type":"service"}
 }
 
 // A reviewer prints the policies, without a Vault.

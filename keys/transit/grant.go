@@ -12,7 +12,8 @@ import (
 	"github.com/recvault/recvault/keys"
 )
 
-// The names of a grant's details in its token's metadata, and so in Vault's audit log.
+// The names of a grant's details in its token's metadata, and so in Vault's audit log. They are for people who
+// read it: a stolen granter's token can write anything there.
 const (
 	metaKeyID     = "key_id"
 	metaSubject   = "subject"
@@ -54,7 +55,7 @@ func (k *Keyring) issue(ctx context.Context, id keys.KeyID, options keys.GrantOp
 	}
 	asked := time.Now()
 	secret, err := k.vault.write(ctx, k.client.Token(), "auth/token/create/"+role, map[string]any{
-		"entity_alias":      id.String(),
+		"entity_alias":      envelopeKey(id),
 		"meta":              meta,
 		"ttl":               strconv.FormatInt(int64(options.TTL/time.Second), 10) + "s",
 		"num_uses":          options.MaxUses,

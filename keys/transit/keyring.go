@@ -13,14 +13,15 @@
 // A patient's envelope key is an AES-256-GCM key named "<KeyID>-kek" with key derivation. The
 // binding is the derivation context: each recording has its own derived wrapping key, and a wrapped
 // key decrypts and rewraps only for one patient and one recording. For an erased patient there is a
-// key named "<KeyID>-erased", which encrypts nothing and marks the erasure. An HMAC key named
+// key named "erased-<KeyID>-kek", which encrypts nothing and marks the erasure. An HMAC key named
 // "pseudonym" makes the KeyIDs.
 //
 // A grant is a Vault token. All grants have the same policy, which names the one key that the token
-// may decrypt with by the token's entity alias, the KeyID. A patient's first grant leaves an entity
-// in Vault's identity store, under that pseudonym. Vault's audit log shows each use of a key,
-// allowed or refused: the grant's subject, purpose, request_id and key_id in auth.metadata, and the
-// binding, in base64, in request.data.context.
+// may decrypt with by the token's entity alias, the name of that key. A patient's first grant leaves an
+// entity in Vault's identity store, under that pseudonym. Vault's audit log shows each use of a key,
+// allowed or refused: the key in request.path, the binding, in base64, in request.data.context, and in
+// auth.metadata the grant's subject, purpose, request_id and key_id. The metadata is what the issuer
+// wrote. Whose recording it was, only the path and the binding show.
 //
 // # Precautions
 //
@@ -39,6 +40,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -157,7 +159,7 @@ func (k *Keyring) Enrol(ctx context.Context, patient keys.Patient) (keys.KeyID, 
 	}
 	// If the key exists, Vault leaves it as it is and answers with its settings.
 	secret, err := k.vault.write(ctx, k.client.Token(), k.envelopeKeyPath(id), map[string]any{
-		"type":    "aes256-gcm96",
+		"type":    envelopeKeyType,
 		"derived": true,
 	})
 	var key struct {
@@ -173,11 +175,13 @@ func (k *Keyring) Enrol(ctx context.Context, patient keys.Patient) (keys.KeyID, 
 	if err != nil {
 		return keys.KeyID{}, fmt.Errorf("transit: enrol: %w", err)
 	}
-	if key.Type != "aes256-gcm96" || !key.Derived || key.Convergent || key.Exportable || key.Backup {
+	if key.Type != envelopeKeyType || !key.Derived || key.Convergent || key.Exportable || key.Backup {
 		return keys.KeyID{}, fmt.Errorf("transit: enrol: %w", ErrUnsafeKey)
 	}
 	return id, nil
 }
+
+const envelopeKeyType = "aes256-gcm96"
 
 // Wrap implements [keys.Wrapper], for the writer's role.
 func (k *Keyring) Wrap(ctx context.Context, binding keys.Binding, key *keys.Key) (keys.WrappedKey, error) {
@@ -203,7 +207,7 @@ func (k *Keyring) wrap(ctx context.Context, binding keys.Binding, key *keys.Key)
 	if errors.Is(err, keys.ErrDenied) {
 		// Vault treats encrypting with a missing key as an attempt to make the key, which a writer may
 		// not do. Reading the key shows whether it is missing.
-		_, _, readErr := k.readKey(ctx, k.client.Token(), k.envelopeKeyPath(id))
+		_, _, readErr := k.readKey(ctx, id)
 		switch {
 		case readErr == nil:
 			secret, err = encrypt() // the patient may have been enrolled since; if not, Vault refuses again
@@ -292,7 +296,8 @@ func checkWrapped(wrapped keys.WrappedKey) error {
 
 // noEnvelopeKey returns why there is no envelope key: the patient was erased, or never enrolled.
 func (k *Keyring) noEnvelopeKey(ctx context.Context, token string, id keys.KeyID) error {
-	secret, _, err := k.readKey(ctx, token, k.erasedMarkPath(id))
+	// The policy of the eraser requires the parameter, also for reads.
+	secret, _, err := k.vault.readWith(ctx, token, k.erasedMarkPath(id), url.Values{"type": {markType}})
 	var mark struct {
 		Type string `json:"type"`
 	}
@@ -300,7 +305,7 @@ func (k *Keyring) noEnvelopeKey(ctx context.Context, token string, id keys.KeyID
 		err = decode(secret, &mark)
 	}
 	switch {
-	case err == nil && mark.Type != markType: // the enroller can make a key of another type under this name
+	case err == nil && mark.Type != markType: // somebody made a key under this name
 		return keys.ErrNotEnrolled
 	case err == nil:
 		return keys.ErrErased
@@ -312,13 +317,16 @@ func (k *Keyring) noEnvelopeKey(ctx context.Context, token string, id keys.KeyID
 	return err
 }
 
-func envelopeKey(id keys.KeyID) string { return id.String() + "-kek" }
+// kekSuffix ends the name of every envelope key, and so the entity alias of every grant.
+const kekSuffix = "-kek"
 
-func erasedMark(id keys.KeyID) string { return id.String() + "-erased" }
+func envelopeKey(id keys.KeyID) string { return id.String() + kekSuffix }
 
 func (k *Keyring) envelopeKeyPath(id keys.KeyID) string { return k.mount + "/keys/" + envelopeKey(id) }
 
-func (k *Keyring) erasedMarkPath(id keys.KeyID) string { return k.mount + "/keys/" + erasedMark(id) }
+func (k *Keyring) erasedMarkPath(id keys.KeyID) string {
+	return k.mount + "/keys/erased-" + envelopeKey(id)
+}
 
 // vaultContext returns the binding in the form of Transit's key derivation context.
 func vaultContext(binding keys.Binding) string {

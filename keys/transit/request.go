@@ -84,6 +84,66 @@ func (r *requester) readWith(ctx context.Context, token, path string, parameters
 	return secret, now.UTC(), nil
 }
 
+// listTimeout is Vault's own limit for a request, unless it is configured (default_max_request_duration).
+const listTimeout = 90 * time.Second
+
+// list calls each with the details of every entry of a list, in JSON, as they arrive. It keeps one entry at a time in
+// memory, so the list may be long.
+func (r *requester) list(ctx context.Context, token, path string, each func(details []byte) error) error {
+	limited, cancel := context.WithTimeout(ctx, max(r.timeout, listTimeout))
+	defer cancel()
+	response, err := r.as(token).ReadRawWithDataWithContext(limited, path, url.Values{"list": {"true"}})
+	if response != nil {
+		defer response.Body.Close()
+	}
+	if err != nil {
+		if err = failure(ctx, err); missing(err) {
+			return nil // an empty list
+		}
+		return err
+	}
+	d := json.NewDecoder(response.Body)
+	err = fields(d, func(name string) error {
+		if name != "data" {
+			return d.Decode(new(json.RawMessage))
+		}
+		return fields(d, func(name string) error {
+			if name != "key_info" {
+				return d.Decode(new(json.RawMessage))
+			}
+			return fields(d, func(string) error {
+				var details json.RawMessage
+				if err := d.Decode(&details); err != nil {
+					return err
+				}
+				return each(details)
+			})
+		})
+	})
+	if err != nil {
+		return failure(ctx, err)
+	}
+	return nil
+}
+
+// fields calls each for every field of a JSON object, with the decoder before the field's value. each must read it.
+func fields(d *json.Decoder, each func(name string) error) error {
+	if start, err := d.Token(); err != nil || start != json.Delim('{') {
+		return errors.Join(errors.New("not a JSON object"), err)
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return err
+		}
+		if err := each(name.(string)); err != nil { // in an object, Token returns names as strings
+			return err
+		}
+	}
+	_, err := d.Token()
+	return err
+}
+
 // write returns a nil secret without an error if the answer has no content.
 func (r *requester) write(ctx context.Context, token, path string, data map[string]any) (*api.Secret, error) {
 	limited, cancel := context.WithTimeout(ctx, r.timeout)
@@ -140,8 +200,12 @@ func decode(secret *api.Secret, into any) error {
 	return nil
 }
 
-// maxAnswer bounds Vault's answers, in bytes. The largest is a batch of rewrapped keys, some 64 KiB.
-const maxAnswer = 8 << 20
+// maxAnswer bounds Vault's answers, in bytes. The largest is a batch of rewrapped keys, some 64 KiB. Lists are read
+// as a stream, and have a limit of their own.
+const (
+	maxAnswer = 8 << 20
+	maxList   = 1 << 30
+)
 
 // guard bounds the size of answers, and refuses redirects to another host, which would send the token there.
 type guard struct{ http.RoundTripper }
@@ -155,9 +219,13 @@ func (g *guard) RoundTrip(request *http.Request) (*http.Response, error) {
 		_ = response.Body.Close()
 		return nil, errors.New("the answer is a redirect to another host")
 	}
+	limit := int64(maxAnswer)
+	if request.URL.Query().Has("list") {
+		limit = maxList
+	}
 	response.Body = struct {
 		io.Reader
 		io.Closer
-	}{io.LimitReader(response.Body, maxAnswer), response.Body}
+	}{io.LimitReader(response.Body, limit), response.Body}
 	return response, nil
 }

@@ -35,6 +35,11 @@ type SetupOptions struct {
 	// they next load the mount. Vault with disable_cache has no such setting.
 	ExpectedPatients int
 
+	// MaxEntities is the largest number of entities in Vault's identity store with which Setup looks for
+	// foreign aliases. For that, Vault lists all aliases in one answer: about 300 bytes each, more in its
+	// memory, and 700 in the audit log. Default 100,000.
+	MaxEntities int
+
 	// DryRun makes Setup read everything and write nothing. The Report shows what Setup would change.
 	// A dry run does not detect what Vault would refuse, such as an engine at a path above another's,
 	// or a write that the token may not make. SetupCalls ignores DryRun.
@@ -44,6 +49,15 @@ type SetupOptions struct {
 // Report is what [Setup] changed in Vault, or would change.
 type Report struct {
 	Changes []Change
+
+	// Foreign has at most 100 aliases that are no patient's. Of patients' entities Setup reads 100, and
+	// reports those that have rights. Issue refuses grants for the others that have.
+	Foreign     []ForeignAlias
+	MoreForeign int // foreign aliases that are not in Foreign
+
+	// UncheckedEntities is how many entities Vault has, if they are more than MaxEntities. Setup has then not
+	// looked for foreign aliases.
+	UncheckedEntities int
 }
 
 // Change is one setting that was made or corrected, or would be.
@@ -53,14 +67,23 @@ type Change struct {
 	After  string
 }
 
-// String returns one line per change.
+// String returns one line per change and foreign alias.
 func (r Report) String() string {
-	if len(r.Changes) == 0 {
-		return "nothing to change"
+	var lines []string
+	for _, change := range r.Changes {
+		lines = append(lines, change.String())
 	}
-	lines := make([]string, len(r.Changes))
-	for i, change := range r.Changes {
-		lines[i] = change.String()
+	if len(lines) == 0 {
+		lines = append(lines, "nothing to change")
+	}
+	for _, alias := range r.Foreign {
+		lines = append(lines, alias.String())
+	}
+	if r.MoreForeign > 0 {
+		lines = append(lines, fmt.Sprintf("and %d foreign entity aliases more", r.MoreForeign))
+	}
+	if r.UncheckedEntities > 0 {
+		lines = append(lines, fmt.Sprintf("entity aliases not checked: Vault has %d entities", r.UncheckedEntities))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -86,6 +109,9 @@ func (c Change) String() string { return c.What + ": " + c.Before + " -> " + c.A
 // services get theirs, with their role's policy, through the auth methods of the deployment. The
 // policies do not let a token renew itself; Vault's policy "default" does.
 //
+// At the end Setup looks for entity aliases that a stolen granter's token could use ([ForeignAlias]), and
+// reports them. It removes none, because Vault's identity store does not belong to recvault.
+//
 // Errors: [keys.ErrDenied], [keys.ErrUnavailable], [ErrNotSetUp] if Vault has something else at the
 // mount or at the pseudonym key, [keys.ErrForeignStore] if the keyring serves another store than Store.
 func Setup(ctx context.Context, client *api.Client, options SetupOptions) (Report, error) {
@@ -106,6 +132,8 @@ type setup struct {
 	where   Options // the mount and the prefix
 	options SetupOptions
 	report  Report
+
+	tokenAccessor string // of the token mount
 }
 
 // settings reads and writes Vault's settings. For SetupCalls it is a freshVault, for a dry run a
@@ -113,6 +141,7 @@ type setup struct {
 type settings interface {
 	read(ctx context.Context, token, path string) (*api.Secret, error)
 	write(ctx context.Context, token, path string, data map[string]any) (*api.Secret, error)
+	list(ctx context.Context, token, path string, each func(details []byte) error) error
 }
 
 // minCacheSize is the smallest cache size that Transit accepts.
@@ -146,13 +175,16 @@ func (o SetupOptions) withDefaults() (SetupOptions, Options, error) {
 	if o.MaxGrantTTL == 0 {
 		o.MaxGrantTTL = 4 * time.Hour
 	}
+	if o.MaxEntities == 0 {
+		o.MaxEntities = 100_000
+	}
 	switch {
 	case o.MaxGrantTTL < keys.MinGrantTTL || o.MaxGrantTTL > keys.MaxGrantTTL ||
 		o.MaxGrantTTL%time.Second != 0:
 		return SetupOptions{}, Options{}, fmt.Errorf("transit: MaxGrantTTL %v is not in whole seconds between %v and %v",
 			o.MaxGrantTTL, keys.MinGrantTTL, keys.MaxGrantTTL)
-	case o.ExpectedPatients < 0:
-		return SetupOptions{}, Options{}, errors.New("transit: a negative number of expected patients")
+	case o.ExpectedPatients < 0 || o.MaxEntities < 0:
+		return SetupOptions{}, Options{}, errors.New("transit: a negative number of expected patients or entities")
 	}
 	if o.Store != "" {
 		if _, err := keys.ParseStoreID(string(o.Store)); err != nil {
@@ -164,7 +196,7 @@ func (o SetupOptions) withDefaults() (SetupOptions, Options, error) {
 
 func (s *setup) run(ctx context.Context) error {
 	for _, step := range []func(context.Context) error{
-		s.mount, s.store, s.auditTuning, s.upsert, s.cache, s.pseudonymKey, s.policies, s.tokenRoles,
+		s.mount, s.store, s.auditTuning, s.upsert, s.cache, s.pseudonymKey, s.policies, s.tokenRoles, s.aliases,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -302,7 +334,8 @@ func (s *setup) policies(ctx context.Context) error {
 	if err := s.read(ctx, authPath, &mounts); err != nil {
 		return err
 	}
-	policies, err := Policies(s.where, mounts["token/"].Accessor)
+	s.tokenAccessor = mounts["token/"].Accessor
+	policies, err := Policies(s.where, s.tokenAccessor)
 	if err != nil {
 		return err
 	}
@@ -344,8 +377,8 @@ func (s *setup) tokenRole(ctx context.Context, name string) error {
 	want := map[string]any{
 		"allowed_policies":        []string{name},
 		"allowed_policies_glob":   []string{},
-		"allowed_entity_aliases":  []string{"*"}, // KeyIDs; the granter's policy refuses wildcards
-		"orphan":                  true,          // a grant does not end with the granter's token
+		"allowed_entity_aliases":  []string{"*" + kekSuffix}, // never a wildcard in a policy's path, which it ends
+		"orphan":                  true,                      // a grant does not end with the granter's token
 		"renewable":               false,
 		"token_explicit_max_ttl":  int(s.options.MaxGrantTTL.Seconds()),
 		"token_no_default_policy": true,

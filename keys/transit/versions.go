@@ -42,7 +42,7 @@ func (k *Keyring) versions(ctx context.Context, id keys.KeyID) (versions, error)
 	if id.IsZero() {
 		return versions{}, keys.ErrInvalidKeyID
 	}
-	secret, now, err := k.readKey(ctx, k.client.Token(), k.envelopeKeyPath(id))
+	secret, now, err := k.readKey(ctx, id)
 	if missing(err) {
 		err = k.noEnvelopeKey(ctx, k.client.Token(), id)
 	}
@@ -156,9 +156,9 @@ func (k *Keyring) changeVersions(ctx context.Context, id keys.KeyID, below strin
 // markType is the type of the key that marks an erasure. Keys of this type cannot encrypt.
 const markType = "hmac"
 
-// readKey reads an envelope key's settings, or the mark of an erasure. It sends the parameter "type",
-// because Vault demands a policy's required parameters for reads too, and the eraser's policy requires
-// this one. The parameter has no effect on other roles or on the answer.
-func (k *Keyring) readKey(ctx context.Context, token, path string) (*api.Secret, time.Time, error) {
-	return k.vault.readWith(ctx, token, path, url.Values{"type": {markType}})
+// readKey reads an envelope key's settings, with the client's token. It sends the parameters of Enrol. They have
+// no effect on the answer, but the enroller's policy requires them, and for a token with several roles Vault
+// demands what any of their policies requires for the path, for reads too.
+func (k *Keyring) readKey(ctx context.Context, id keys.KeyID) (*api.Secret, time.Time, error) {
+	return k.vault.readWith(ctx, k.client.Token(), k.envelopeKeyPath(id), url.Values{"type": {envelopeKeyType}, "derived": {"true"}})
 }

@@ -7,21 +7,23 @@ path "<mount>/hmac/pseudonym/sha2-256" {
 }
 
 path "<mount>/keys/+/config" {
-  capabilities        = ["update"]
-  required_parameters = ["deletion_allowed"]
-  allowed_parameters  = { "deletion_allowed" = [] }
+  capabilities       = ["update"]
+  allowed_parameters = { "deletion_allowed" = [] }
 }
 
-# "update" makes the mark of an erasure: a key of a type that cannot encrypt. Vault demands the
-# required parameter for reads too: `vault read <mount>/keys/... type=hmac`.
-#
-# A policy path cannot match the end of a key's name. Therefore this role can also delete a mark, after
-# which an erased patient looks as if never enrolled. And it can make a key of that type under the name
-# of an envelope key, after which a patient who is not enrolled yet cannot be.
 path "<mount>/keys/+" {
-  capabilities        = ["read", "update", "delete"]
+  capabilities = ["read", "delete"]
+}
+
+# "update" makes the mark of an erasure: a key of a type that cannot encrypt. Vault demands the required
+# parameter for reads too: `vault read <mount>/keys/erased-... type=hmac`. Of several rules, the one with
+# the longest beginning applies, so this role can neither delete a mark nor make another kind of key. An
+# empty text is denied, because Vault takes it for a list without elements, of which all are allowed.
+path "<mount>/keys/erased-*" {
+  capabilities        = ["read", "update"]
   required_parameters = ["type"]
   allowed_parameters  = { "type" = ["hmac"], "key_size" = [] }
+  denied_parameters   = { "type" = [""] }
 }
 
 # A rewrap that fails proves the erasure.
@@ -37,9 +39,10 @@ path "sys/leases/revoke-prefix/<mount>/decrypt/*" {
   allowed_parameters = { "sync" = [] }
 }
 
-# Without the pseudonym key, no patient could be found again.
+# Without the pseudonym key, no patient could be found again. "deny" would bind the setup role too, if a
+# token has both.
 path "<mount>/keys/pseudonym" {
-  capabilities = ["deny"]
+  capabilities = ["read"]
 }
 
 path "<mount>/keys/pseudonym/config" {

@@ -8,12 +8,12 @@ path "<mount>/hmac/pseudonym/sha2-256" {
 }
 
 # A request cannot ask for policies, a period or a token type. Every grant names its patient (the entity
-# alias) and who uses it (the metadata).
+# alias). Vault takes metadata that is empty or wrong: it is what the issuer wrote, and proves nothing.
 path "auth/token/create/<prefix>-grant" {
   capabilities        = ["update"]
   required_parameters = ["entity_alias", "meta", "ttl"]
   allowed_parameters = {
-    "entity_alias"      = []
+    "entity_alias"      = ["*-kek"]
     "meta"              = []
     "ttl"               = []
     "num_uses"          = []
@@ -21,17 +21,17 @@ path "auth/token/create/<prefix>-grant" {
     "no_default_policy" = [true]
   }
 
-  # A KeyID contains none of these, so a grant cannot become most of the foreign entities that the token mount
-  # may have. Wildcards would be harmless, because of the suffixes in the grant
-  # policy. Capitals would not: Vault treats an alias in capitals as the same alias and keeps the first
-  # spelling, so that every later grant of that patient would be refused. The last two letters, Turkish
-  # dotted I and the Kelvin sign, become "i" and "k" in lower case.
+  # An alias is a KeyID and the suffix of its envelope key, so a grant cannot become a foreign entity that the
+  # token mount may have, unless its alias has that form too. A KeyID contains none of these. Capitals would
+  # do harm: Vault treats an alias in capitals as the same alias and keeps the first spelling, so that every
+  # later grant of that patient would be refused. The last two letters, Turkish dotted I and the Kelvin
+  # sign, become "i" and "k" in lower case.
   denied_parameters = {
     "entity_alias" = [
       "", "***", "*+*", "*/*", "*.*", "*,*", "* *",
       "*A*", "*B*", "*C*", "*D*", "*E*", "*F*", "*G*", "*H*", "*I*", "*J*", "*K*", "*L*", "*M*",
       "*N*", "*O*", "*P*", "*Q*", "*R*", "*S*", "*T*", "*U*", "*V*", "*W*", "*X*", "*Y*", "*Z*",
-      "*\u0130*", "*\u212a*", "*0*", "*1*", "*8*", "*9*", "*-*", "*_*", "*@*", "*:*",
+      "*\u0130*", "*\u212a*", "*0*", "*1*", "*8*", "*9*", "*_*", "*@*", "*:*",
     ]
   }
 }
@@ -41,7 +41,7 @@ path "auth/token/create/<prefix>-describe" {
   capabilities        = ["update"]
   required_parameters = ["entity_alias", "meta", "ttl"]
   allowed_parameters = {
-    "entity_alias"      = []
+    "entity_alias"      = ["*-kek"]
     "meta"              = []
     "ttl"               = []
     "num_uses"          = []
@@ -49,17 +49,17 @@ path "auth/token/create/<prefix>-describe" {
     "no_default_policy" = [true]
   }
 
-  # A KeyID contains none of these, so a grant cannot become most of the foreign entities that the token mount
-  # may have. Wildcards would be harmless, because of the suffixes in the grant
-  # policy. Capitals would not: Vault treats an alias in capitals as the same alias and keeps the first
-  # spelling, so that every later grant of that patient would be refused. The last two letters, Turkish
-  # dotted I and the Kelvin sign, become "i" and "k" in lower case.
+  # An alias is a KeyID and the suffix of its envelope key, so a grant cannot become a foreign entity that the
+  # token mount may have, unless its alias has that form too. A KeyID contains none of these. Capitals would
+  # do harm: Vault treats an alias in capitals as the same alias and keeps the first spelling, so that every
+  # later grant of that patient would be refused. The last two letters, Turkish dotted I and the Kelvin
+  # sign, become "i" and "k" in lower case.
   denied_parameters = {
     "entity_alias" = [
       "", "***", "*+*", "*/*", "*.*", "*,*", "* *",
       "*A*", "*B*", "*C*", "*D*", "*E*", "*F*", "*G*", "*H*", "*I*", "*J*", "*K*", "*L*", "*M*",
       "*N*", "*O*", "*P*", "*Q*", "*R*", "*S*", "*T*", "*U*", "*V*", "*W*", "*X*", "*Y*", "*Z*",
-      "*\u0130*", "*\u212a*", "*0*", "*1*", "*8*", "*9*", "*-*", "*_*", "*@*", "*:*",
+      "*\u0130*", "*\u212a*", "*0*", "*1*", "*8*", "*9*", "*_*", "*@*", "*:*",
     ]
   }
 }

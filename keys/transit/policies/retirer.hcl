@@ -13,9 +13,8 @@ path "<mount>/keys/+" {
 # decryption. It never stops a wrap: wraps use the newest version, and Vault lets no minimum be above
 # that.
 path "<mount>/keys/+/config" {
-  capabilities        = ["update"]
-  required_parameters = ["min_decryption_version"]
-  allowed_parameters  = { "min_decryption_version" = [], "min_encryption_version" = [] }
+  capabilities       = ["update"]
+  allowed_parameters = { "min_decryption_version" = [], "min_encryption_version" = [] }
 }
 
 path "<mount>/keys/pseudonym/config" {

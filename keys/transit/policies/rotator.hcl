@@ -13,6 +13,9 @@ path "<mount>/keys/+/rotate" {
   capabilities = ["update"]
 }
 
+# Vault lets an item of a batch name an older version of the key (key_version), and a policy cannot look into a
+# batch. Whoever steals this token can wrap a key again under any version from the minimum for encryption
+# on, still bound to its patient and recording: docs/roles.md has what follows.
 path "<mount>/rewrap/+" {
   capabilities       = ["update"]
   allowed_parameters = { "batch_input" = [] }

@@ -1,6 +1,8 @@
 # Held by the person or job that runs Setup: before the first use, after an upgrade, or to correct
-# settings. It decides what the other roles may do, so no service has it, and the token ends after the
-# run. It can use no key. An administrator installs this policy; Setup does not.
+# settings. Whoever holds it owns this Vault: it may write the policies that Setup writes and no others, but
+# Vault does not look into their text, which can give any right to the tokens that have the policy. So no
+# service has this role, and the token ends after the run. An administrator installs this policy; Setup
+# does not.
 
 # The grant policy contains the accessor of the token mount.
 path "sys/auth" {
@@ -20,6 +22,7 @@ path "sys/mounts/<mount>/tune" {
 path "<mount>/config/keys" {
   capabilities       = ["read", "update"]
   allowed_parameters = { "disable_upsert" = [true] }
+  denied_parameters  = { "disable_upsert" = [""] } # Vault allows it as an empty list, and reads it as false
 }
 
 path "<mount>/cache-config" {
@@ -82,4 +85,18 @@ path "sys/policies/acl/<prefix>-eraser" {
 
 path "sys/policies/acl/<prefix>-auditor" {
   capabilities = ["read", "create", "update"]
+}
+
+# Setup looks for entity aliases that a stolen granter's token could use. It lists aliases only if they are few
+# enough.
+path "sys/internal/counters/entities" {
+  capabilities = ["read"]
+}
+
+path "identity/entity-alias/id" {
+  capabilities = ["list"]
+}
+
+path "identity/entity/id/+" {
+  capabilities = ["read"]
 }

@@ -1,0 +1,98 @@
+package transit
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/recvault/recvault/keys"
+)
+
+// ForeignAlias is an entity alias of Vault's token mount that is not that of a patient, or whose entity has rights of
+// its own. Whoever has the granter's token can issue a token for it, and that token has the entity's rights. An alias
+// that is no patient's and has no rights is harmless, but only somebody with the granter's token, or with a right to
+// Vault's identity store, can have made it.
+type ForeignAlias struct {
+	Alias    string   // cut after 64 bytes
+	EntityID string   // in Vault's identity store
+	Policies []string // of the entity itself
+	Groups   int      // number of groups that the entity belongs to, whose policies it has too
+}
+
+// String returns the alias on one line, quoted.
+func (a ForeignAlias) String() string {
+	return fmt.Sprintf("foreign entity alias %q: entity %s, policies %q, groups %d", a.Alias, a.EntityID, a.Policies, a.Groups)
+}
+
+const (
+	maxForeign  = 100 // that are reported
+	maxSample   = 100 // entities of patients that are read
+	maxAliasLen = 64  // bytes that are reported
+)
+
+// aliases reports foreign aliases. Only those with the suffix matter: the token role refuses all others. It comes
+// last, and an alias is no reason to stop, because otherwise a thief could keep Setup from mending anything.
+func (s *setup) aliases(ctx context.Context) error {
+	var count struct {
+		Counters struct {
+			Entities struct {
+				Total int `json:"total"`
+			} `json:"entities"`
+		} `json:"counters"`
+	}
+	if err := s.read(ctx, "sys/internal/counters/entities", &count); err != nil {
+		return err
+	}
+	if total := count.Counters.Entities.Total; total > s.options.MaxEntities {
+		s.report.UncheckedEntities = total
+		return nil
+	}
+	var foreign, sample []ForeignAlias
+	path := "identity/entity-alias/id"
+	err := s.vault.list(ctx, s.token, path, func(details []byte) error {
+		var alias struct {
+			Name     string `json:"name"`
+			Mount    string `json:"mount_accessor"`
+			EntityID string `json:"canonical_id"`
+		}
+		if err := json.Unmarshal(details, &alias); err != nil {
+			return err
+		}
+		if alias.Mount != s.tokenAccessor || !strings.HasSuffix(strings.ToLower(alias.Name), kekSuffix) {
+			return nil
+		}
+		found := ForeignAlias{Alias: alias.Name[:min(len(alias.Name), maxAliasLen)], EntityID: alias.EntityID}
+		_, err := keys.ParseKeyID(strings.TrimSuffix(alias.Name, kekSuffix))
+		switch {
+		case err == nil && len(sample) < maxSample:
+			sample = append(sample, found)
+		case err != nil && len(foreign) < maxForeign:
+			foreign = append(foreign, found)
+		case err != nil:
+			s.report.MoreForeign++
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list %s: %w", path, err)
+	}
+	for i, found := range append(foreign, sample...) {
+		var entity struct {
+			Policies []string `json:"policies"`
+			Groups   []string `json:"group_ids"` // with those that it inherits
+		}
+		err := s.read(ctx, "identity/entity/id/"+found.EntityID, &entity)
+		if missing(err) {
+			continue // removed since
+		}
+		if err != nil {
+			return err
+		}
+		found.Policies, found.Groups = entity.Policies, len(entity.Groups)
+		if i < len(foreign) || len(found.Policies) > 0 || found.Groups > 0 {
+			s.report.Foreign = append(s.report.Foreign, found)
+		}
+	}
+	return nil
+}
