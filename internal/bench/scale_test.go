@@ -348,7 +348,7 @@ func (s *scale) removeEntities(client *api.Client) int {
 			continue
 		}
 		name, _ := aliases[0].(map[string]any)["name"].(string)
-		if _, err := keys.ParseKeyID(name); err == nil {
+		if strings.HasSuffix(name, "-kek") {
 			ours = append(ours, id)
 		}
 	}
