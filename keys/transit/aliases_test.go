@@ -1,12 +1,18 @@
 package transit_test
 
 import (
+	"encoding/binary"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -127,6 +133,57 @@ func TestSetupReportsManyForeignAliasesInBrief(t *testing.T) {
 	assert.Len(t, report.Foreign, 100)
 	assert.Equal(t, 50, report.MoreForeign)
 	assert.Contains(t, report.String(), "and 50 foreign entity aliases more")
+}
+
+// A large deployment has an alias for every patient who was granted. Setup reads them as they come.
+func TestSetupReadsManyAliasesAsAStream(t *testing.T) {
+	const aliases = 300_000
+	f := newFixture(t, testserver.Dedicated())
+	accessor, foreign := f.tokenAccessor(), f.entity("mail-kek", "mail")
+	behind, err := url.Parse(f.server.Address())
+	require.NoError(t, err)
+	var heap uint64 // in use in mid-answer
+	forward := httputil.NewSingleHostReverseProxy(behind)
+	forward.Transport = new(http.Transport)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !r.URL.Query().Has("list") {
+			forward.ServeHTTP(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, `{"request_id":"x","lease_id":"","data":{"key_info":{`)
+		write := func(i int, entity, name string) {
+			_, _ = fmt.Fprintf(w, `"%d":{"canonical_id":%q,"custom_metadata":{},"local":false,"metadata":null,"mount_accessor":%q,`+
+				`"mount_path":"auth/token/","mount_type":"token","name":%q}`, i, entity, accessor, name)
+		}
+		for i := range aliases {
+			id := make([]byte, keys.KeyIDBytes)
+			binary.BigEndian.PutUint32(id, uint32(i))
+			write(i, foreign[:30]+fmt.Sprintf("%06d", i), keys.NewKeyID(id).String()+"-kek")
+			_, _ = io.WriteString(w, ",")
+			if i == aliases*3/4 {
+				runtime.GC()
+				var stats runtime.MemStats
+				runtime.ReadMemStats(&stats)
+				heap = stats.HeapAlloc
+			}
+		}
+		write(aliases, foreign, "mail-kek")
+		_, _ = io.WriteString(w, `},"keys":["x"]},"warnings":null}`)
+	}))
+	defer front.Close()
+	defer forward.Transport.(*http.Transport).CloseIdleConnections()
+	config := api.DefaultConfig()
+	config.Address = front.URL
+	client, err := api.NewClient(config)
+	require.NoError(t, err)
+	defer client.CloneConfig().HttpClient.CloseIdleConnections()
+	client.SetToken(f.server.RootToken())
+	report, err := transit.Setup(t.Context(), client, f.setup)
+	require.NoError(t, err)
+	require.Len(t, report.Foreign, 1)
+	assert.Equal(t, "mail-kek", report.Foreign[0].Alias)
+	assert.NotZero(t, heap)
+	assert.Less(t, heap, uint64(32<<20))
 }
 
 // The clean-up in docs/operations.md removes what grants left behind, and what a stolen granter's token did, and nothing

@@ -152,8 +152,9 @@ batch. Whoever steals a token of the rotator, retirer, trimmer or eraser, and ha
 again under any version that is not retired. They stay bound to the same patient and recording, and the thief sees no
 key. With access to the bucket too, the thief delays retirement: ` + "`" + `retire` + "`" + ` and ` + "`" + `trim` + "`" + ` see the older version, and refuse
 until ` + "`" + `rewrap` + "`" + ` has moved it. If a version itself has leaked (Vault's storage and seal), whoever has it opens what was
-wrapped under a newer one. Two things end this: retiring the version, and the minimum for encryption. That never stops
-a wrap. The retirer's role may set it at once after a rotation, and no other role can lower it:
+wrapped under a newer one. ` + "`" + `retire` + "`" + ` ends this: it also makes the newest version the minimum for encryption, below which
+Vault re-wraps nothing. That never stops a wrap. The retirer's role may set it at once after a rotation, and no other
+role can lower it:
 
     vault write <mount>/keys/<KeyID>-kek/config min_encryption_version=<newest>
 

@@ -36,8 +36,8 @@ type SetupOptions struct {
 	ExpectedPatients int
 
 	// MaxEntities is the largest number of entities in Vault's identity store with which Setup looks for
-	// foreign aliases. For that, Vault lists all aliases in one answer: about 300 bytes each, more in its
-	// memory, and 700 in the audit log. Default 100,000.
+	// foreign aliases. For that, Vault lists all aliases in one answer: about 320 bytes each, more in its
+	// memory, and 640 in the audit log. Default 100,000.
 	MaxEntities int
 
 	// DryRun makes Setup read everything and write nothing. The Report shows what Setup would change.

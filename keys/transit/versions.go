@@ -66,15 +66,14 @@ func (k *Keyring) Retire(ctx context.Context, id keys.KeyID, oldest int) error {
 		if oldest < 1 || oldest > v.Latest {
 			return nil, keys.ErrInvalidVersion
 		}
-		if v.MinDecryption >= oldest && v.MinEncryption >= oldest {
+		if v.MinDecryption >= oldest && v.MinEncryption >= v.Latest {
 			return nil, nil
 		}
-		// A trim needs the minimum version for encryption to be set, and Vault requires that one not to
-		// be below the minimum for decryption. Wraps always use the newest version.
-		minimum := max(oldest, v.MinDecryption)
+		// Wraps always use the newest version. With that as the minimum for encryption, nobody who may re-wrap
+		// can go back to an older one. A trim needs the minimum to be set too.
 		return map[string]any{
-			"min_decryption_version": minimum,
-			"min_encryption_version": max(minimum, v.MinEncryption),
+			"min_decryption_version": max(oldest, v.MinDecryption),
+			"min_encryption_version": v.Latest,
 		}, nil
 	})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 )
 
 // recordAtEachVersion enrols a patient and rotates the envelope key up to version latest. It returns
@@ -91,4 +92,34 @@ func TestVersionsSurviveARestart(t *testing.T) {
 		_, err := k.Unwrap(t.Context(), grant, rec.binding, rec.wrapped)
 		assert.ErrorIs(t, err, keys.ErrRetired)
 	}
+}
+
+// Whoever may re-wrap may name a version, and no policy can forbid that. After a retirement only the newest is left, while
+// the others that are not retired still unwrap.
+func TestRetireBarsRewrapsUnderOlderVersions(t *testing.T) {
+	f := newFixture(t)
+	k := f.roles()
+	patient, id := f.enrol(k)
+	require.NoError(t, k.Rotate(t.Context(), id))
+	rec := f.record(k, id) // under version 2
+	require.NoError(t, k.Rotate(t.Context(), id))
+	rotator := f.server.Client(f.token("rotator"))
+	rewrap := func() data {
+		answer, err := rotator.Logical().WriteWithContext(t.Context(), f.options.Mount+"/rewrap/"+id.String()+"-kek", data{"batch_input": []data{{
+			"ciphertext": string(rec.wrapped), "context": vaultContext(rec), "key_version": 2,
+		}}})
+		require.NoError(t, err)
+		return answer.Data["batch_results"].([]any)[0].(data)
+	}
+	back := rewrap()["ciphertext"].(string)
+	assert.Contains(t, back, "vault:v2:", "Vault no longer re-wraps under older versions: docs/roles.md can say so")
+	f.opens(k, f.grant(k, patient), recording{binding: rec.binding, wrapped: keys.WrappedKey(back), key: rec.key})
+	elsewhere := keystest.NewRecordingID(id).Binding()
+	_, err := k.Unwrap(t.Context(), f.grant(k, patient), elsewhere, keys.WrappedKey(back))
+	require.ErrorIs(t, err, keys.ErrIntegrity, "the key is still bound to its recording")
+
+	require.NoError(t, k.Retire(t.Context(), id, 2))
+	assert.Contains(t, rewrap()["error"], "less than the minimum encryption key version")
+	f.opens(k, f.grant(k, patient), rec)
+	f.opens(k, f.grant(k, patient), f.record(k, id))
 }

@@ -9,9 +9,8 @@ path "<mount>/keys/+" {
   capabilities = ["read"]
 }
 
-# The minimum version for encryption is set too, because Vault does not let it be below the one for
-# decryption. It never stops a wrap: wraps use the newest version, and Vault lets no minimum be above
-# that.
+# The newest version becomes the minimum for encryption, so that no token that may re-wrap can go back to an
+# older one. It never stops a wrap: wraps use the newest version, and Vault lets no minimum be above that.
 path "<mount>/keys/+/config" {
   capabilities       = ["update"]
   allowed_parameters = { "min_decryption_version" = [], "min_encryption_version" = [] }
