@@ -69,8 +69,8 @@ func documented(t *testing.T) map[string]map[string]string {
 	return matrix
 }
 
-// TestPairsOfRolesMayDoTheUnion tries every operation of the matrix with every two roles on one token. An operation that
-// neither role may do is tried where Vault merges different rules of the two.
+// TestPairsOfRolesMayDoTheUnion tries every operation of the matrix with every two roles on one token. An operation with
+// which both alone have the same outcome is tried where Vault merges different rules of the two.
 func TestPairsOfRolesMayDoTheUnion(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testserver.Dedicated())
@@ -90,8 +90,8 @@ func TestPairsOfRolesMayDoTheUnion(t *testing.T) {
 				if op.name == "retire, and allow the deletion of an envelope key" && first == "retirer" && second == "eraser" {
 					want = allowed // in one request what they may do in two
 				}
-				if want == denied && !differ(rules[first], rules[second]) {
-					return
+				if alone[first] == alone[second] && !differ(rules[first], rules[second], slices.Contains(aboutKeys, section.name)) {
+					return // nothing is merged
 				}
 				c := newCell(t, f, first)
 				id, err := c.keyring.KeyID(c.ctx, c.subject)
@@ -119,10 +119,16 @@ func (f *fixture) rules() map[string]map[string]string {
 	return rules
 }
 
-// differ reports whether two policies have different rules for a path.
-func differ(first, second map[string]string) bool {
+// aboutKeys are the sections whose operations use single keys: paths of the engine with more than one part.
+var aboutKeys = []string{"Pseudonyms and enrolment", "Recording keys", "Envelope keys"}
+
+var ofKey = regexp.MustCompile(`/recordings/(keys|hmac|encrypt|decrypt|rewrap)/`)
+
+// differ reports whether two policies have different rules for a path, of those that are about single keys or the
+// others.
+func differ(first, second map[string]string, single bool) bool {
 	for path, rule := range first {
-		if other, both := second[path]; both && other != rule {
+		if other, both := second[path]; both && other != rule && ofKey.MatchString(path) == single {
 			return true
 		}
 	}
