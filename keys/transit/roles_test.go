@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -482,15 +483,19 @@ func sendRaw(name, contentType string, compose func(own, meta recording) (query 
 	return operation{name, func(c *cell) (string, error) {
 		rec := c.patient()
 		query, body := compose(rec, c.metadataOf(rec))
-		request := c.client.NewRequest(http.MethodPost, "/v1/"+c.mount()+"/decrypt/"+kek(rec))
-		request.Headers.Set("Content-Type", contentType)
-		request.Params = query
-		request.BodyBytes = []byte(body)
-		response, err := c.client.RawRequestWithContext(c.ctx, request)
-		if err != nil {
-			return "", err
-		}
+		request, err := http.NewRequestWithContext(c.ctx, http.MethodPost,
+			c.client.Address()+"/v1/"+c.mount()+"/decrypt/"+kek(rec)+"?"+query.Encode(), strings.NewReader(body))
+		require.NoError(c.t, err)
+		request.Header.Set("Content-Type", contentType)
+		request.Header.Set("X-Vault-Token", c.client.Token())
+		response, err := c.client.CloneConfig().HttpClient.Do(request)
+		require.NoError(c.t, err)
 		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			text, err := io.ReadAll(response.Body)
+			require.NoError(c.t, err)
+			return "", &api.ResponseError{StatusCode: response.StatusCode, Errors: []string{string(text)}}
+		}
 		secret, err := api.ParseSecret(response.Body)
 		require.NoError(c.t, err)
 		assert.Equal(c.t, base64.StdEncoding.EncodeToString(rec.key.Bytes()), secret.Data["plaintext"])
