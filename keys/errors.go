@@ -60,6 +60,7 @@ var (
 	// ErrInvalidStoreID means that the text is not a StoreID.
 	ErrInvalidStoreID = errors.New("invalid store ID")
 
-	// ErrInvalidWrappedKey means that the text is not a wrapped key.
+	// ErrInvalidWrappedKey means that the text is not a wrapped key. Keyrings return it together with
+	// ErrIntegrity.
 	ErrInvalidWrappedKey = errors.New("invalid wrapped key")
 )

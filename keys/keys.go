@@ -69,6 +69,7 @@ type Unwrapper interface {
 	//   - ErrInvalidGrant alone: the grant is malformed.
 	//   - [ErrIntegrity]: the key was altered, or was wrapped for another binding. Text that is not
 	//     a wrapped key at all gives [ErrInvalidWrappedKey] as well.
+	//   - [ErrUnsupported]: another kind of keyring wrapped the key.
 	//   - [ErrRetired]: the key was wrapped under a version that no longer unwraps.
 	//   - [ErrNotEnrolled], [ErrErased]. A keyring may take another use of the grant to find out
 	//     which of the two applies; if none is left it returns ErrNotEnrolled.
@@ -116,8 +117,10 @@ type Rotator interface {
 	// Rewrap encrypts wrapped recording keys of one patient again, under the newest version of the
 	// envelope key. It takes any number of items; an implementation cuts them into batches. The
 	// results are in the order of the items, and each has its own error: [ErrIntegrity] for a key
-	// that was not wrapped for its binding, for another patient's binding and for the zero Binding,
-	// and [ErrRetired] for a key wrapped under a version that no longer unwraps.
+	// that was not wrapped for its binding, for another patient's binding and for the zero Binding;
+	// [ErrInvalidWrappedKey] together with ErrIntegrity for text that is not a wrapped key;
+	// [ErrUnsupported] for a key that another kind of keyring wrapped; and [ErrRetired] for a key
+	// wrapped under a version that no longer unwraps.
 	//
 	// Errors: [ErrNotEnrolled], [ErrErased], [ErrDenied], [ErrUnavailable]. With an error there are
 	// no results.
@@ -183,7 +186,6 @@ type Eraser interface {
 	Erase(ctx context.Context, id KeyID) error
 }
 
-// Versions are the versions of an envelope key, counted from 1:
 // Keyring has the methods of every role. Which of them succeed is up to the credentials that it holds.
 type Keyring interface {
 	Enroller
@@ -197,6 +199,7 @@ type Keyring interface {
 	Eraser
 }
 
+// Versions are the versions of an envelope key, counted from 1:
 // 1 <= MinAvailable <= MinDecryption <= Latest.
 type Versions struct {
 	Latest        int // the version that wraps

@@ -217,14 +217,13 @@ func (f *fixture) ended(err error) {
 	assert.ErrorIs(f, err, keys.ErrInvalidGrant)
 }
 
-// unreadable fails unless err means that a wrapped key does not authenticate for its binding. For
-// text that is not a wrapped key at all, ErrInvalidWrappedKey alone is accepted too.
+// unreadable fails unless err means that a wrapped key does not authenticate for its binding and, exactly
+// for text that is not a wrapped key at all, that it is none.
 func (f *fixture) unreadable(wrapped keys.WrappedKey, err error) {
 	f.Helper()
-	if _, _, _, parseErr := wrapped.Parse(); parseErr != nil && errors.Is(err, keys.ErrInvalidWrappedKey) {
-		return
-	}
 	assert.ErrorIs(f, err, keys.ErrIntegrity)
+	_, _, _, parseErr := wrapped.Parse()
+	assert.Equal(f, parseErr != nil, errors.Is(err, keys.ErrInvalidWrappedKey), "ErrInvalidWrappedKey: %v", err)
 }
 
 // NewRecordingID returns the ID of a recording that does not exist. An ID of a recording that does is derived from its

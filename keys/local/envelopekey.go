@@ -177,7 +177,7 @@ func (e *envelopeKey) wrap(binding keys.Binding, key *keys.Key) (keys.WrappedKey
 func (e *envelopeKey) unwrap(binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
 	keyring, version, ciphertext, err := wrapped.Parse()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", keys.ErrIntegrity, err)
 	}
 	if keyring != keyringName {
 		return nil, keys.ErrUnsupported
