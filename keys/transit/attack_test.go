@@ -1,17 +1,21 @@
 package transit_test
 
 import (
+	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"unicode"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/keys/transit"
 )
 
@@ -115,16 +119,38 @@ func TestAnEndlessAnswerIsBounded(t *testing.T) {
 	}
 }
 
-func TestVaultsWordsAreShownAsPlainText(t *testing.T) {
-	k := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(http.StatusBadRequest)
-		_, _ = w.Write([]byte(`{"errors":["a\u001b[31mred\u202ereversed\u0007\n` + strings.Repeat("long ", 200) + `"]}`))
-	})
-	_, err := k.KeyID(t.Context(), newPatient())
-	require.Error(t, err)
-	assert.NotContains(t, err.Error(), "\u001b")
-	assert.NotContains(t, err.Error(), "\u202e")
-	assert.NotContains(t, err.Error(), "\u0007")
-	assert.Contains(t, err.Error(), "a?[31mred?reversed?")
-	assert.Less(t, len(err.Error()), 500)
+func TestServersWordsAreShownAsPlainText(t *testing.T) {
+	words := `a\u001b[31mred\u202ereversed\u0007hvs.a-secret-token ` + strings.Repeat("long ", 200)
+	var text string // the same, not as JSON
+	require.NoError(t, json.Unmarshal([]byte(`"`+words+`"`), &text))
+	id := keys.NewKeyID(make([]byte, keys.KeyIDBytes))
+	for name, answer := range map[string]http.HandlerFunc{
+		"an error": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = w.Write([]byte(`{"errors":["` + words + `"]}`))
+		},
+		"an error in a batch": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte(`{"data":{"batch_results":[{"error":"` + words + `"}]}}`))
+		},
+		"a malformed header": func(w http.ResponseWriter, _ *http.Request) {
+			connection, _, err := w.(http.Hijacker).Hijack()
+			assert.NoError(t, err)
+			defer connection.Close()
+			_, _ = io.WriteString(connection, "HTTP/1.1 200 OK\r\n"+text+"\r\n\r\n")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := hostile(t, answer)
+			wrapped := keys.NewWrappedKey("vault", 1, []byte("ciphertext"))
+			results, err := k.Rewrap(t.Context(), id, []keys.RewrapItem{{Binding: keystest.NewRecordingID(id).Binding(), Wrapped: wrapped}})
+			if err == nil {
+				require.Len(t, results, 1)
+				err = results[0].Err
+			}
+			require.Error(t, err)
+			assert.Regexp(t, `a(\?|\\x1b)\[31mred(\?|\\u202e)reversed(\?|\\a)REDACTED`, err.Error())
+			assert.False(t, strings.ContainsFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }), "%q", err)
+			assert.Less(t, len(err.Error()), 500)
+		})
+	}
 }

@@ -32,21 +32,30 @@ type refusal struct {
 
 const maxReasonLen = 300
 
-func newRefusal(err *api.ResponseError) *refusal {
+func newRefusal(err *api.ResponseError, token string) *refusal {
 	if err.RawError {
 		return &refusal{err.StatusCode, "the answer does not have Vault's form", true} // without a proxy's text
 	}
-	text := strings.Join(strings.Fields(strings.Join(err.Errors, "; ")), " ")
-	text = strings.Map(func(r rune) rune { // controls and bidirectional marks could change what a terminal shows
+	return &refusal{status: err.StatusCode, reason: plain(strings.Join(err.Errors, "; "), token)}
+}
+
+// plain returns a text that a server sent, or may have sent, as it can be shown: in one line, without the request's
+// token and at most maxReasonLen bytes long. Control characters and bidirectional marks, which could change what a
+// terminal shows, become "?".
+func plain(text, token string) string {
+	if token != "" {
+		text = strings.ReplaceAll(text, token, "REDACTED")
+	}
+	text = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r
-	}, text)
+	}, strings.Join(strings.Fields(text), " "))
 	if len(text) > maxReasonLen {
 		text = strings.ToValidUTF8(text[:maxReasonLen], "") + "..."
 	}
-	return &refusal{status: err.StatusCode, reason: text}
+	return text
 }
 
 func (r *refusal) Error() string {

@@ -74,11 +74,11 @@ func (r *requester) readWith(ctx context.Context, token, path string, parameters
 		defer response.Body.Close()
 	}
 	if err != nil {
-		return nil, time.Time{}, failure(ctx, err)
+		return nil, time.Time{}, failure(ctx, token, err)
 	}
 	secret, err := api.ParseSecret(response.Body)
 	if err != nil {
-		return nil, time.Time{}, failure(ctx, err)
+		return nil, time.Time{}, failure(ctx, token, err)
 	}
 	now, _ := http.ParseTime(response.Header.Get("Date"))
 	return secret, now.UTC(), nil
@@ -150,7 +150,7 @@ func (r *requester) write(ctx context.Context, token, path string, data map[stri
 	defer cancel()
 	secret, err := r.as(token).WriteWithContext(limited, path, data)
 	if err != nil {
-		return nil, failure(ctx, err)
+		return nil, failure(ctx, token, err)
 	}
 	return secret, nil
 }
@@ -159,7 +159,7 @@ func (r *requester) delete(ctx context.Context, token, path string) error {
 	limited, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	if _, err := r.as(token).DeleteWithContext(limited, path); err != nil {
-		return failure(ctx, err)
+		return failure(ctx, token, err)
 	}
 	return nil
 }
@@ -172,16 +172,16 @@ func (r *requester) as(token string) *api.Logical {
 	}).Logical()
 }
 
-// failure classifies the error of a request. ctx is the caller's context: if it has ended, its error
-// is returned. The requester's own timeout means that Vault is unavailable.
-func failure(ctx context.Context, err error) error {
+// failure classifies the error of a request with this token. ctx is the caller's context: if it has ended,
+// its error is returned. The requester's own timeout means that Vault is unavailable.
+func failure(ctx context.Context, token string, err error) error {
 	if ctxErr := ctx.Err(); ctxErr != nil {
 		return ctxErr
 	}
 	if response, ok := errors.AsType[*api.ResponseError](err); ok {
-		return newRefusal(response)
+		return newRefusal(response, token)
 	}
-	return fmt.Errorf("%w: %v", keys.ErrUnavailable, err)
+	return fmt.Errorf("%w: %s", keys.ErrUnavailable, plain(err.Error(), token)) // net/http quotes answers that it cannot parse
 }
 
 // decode reads the data of Vault's answer into a struct.

@@ -85,7 +85,7 @@ func (k *Keyring) rewrap(ctx context.Context, id keys.KeyID, items []keys.Rewrap
 		_, parseErr := result.Ciphertext.Version()
 		switch i := sent[n]; {
 		case result.Error != "":
-			results[i].Err = fmt.Errorf("transit: rewrap: %w: %s", ofCiphertext(result.Error), result.Error)
+			results[i].Err = fmt.Errorf("transit: rewrap: %w: %s", ofCiphertext(result.Error), plain(result.Error, k.client.Token()))
 		case parseErr != nil:
 			return nil, fmt.Errorf("%w: Vault answered with no wrapped key", keys.ErrUnavailable)
 		default:
