@@ -45,7 +45,10 @@ type Config struct {
 	// Credentials sign the requests. If nil, NewClient looks for them where AWS and MinIO programs do,
 	// in this order: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, MINIO_ROOT_USER and
 	// MINIO_ROOT_PASSWORD there, the AWS credentials file, and the identity of the machine, container
-	// or Kubernetes service account (IAM, IRSA). If it finds none, requests are not signed.
+	// or Kubernetes service account (IAM, IRSA). If it finds none, requests are not signed. It waits at most
+	// 30 seconds for each answer to a request for an identity. minio-go fetches credentials for all requests
+	// together, so neither a request's context nor [RequestTimeout] ends that: Credentials of the caller's own
+	// need a limit of their own, such as http.Client.Timeout, for the whole of an answer.
 	Credentials *credentials.Credentials
 }
 
@@ -54,16 +57,19 @@ type Config struct {
 // seconds.
 const attempts = 4
 
+// credentialTimeout limits one request for the identity of the machine, with its answer's body.
+const credentialTimeout = 30 * time.Second
+
 // NewClient returns a client for [New]. It sends no request.
 func NewClient(config Config) (*minio.Client, error) {
-	client, err := newClient(config)
+	client, err := newClient(config, credentialTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("s3: %w", err)
 	}
 	return client, nil
 }
 
-func newClient(config Config) (*minio.Client, error) {
+func newClient(config Config, credentialTimeout time.Duration) (*minio.Client, error) {
 	host, secure, err := parseEndpoint(config.Endpoint)
 	if err != nil {
 		return nil, err
@@ -80,7 +86,8 @@ func newClient(config Config) (*minio.Client, error) {
 			&credentials.EnvAWS{},
 			&credentials.EnvMinio{},
 			&credentials.FileAWSCredentials{},
-			&credentials.IAM{},
+			// minio-go holds a lock while it waits for the answer, and later requests wait for that without a limit.
+			&credentials.IAM{Client: &http.Client{Transport: limiter{config.Transport}, Timeout: credentialTimeout}},
 		})
 	}
 	lookup := minio.BucketLookupAuto

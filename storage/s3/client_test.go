@@ -1,10 +1,14 @@
 package s3_test
 
 import (
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
@@ -103,18 +107,57 @@ func TestNewClientFindsCredentials(t *testing.T) {
 		"AWS default region":   {"AWS_SHARED_CREDENTIALS_FILE": file, "AWS_DEFAULT_REGION": server.Region()},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, variable := range []string{
-				"AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY", "AWS_SESSION_TOKEN",
-				"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION",
-			} {
-				t.Setenv(variable, "")
-			}
-			t.Setenv("AWS_SHARED_CREDENTIALS_FILE", filepath.Join(t.TempDir(), "none"))
+			withoutCredentials(t)
 			for variable, value := range environment {
 				t.Setenv(variable, value)
 			}
 			assertWorks(t, s3.Config{Endpoint: "http://" + server.Endpoint(), Transport: server.Transport()}, server.Bucket())
 		})
+	}
+}
+
+// withoutCredentials makes an environment in which no credentials are found.
+func withoutCredentials(t *testing.T) {
+	t.Helper()
+	for _, variable := range []string{
+		"AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY", "AWS_SESSION_TOKEN",
+		"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "MINIO_ACCESS_KEY", "MINIO_SECRET_KEY", "AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION",
+	} {
+		t.Setenv(variable, "")
+	}
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", filepath.Join(t.TempDir(), "none"))
+}
+
+// minio-go fetches credentials apart from the request that needs them, and all others wait for that.
+func TestSilentIdentityServerIsErrUnavailable(t *testing.T) {
+	ended := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/identity" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, `{"AccessKeyId":`)
+		_ = http.NewResponseController(w).Flush()
+		select {
+		case <-ended:
+		case <-r.Context().Done():
+		case <-time.After(2 * quickEnd):
+		}
+	}))
+	defer server.Close()
+	defer close(ended)
+	withoutCredentials(t)
+	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", server.URL+"/identity")
+	config := s3.Config{Endpoint: server.URL, Region: "us-east-1", Transport: server.Client().Transport}
+	client, err := s3.NewClientWithin(config, time.Second)
+	require.NoError(t, err)
+	store, err := s3.New(client, "bucket", quick...)
+	require.NoError(t, err)
+	for range 2 {
+		begun := time.Now()
+		_, err = store.Stat(t.Context(), "object")
+		assert.ErrorIs(t, err, storage.ErrUnavailable)
+		assert.Less(t, time.Since(begun), quickEnd)
 	}
 }
 
