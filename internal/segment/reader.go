@@ -280,6 +280,7 @@ func (r *Reader) advance(i int64) error {
 		}
 	}
 	if r.buffer == nil {
+		clear(r.plain) // lies in the caller's segment
 		r.buffer = new([Size]byte)
 	}
 	for s.next <= i {
@@ -314,6 +315,9 @@ func (r *Reader) free() {
 	if r.mu.TryLock() {
 		r.stream.close()
 		clear(r.plain)
+		if r.buffer != nil {
+			clear(r.buffer[:]) // a short last segment leaves a part of the one before
+		}
 		r.plain, r.buffer = nil, nil
 		r.mu.Unlock()
 	}

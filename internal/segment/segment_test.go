@@ -472,6 +472,25 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
+func TestCloseWipesThePlaintext(t *testing.T) {
+	key := random(t, segment.KeySize)
+	size := first + full + 100 // the last segment is short, and leaves most of the one before in its buffer
+	m := &memory{ciphertext: tinkEncrypt(t, key, bytes.Repeat([]byte("x"), size))}
+	r := mustReader(t, key, m, size)
+	var used [][]byte
+	n, err := r.WriteTo(writerFunc(func(p []byte) (int, error) {
+		used = append(used, p[:cap(p)])
+		return len(p), nil
+	}))
+	require.NoError(t, err)
+	require.EqualValues(t, size, n)
+	require.NoError(t, r.Close())
+	require.Len(t, used, 3)
+	for i, buffer := range used {
+		assert.False(t, bytes.Contains(buffer, []byte("xxxxxxxx")), "segment %d", i)
+	}
+}
+
 func TestCloseDoesNotWaitForASlowWriter(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	key := random(t, segment.KeySize)
