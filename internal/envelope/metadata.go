@@ -76,7 +76,7 @@ func (m Metadata) WithoutUnknown() Metadata {
 func (m Metadata) Fits() error {
 	m.CreatedAt = time.Date(9999, 12, 31, 23, 59, 59, 999_999_999, time.UTC)
 	m.MediaSize = segment.CiphertextSize(segment.MaxPlaintext)
-	m.Revision = maxInt
+	m.Revision = max(m.Revision, maxInt)
 	m.Truncated = true
 	_, err := m.encode()
 	return err
@@ -85,6 +85,9 @@ func (m Metadata) Fits() error {
 // encode returns the JSON of the metadata, padded. Known fields come in a fixed order, and unknown ones after them as
 // they were read.
 func (m Metadata) encode() ([]byte, error) {
+	if m.Revision > maxInt {
+		return nil, fmt.Errorf("%w: there is no revision after %d", ErrMetadataSize, int64(maxInt))
+	}
 	text := []byte("{")
 	add := func(value any, after byte) error {
 		var encoded bytes.Buffer

@@ -204,6 +204,14 @@ func TestUnknownFieldsCountForTheSize(t *testing.T) {
 	require.ErrorIs(t, large.Fits(), ErrMetadataSize)
 }
 
+func TestTheGreatestRevisionHasNoSuccessor(t *testing.T) {
+	m := sparse()
+	m.Revision = maxInt
+	require.NoError(t, m.Fits())
+	m.Revision++
+	require.ErrorIs(t, m.Fits(), ErrMetadataSize, "no reader would accept it")
+}
+
 func FuzzMetadata(f *testing.F) {
 	for _, text := range hostileMetadata() {
 		f.Add([]byte(text))
