@@ -431,7 +431,7 @@ func (d *deployment) replaceKey(t *testing.T, patient keys.Patient, id keys.KeyI
 	t.Helper()
 	old, err := d.admin.Versions(t.Context(), id)
 	require.NoError(t, err)
-	for versions := old; versions == old; {
+	for versions := old; versions.Rotated.Equal(old.Rotated); {
 		require.NoError(t, d.admin.Erase(t.Context(), id))
 		_, err := d.admin.Enrol(t.Context(), patient)
 		require.NoError(t, err)
@@ -546,6 +546,26 @@ func (k *lyingKeyring) Versions(ctx context.Context, id keys.KeyID) (keys.Versio
 		return keys.Versions{}, keys.ErrErased
 	}
 	return k.Keyring.Versions(ctx, id)
+}
+
+// forgetful is a keyring that answers for no item.
+type forgetful struct{ erasure.Keyring }
+
+func (forgetful) Rewrap(context.Context, keys.KeyID, []keys.RewrapItem) ([]keys.RewrapResult, error) {
+	return nil, nil
+}
+
+func TestIncompleteAnswersEraseAndProveNothing(t *testing.T) {
+	d := embedded(t)
+	patient, id := d.Enrol(t)
+	recording := d.put(t, patient)
+	e := newErasure(t, forgetful{d.eraser}, d.Store, erasure.Options{})
+	plan, err := e.PlanPatient(t.Context(), id)
+	require.NoError(t, err)
+	_, err = e.ConfirmPatient(t.Context(), id, approve(plan.Digest))
+	require.ErrorIs(t, err, keys.ErrUnavailable)
+	require.NotErrorIs(t, err, erasure.ErrIncomplete)
+	require.NoError(t, d.open(t, patient, recording))
 }
 
 func TestThereIsNoReceiptForAKeyThatStillWorks(t *testing.T) {
