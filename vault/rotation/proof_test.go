@@ -432,3 +432,40 @@ func TestDeniedProofRaisesNothing(t *testing.T) {
 	assert.Equal(t, map[job.Kind]int64{rotation.KindDenied: 1}, report.Findings.Counts)
 	assert.Equal(t, 1, b.minDecryption(t, id))
 }
+
+// forgetful is a keyring that answers for fewer items than it was given: none, or all but one.
+type forgetful struct {
+	rotation.Keyring
+	none bool
+}
+
+func (k forgetful) Rewrap(ctx context.Context, id keys.KeyID, items []keys.RewrapItem) ([]keys.RewrapResult, error) {
+	results, err := k.Keyring.Rewrap(ctx, id, items)
+	if err != nil || k.none {
+		return nil, err
+	}
+	return results[:len(results)-1], nil
+}
+
+func TestIncompleteAnswersProveAndChangeNothing(t *testing.T) {
+	for name, none := range map[string]bool{"none": true, "one fewer": false} {
+		t.Run(name, func(t *testing.T) {
+			b := embedded(t)
+			patient, id := b.Enrol(t)
+			r := b.put(t, patient, 10)
+			b.rotate(t)
+			before := b.envelope(t, r.id)
+			report, err := b.rotation(t, forgetful{b.rotator, none}, rotation.Options{}).Rewrap(t.Context(), scope.All())
+			require.NoError(t, err)
+			assert.Equal(t, rotation.Envelopes{Seen: 1, Failed: 1}, report.Envelopes)
+			assert.Equal(t, before, b.envelope(t, r.id))
+
+			b.rewrap(t)
+			b.waitForGrace(t, id)
+			report, err = b.rotation(t, forgetful{b.retirer, none}, hasty()).Retire(t.Context(), scope.All())
+			require.NoError(t, err)
+			assert.Equal(t, rotation.Patients{Seen: 1, Failed: 1}, report.Patients)
+			assert.Equal(t, 1, b.minDecryption(t, id))
+		})
+	}
+}

@@ -130,7 +130,8 @@ func (s *scan) obstacle() (job.Kind, string) {
 	switch {
 	case s.unknown > 0:
 		return KindUnknownVersion, fmt.Sprintf("%d envelopes name versions above %d, which the key does not have: was the keyring restored from "+
-			"before a rotation? Restore a newer backup of it before anything else", s.unknown, s.versions.Latest)
+			"before a rotation, or were labels edited? Restore a newer backup of the keyring, or these envelopes, before anything else",
+			s.unknown, s.versions.Latest)
 	case s.damaged+s.unread > 0:
 		return KindUnreadable, fmt.Sprintf("%d envelopes", s.damaged+s.unread)
 	case s.unsupported > 0:

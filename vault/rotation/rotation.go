@@ -30,7 +30,8 @@
 // raise a minimum, the keyring has re-wrapped every wrapped key of the patient; the results are discarded. A key that
 // it cannot re-wrap, a version that it does not have, and an envelope of a format or kind of keyring that this release
 // does not know each leave the patient as it is. Rotate refuses a patient whose envelopes name versions that the key
-// does not have: it would make a second version of the same number. Restore a newer backup of the keyring then.
+// does not have: it would make a second version of the same number. Restore a newer backup of the keyring then, or the
+// envelope if its label was edited. So an editor of the bucket can stop the rotation of a patient, and of no other.
 //
 // # One keyring for one bucket and prefix
 //
