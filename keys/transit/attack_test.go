@@ -154,3 +154,21 @@ func TestServersWordsAreShownAsPlainText(t *testing.T) {
 		})
 	}
 }
+
+func TestRewrapNeedsAnAnswerForEachItem(t *testing.T) {
+	id := keys.NewKeyID(make([]byte, keys.KeyIDBytes))
+	item := keys.RewrapItem{Binding: keystest.NewRecordingID(id).Binding(), Wrapped: keys.NewWrappedKey("vault", 1, []byte("ciphertext"))}
+	one := `{"ciphertext":"vault:v2:Y2lwaGVydGV4dA=="}`
+	for name, answers := range map[string]string{
+		"none": "", "too few": one, "too many": one + "," + one + "," + one, "empty ones": "{},{}", "not wrapped keys": `{"ciphertext":"x"},` + one,
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = w.Write([]byte(`{"data":{"batch_results":[` + answers + `]}}`))
+			})
+			results, err := k.Rewrap(t.Context(), id, []keys.RewrapItem{item, item})
+			require.ErrorIs(t, err, keys.ErrUnavailable)
+			assert.Empty(t, results)
+		})
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,28 @@ func TestCopyInParts(t *testing.T) {
 			})
 		}
 	}
+}
+
+// S3 allows 10,000 parts. So the parts of a copy grow with a large object, as they do beyond 625 GiB.
+func TestCopyOfLargeObjectHasLargerParts(t *testing.T) {
+	server := testserver.MinIO(t)
+	plain := open(t, server, server.Bucket())
+	content := noise(5*partSize + 1)
+	_, err := plain.Put(t.Context(), "from", bytes.NewReader(content), -1, storage.Condition{})
+	require.NoError(t, err)
+	var parts atomic.Int64
+	store := openThrough(t, server, server.Bucket(), scripted{server.Transport(), func(r *http.Request) *http.Response {
+		if isCopy(r) {
+			parts.Add(1)
+		}
+		return nil
+	}})
+	store.SetCopyPartSize(partSize)
+	store.SetMaxParts(2)
+	_, err = store.Copy(t.Context(), "from", "to")
+	require.NoError(t, err)
+	assert.EqualValues(t, 2, parts.Load())
+	assert.True(t, bytes.Equal(content, read(t, plain, "to")))
 }
 
 func TestCopyOfObjectWithoutChecksum(t *testing.T) {
