@@ -4,6 +4,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/internal/testserver"
 )
 
 func TestDescribeCorrectsOnlyWhatItIsGiven(t *testing.T) {
@@ -71,4 +74,21 @@ func (d *deployment) enrolled(name string) string {
 	d.t.Helper()
 	file, _ := d.enrol(name)
 	return file
+}
+
+func TestListAndDescribeOpenNothing(t *testing.T) {
+	d := onServers(t)
+	server := testserver.Vault(t)
+	alice, keyID := d.enrol("alice")
+	id := d.put(alice, random(t, 10))
+	grant := d.grant(alice, "grant")
+	for n, args := range [][]string{{"list"}, {"describe", id}, {"describe", "--set", "title=Corrected", id}} {
+		d.run(append(args, "--grant-file", grant)...).ok()
+		unwrapped := server.Unwrapped(t, keyID+"-kek")
+		require.Len(t, unwrapped, n+1)
+		assert.Contains(t, unwrapped[n], "recvault/v1/metadata/")
+	}
+	d.run("get", "--grant-file", grant, "--out", d.path("out"), id).ok()
+	unwrapped := server.Unwrapped(t, keyID+"-kek")
+	assert.NotContains(t, unwrapped[len(unwrapped)-1], "metadata")
 }

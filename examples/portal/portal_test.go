@@ -566,8 +566,16 @@ func TestTheServingHalfHasNoRightOnRealServers(t *testing.T) {
 	_, text := b.get("/consultations")
 	own := found(ownLink, text)
 	require.Len(t, own, 3)
+	keyID, _, _ := strings.Cut(own[0], ".")
+	_, _ = b.get("/consultations/" + own[0])
+	described := server.Unwrapped(t, keyID+"-kek")
+	assert.GreaterOrEqual(t, len(described), 3)
+	for _, context := range described {
+		assert.Contains(t, context, "recvault/v1/metadata/", "a page opened a recording")
+	}
 	_, video := b.get("/recordings/" + own[0])
 	assert.True(t, video == string(sample.Video))
+	assert.NotContains(t, server.Unwrapped(t, keyID+"-kek")[len(described)], "metadata")
 	b.post("/bug", url.Values{"bug": {"on"}})
 	_, text = b.get("/consultations")
 	leaked := found(sealedLink, text)

@@ -2,9 +2,11 @@ package testserver
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -67,6 +69,22 @@ func (s *VaultServer) Audit(t testing.TB) []AuditEntry {
 		entries = append(entries, entry)
 	}
 	return entries
+}
+
+// Unwrapped returns the contexts of all decrypts with a Transit key, allowed or refused, in order. The context shows whether
+// a recording was opened or described.
+func (s *VaultServer) Unwrapped(t testing.TB, key string) (contexts []string) {
+	t.Helper()
+	for _, entry := range s.Audit(t) {
+		if entry.Type != "response" || !strings.HasSuffix(entry.Request.Path, "/decrypt/"+key) {
+			continue
+		}
+		encoded, _ := entry.Request.Data["context"].(string)
+		text, err := base64.StdEncoding.DecodeString(encoded)
+		check(t, err)
+		contexts = append(contexts, string(text))
+	}
+	return contexts
 }
 
 // AuditFile returns the path of the audit file.
