@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/recvault/recvault/internal/envelope"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 )
@@ -58,10 +59,8 @@ func (u *upload) commit(ctx context.Context) error {
 	if err := u.write(writeCtx, u.vault.objects.Create); err != nil {
 		return err
 	}
-	for u.age() > u.vault.freshness+u.vault.commitTimeout {
-		if err := u.renew(ctx); err != nil {
-			return &UncertainError{u.id, err}
-		}
+	if err := u.freshen(ctx); err != nil {
+		return err
 	}
 	if u.elapsed(u.started) > mediaCheckAfter {
 		return u.checkMedia(ctx)
@@ -101,19 +100,33 @@ func (u *upload) elapsed(t time.Time) time.Duration {
 	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
 }
 
-// renew replaces the envelope by one with a fresh wrap, unless a rotator has replaced it already.
-func (u *upload) renew(ctx context.Context) error {
+// freshen replaces an envelope that was written too late by one with fresh wraps.
+func (u *upload) freshen(ctx context.Context) error {
+	for u.age() > u.vault.freshness+u.vault.commitTimeout {
+		if err := u.renew(ctx, nil); err != nil {
+			return &UncertainError{u.id, err}
+		}
+	}
+	return nil
+}
+
+// renew replaces the envelope by one with fresh wraps, unless a rotator has replaced it already: since stored was read,
+// or in the time of this call if stored is nil.
+func (u *upload) renew(ctx context.Context, stored *objects.Stored) error {
 	ctx, cancel := context.WithTimeout(ctx, u.vault.commitTimeout)
 	defer cancel()
-	stored, err := u.vault.objects.Envelope(ctx, u.id)
-	if err != nil {
-		return err
+	if stored == nil {
+		read, err := u.vault.objects.Envelope(ctx, u.id)
+		if err != nil {
+			return err
+		}
+		stored = &read
 	}
 	if err := u.wrap(ctx); err != nil {
 		return err
 	}
-	err = u.write(ctx, func(ctx context.Context, e envelope.Envelope) error {
-		return u.vault.objects.Replace(ctx, stored, e)
+	err := u.write(ctx, func(ctx context.Context, e envelope.Envelope) error {
+		return u.vault.objects.Replace(ctx, *stored, e)
 	})
 	if errors.Is(err, storage.ErrChanged) {
 		return nil

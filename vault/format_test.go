@@ -7,7 +7,7 @@ import (
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
-	"encoding/base64"
+	"errors"
 	"io"
 	"math"
 	"strconv"
@@ -24,6 +24,7 @@ import (
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/keystest"
+	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 )
 
@@ -109,17 +110,7 @@ func TestVaultsLogDistinguishesDescribingFromOpening(t *testing.T) {
 	alice := b.enrol(t)
 	id := b.put(t, alice, []byte("Alice's"))
 	grant := b.Grant(t, alice)
-	contexts := func() (found []string) {
-		for _, entry := range b.Vault.Audit(t) {
-			if entry.Type != "response" || !strings.HasPrefix(entry.Request.Path, b.Vault.Mount()+"/decrypt/") {
-				continue
-			}
-			text, err := base64.StdEncoding.DecodeString(entry.Request.Data["context"].(string))
-			require.NoError(t, err)
-			found = append(found, string(text))
-		}
-		return found
-	}
+	contexts := func() []string { return b.Vault.Unwrapped(t, id.KeyID().String()+"-kek") }
 	v := b.vaultOf(t, b.server, vault.WithKeyCache(0, 1))
 	_, err := v.Stat(t.Context(), grant, id)
 	require.NoError(t, err)
@@ -239,12 +230,12 @@ func TestUpdatesAtTheSameTimeAllCount(t *testing.T) {
 	})
 }
 
-func TestUnknownMetadataSurvivesUpdateAndRekey(t *testing.T) {
+func TestUnknownMetadataSurvivesEveryChange(t *testing.T) {
 	b := embedded(t)
-	alice := b.enrol(t)
+	alice, bob := b.enrol(t), b.enrol(t)
 	id := b.put(t, alice, []byte("Alice's"))
-	grant := b.Grant(t, alice)
-	sealer := func(id vault.ID) (cipher.AEAD, envelope.Envelope) { // written out from the format
+	grant, bobs := b.Grant(t, alice), b.Grant(t, bob)
+	sealer := func(grant keys.Grant, id vault.ID) (cipher.AEAD, envelope.Envelope) { // written out from the format
 		stored := b.storedEnvelope(t, id)
 		key, err := b.server.Unwrap(t.Context(), grant, id.MetadataBinding(), stored.WrappedMetadataKey)
 		require.NoError(t, err)
@@ -256,25 +247,36 @@ func TestUnknownMetadataSurvivesUpdateAndRekey(t *testing.T) {
 		require.NoError(t, err)
 		return gcm, stored
 	}
-	text := func(id vault.ID) string {
-		gcm, stored := sealer(id)
+	text := func(grant keys.Grant, id vault.ID) string {
+		gcm, stored := sealer(grant, id)
 		plain, err := gcm.Open(nil, stored.Sealed[:12], stored.Sealed[12:], id.Binding().Bytes())
 		require.NoError(t, err)
 		return string(plain)
 	}
 	// A later release has put a field into the metadata.
-	gcm, later := sealer(id)
-	changed := strings.Replace(text(id), "{", `{"transcript":{"by":"a later release"},`, 1)
+	const field = `"transcript":{"by":"a later release"}`
+	gcm, later := sealer(grant, id)
+	changed := strings.Replace(text(grant, id), "{", "{"+field+",", 1)
 	later.Sealed = gcm.Seal(make([]byte, 12), make([]byte, 12), []byte(changed), id.Binding().Bytes())
 	teststore.Write(t, b.Store, objectName(id, "envelope"), later.Encode())
 
 	v := b.vaultOf(t, b.writer)
 	_, err := v.Update(t.Context(), grant, id, func(m *vault.Metadata) error { m.Title = "Corrected"; return nil })
 	require.NoError(t, err)
+	assert.Contains(t, text(grant, id), field)
+	copied, err := v.Copy(t.Context(), grant, id, bob, vault.WithDescription())
+	require.NoError(t, err)
+	assert.Contains(t, text(bobs, copied), field)
+	rekeyed, err := v.Copy(t.Context(), grant, id, bob, vault.WithDescription(), vault.WithNewKey())
+	require.NoError(t, err)
+	assert.Contains(t, text(bobs, rekeyed), field)
+	bare, err := v.Copy(t.Context(), grant, id, bob, vault.WithNewKey())
+	require.NoError(t, err)
+	assert.NotContains(t, text(bobs, bare), "transcript", "it may name the first patient")
 	renewed, err := v.Rekey(t.Context(), grant, id)
 	require.NoError(t, err)
-	assert.Contains(t, text(renewed), `"transcript":{"by":"a later release"}`)
-	assert.Contains(t, text(renewed), `"title":"Corrected"`)
+	assert.Contains(t, text(grant, renewed), field)
+	assert.Contains(t, text(grant, renewed), `"title":"Corrected"`)
 }
 
 func TestACopyOpensForBothPatients(t *testing.T) {
@@ -301,7 +303,7 @@ func TestACopyOpensForBothPatients(t *testing.T) {
 		assert.Equal(t, metadata().RecordedAt, info.RecordedAt)
 
 		_, err = v.Copy(t.Context(), b.Grant(t, alice), id, bob)
-		require.Error(t, err, "it exists")
+		require.ErrorIs(t, err, storage.ErrExists)
 		_, err = v.Copy(t.Context(), b.Grant(t, bob), id, bob)
 		require.ErrorIs(t, err, keys.ErrDenied, "bob's grant is no grant for alice's recording")
 		_, err = v.Copy(t.Context(), b.Grant(t, alice), id, "nobody")
@@ -351,8 +353,6 @@ func TestReassignMovesARecording(t *testing.T) {
 func TestReassignInterruptedAtAnyCallFinishes(t *testing.T) {
 	b := embedded(t)
 	alice, bob := b.enrol(t), b.enrol(t)
-	bobID, err := b.admin.KeyID(t.Context(), bob)
-	require.NoError(t, err)
 	o, err := objects.New(b.Store, "")
 	require.NoError(t, err)
 	teststore.EachFault(t, func(ctx context.Context, f *teststore.Fault) {
@@ -362,29 +362,77 @@ func TestReassignInterruptedAtAnyCallFinishes(t *testing.T) {
 		require.NoError(t, err)
 		_, _ = v.Reassign(ctx, b.Grant(t, alice), id, bob)
 
-		// At every moment one of the two opens, and running it again finishes.
-		whole := b.vaultOf(t, b.writer)
-		moved := keys.RecordingID{}
-		found, err := o.Find(t.Context(), id)
+		moved, err := b.vaultOf(t, b.writer).Reassign(t.Context(), b.Grant(t, alice), id, bob)
 		require.NoError(t, err)
-		if found.Envelope != nil {
-			moved, err = whole.Reassign(t.Context(), b.Grant(t, alice), id, bob)
-			require.NoError(t, err)
-		} else {
-			for entry, err := range whole.ListByKeyID(t.Context(), bobID) {
-				require.NoError(t, err)
-				if entry.ID.Rec() == id.Rec() {
-					moved = entry.ID
-				}
-			}
-		}
 		got, err := b.open(t, b.Grant(t, bob), moved)
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(data, got))
-		found, err = o.Find(t.Context(), id)
+		found, err := o.Find(t.Context(), id)
 		require.NoError(t, err)
 		require.Nil(t, found.Envelope)
-		require.NoError(t, o.Remove(t.Context(), id))
+	})
+}
+
+func TestCopyInterruptedAtAnyCallFinishes(t *testing.T) {
+	b := embedded(t)
+	alice, bob := b.enrol(t), b.enrol(t)
+	bobID, err := b.admin.KeyID(t.Context(), bob)
+	require.NoError(t, err)
+	teststore.EachFault(t, func(ctx context.Context, f *teststore.Fault) {
+		data := random(t, 100_000)
+		id := b.put(t, alice, data)
+		v, err := vault.New(b.writer, f.Store(b.Store), vault.WithKeyCache(0, 1))
+		require.NoError(t, err)
+		_, _ = v.Copy(ctx, b.Grant(t, alice), id, bob)
+
+		copied, err := b.vaultOf(t, b.writer).Copy(t.Context(), b.Grant(t, alice), id, bob)
+		if errors.Is(err, storage.ErrExists) {
+			copied, err = vault.ParseID(bobID.String() + "." + id.Rec())
+		}
+		require.NoError(t, err)
+		for patient, id := range map[keys.Patient]vault.ID{alice: id, bob: copied} {
+			got, err := b.open(t, b.Grant(t, patient), id)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(data, got))
+		}
+	})
+}
+
+func TestReassignKeepsCorrectionsOfTheCopy(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice, bob := b.enrol(t), b.enrol(t)
+		v := b.vaultOf(t, b.writerAndReader())
+		for _, c := range []struct {
+			name     string
+			correct  bool
+			options  []vault.CopyOption
+			title    string
+			revision int64
+		}{
+			{"corrected", true, nil, "Bob's", 1},
+			{"corrected, with the description", true, []vault.CopyOption{vault.WithDescription()}, "Follow-up", 2},
+			{"as it was copied", false, []vault.CopyOption{vault.WithDescription()}, "Follow-up", 0},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				id := b.put(t, alice, []byte("Alice's"))
+				copied, err := v.Copy(t.Context(), b.Grant(t, alice), id, bob)
+				require.NoError(t, err)
+				if c.correct {
+					_, err = v.Update(t.Context(), b.Grant(t, bob), copied, func(m *vault.Metadata) error { m.Title = "Bob's"; return nil })
+					require.NoError(t, err)
+				}
+				moved, err := v.Reassign(t.Context(), b.Grant(t, alice), id, bob, c.options...)
+				require.NoError(t, err)
+				require.Equal(t, copied, moved)
+				info, err := v.Stat(t.Context(), b.Grant(t, bob), moved)
+				require.NoError(t, err)
+				assert.Equal(t, c.title, info.Title)
+				assert.Equal(t, c.revision, info.Revision)
+				got, err := b.open(t, b.Grant(t, bob), moved)
+				require.NoError(t, err)
+				assert.Equal(t, "Alice's", string(got))
+			})
+		}
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/recvault/recvault/internal/envelope"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
@@ -14,7 +15,10 @@ import (
 // CopyOption configures one [Vault.Copy] or [Vault.Reassign].
 type CopyOption func(*copyOptions)
 
-type copyOptions struct{ description, rekey bool }
+type copyOptions struct {
+	description, rekey bool
+	again              bool // a copy that exists is written again, so that an interrupted Reassign can go on
+}
 
 // WithDescription takes title and attributes along, and fields of the metadata that this release does not know. They may
 // name the first patient, so without this option a copy has none of them.
@@ -43,16 +47,28 @@ func WithNewKey() CopyOption { return func(o *copyOptions) { o.rekey = true } }
 //
 // Errors: those of [Vault.Open] and [Vault.Put]; storage.ErrExists.
 func (v *Vault) Copy(ctx context.Context, grant keys.Grant, id ID, to keys.Patient, options ...CopyOption) (ID, error) {
-	copied, err := v.copyTo(ctx, grant, id, to, false, options)
+	copied, err := v.copyTo(ctx, grant, id, to, newCopyOptions(options))
 	if err != nil {
 		return copied, fmt.Errorf("copy recording %s: %w", id, v.report(grant, id, err))
 	}
 	return copied, nil
 }
 
+func newCopyOptions(options []CopyOption) copyOptions {
+	var o copyOptions
+	for _, option := range options {
+		option(&o)
+	}
+	return o
+}
+
 // Reassign moves a recording to another patient: for merged records and misfiled consultations. It is [Vault.Copy]
-// followed by the removal of the original. If it was interrupted, running it again finishes. If an error comes with an
-// ID that is not zero, that recording exists and the original may.
+// followed by the removal of the original. If it was interrupted, running it again finishes; with [WithNewKey] it makes
+// one more copy, or returns [ErrNotFound] if the original is gone. If an error comes with an ID that is not zero, that
+// recording exists and the original may.
+//
+// If the patient has a copy already, Reassign makes its wraps again. Metadata of the copy that was corrected since then
+// stays, unless [WithDescription] asks for the original's.
 //
 // For a misfiled consultation that the first patient must lose for good, use [WithNewKey]: otherwise whoever opened the
 // recording as the first patient's can still read the copy, given its ciphertext.
@@ -72,7 +88,12 @@ func (v *Vault) reassign(ctx context.Context, grant keys.Grant, id ID, to keys.P
 	if err := v.checkHold(ctx, id.KeyID()); err != nil {
 		return ID{}, err
 	}
-	moved, err := v.copyTo(ctx, grant, id, to, true, options)
+	o := newCopyOptions(options)
+	o.again = true
+	moved, err := v.copyTo(ctx, grant, id, to, o)
+	if errors.Is(err, ErrNotFound) && !o.rekey {
+		return v.movedBefore(ctx, id, to)
+	}
 	if err != nil {
 		return moved, err
 	}
@@ -82,13 +103,29 @@ func (v *Vault) reassign(ctx context.Context, grant keys.Grant, id ID, to keys.P
 	return moved, v.objects.Remove(ctx, id)
 }
 
-// copyTo copies a recording to another patient. again says that a copy that exists is written again, so that an interrupted
-// Reassign can go on.
-func (v *Vault) copyTo(ctx context.Context, grant keys.Grant, id ID, to keys.Patient, again bool, options []CopyOption) (ID, error) {
-	var o copyOptions
-	for _, option := range options {
-		option(&o)
+// movedBefore returns the ID that a recording, which no longer exists, has under another patient, or [ErrNotFound]. An
+// interrupted Reassign may have come as far as the removal. It may have left media, which a sweep removes.
+func (v *Vault) movedBefore(ctx context.Context, id ID, to keys.Patient) (ID, error) {
+	keyID, err := v.keyring.KeyID(ctx, to)
+	if err != nil {
+		return ID{}, err
 	}
+	moved, err := ParseID(keyID.String() + "." + id.Rec())
+	if err != nil {
+		return ID{}, err
+	}
+	found, err := v.objects.FindEnvelope(ctx, moved)
+	if err == nil && found == nil {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return ID{}, err
+	}
+	return moved, nil
+}
+
+// copyTo copies a recording to another patient.
+func (v *Vault) copyTo(ctx context.Context, grant keys.Grant, id ID, to keys.Patient, o copyOptions) (ID, error) {
 	keyID, err := v.keyring.KeyID(ctx, to)
 	switch {
 	case err != nil:
@@ -127,11 +164,11 @@ func (v *Vault) copyTo(ctx context.Context, grant keys.Grant, id ID, to keys.Pat
 	if err != nil {
 		return ID{}, err
 	}
-	return v.share(ctx, id, newSecrets(keyID, key), metadata, again)
+	return v.share(ctx, id, newSecrets(keyID, key), metadata, o)
 }
 
 // share commits a recording with the media of another one, which has the same keys.
-func (v *Vault) share(ctx context.Context, from ID, s secrets, metadata envelope.Metadata, again bool) (ID, error) {
+func (v *Vault) share(ctx context.Context, from ID, s secrets, metadata envelope.Metadata, o copyOptions) (ID, error) {
 	defer s.wipe()
 	u := &upload{vault: v, id: s.sealer.ID(), metadata: metadata, secrets: s, started: v.now()}
 	if u.id.Rec() != from.Rec() {
@@ -141,8 +178,15 @@ func (v *Vault) share(ctx context.Context, from ID, s secrets, metadata envelope
 	switch {
 	case err != nil:
 		return ID{}, err
-	case found.Envelope != nil && !again:
+	case found.Envelope != nil && !o.again:
 		return ID{}, storage.ErrExists
+	}
+	var stored objects.Stored
+	if found.Envelope != nil {
+		if stored, err = v.objects.Envelope(ctx, u.id); err != nil {
+			return ID{}, err
+		}
+		u.keepCorrections(stored, o)
 	}
 	if err := u.wrap(ctx); err != nil { // before anything is written
 		return ID{}, err
@@ -158,7 +202,10 @@ func (v *Vault) share(ctx context.Context, from ID, s secrets, metadata envelope
 	if found.Envelope == nil {
 		err = u.commit(ctx)
 	} else {
-		err = u.renew(ctx)
+		err = u.renew(ctx, &stored)
+	}
+	if err == nil {
+		err = u.freshen(ctx)
 	}
 	if err == nil {
 		err = u.checkMedia(ctx)
@@ -167,6 +214,20 @@ func (v *Vault) share(ctx context.Context, from ID, s secrets, metadata envelope
 		return ID{}, err
 	}
 	return u.id, nil
+}
+
+// keepCorrections prepares the metadata that replaces that of a copy which exists, so that no correction is lost and no
+// revision stands for two descriptions.
+func (u *upload) keepCorrections(stored objects.Stored, o copyOptions) {
+	existing, err := u.secrets.sealer.Open(stored.Envelope)
+	switch {
+	case err != nil || existing.Revision == 0:
+	case o.description:
+		u.metadata.Revision = existing.Revision + 1
+	default:
+		existing.MediaSize, existing.MediaHeader = u.metadata.MediaSize, u.metadata.MediaHeader
+		u.metadata = existing
+	}
 }
 
 // checkCopy checks that the media of a copy has the sealed size and header, and that its first segment authenticates.
