@@ -8,7 +8,7 @@
 //
 // # Packages
 //
-//   - [github.com/recvault/recvault/vault] puts, opens, serves, lists and deletes recordings. Start here.
+//   - [github.com/recvault/recvault/vault] puts, opens, serves, lists, corrects and deletes recordings. Start here.
 //   - [github.com/recvault/recvault/vault/rotation] rotates envelope keys: plan, rotate, rewrap, retire, trim.
 //   - [github.com/recvault/recvault/vault/erasure] erases patients and recordings, and keeps legal holds.
 //   - [github.com/recvault/recvault/vault/upkeep] sweeps garbage from a store and verifies recordings.

@@ -30,13 +30,14 @@ func WithOffset(offset int64) OpenOption {
 // Open opens a recording with a grant. It reads the envelope and unwraps the recording key with the grant's own
 // right. Before it returns, it checks the media's size and one segment: the first, or the one at [WithOffset].
 // It fetches that segment while the keyring unwraps the key. The unwrapped key is cached: see [WithKeyCache].
-// The context governs the Recording until it is closed.
+// The context governs the Recording until it is closed. The package comment says, under Time, how long Open waits for a
+// store or a Vault that has fallen silent, if the context has no deadline.
 //
 // Open presents a grant for another patient to the keyring too. The keyring refuses it and puts the attempt on
 // record. Refusals and damage are security events: see [WithEventHook].
 //
 // Errors: [keys.ErrDenied] when the grant is for another patient, and together with
-// [keys.ErrInvalidGrant] when it has ended; [ErrNotFound], [ErrDamaged];
+// [keys.ErrInvalidGrant] when it has ended; [ErrNotFound], [ErrDamaged], [ErrUnsupported];
 // [keys.ErrInvalidRecordingID], [keys.ErrNotEnrolled], [keys.ErrErased], [keys.ErrRetired],
 // [keys.ErrUnavailable]; [storage.ErrUnavailable], [storage.ErrDenied], [storage.ErrNoBucket].
 func (v *Vault) Open(ctx context.Context, grant keys.Grant, id ID, options ...OpenOption) (*Recording, error) {
@@ -184,7 +185,7 @@ func (v *Vault) unwrap(ctx context.Context, grant keys.Grant, binding keys.Bindi
 	switch {
 	case errors.Is(err, keys.ErrUnsupported):
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
-	case errors.Is(err, keys.ErrIntegrity), errors.Is(err, keys.ErrInvalidWrappedKey):
+	case errors.Is(err, keys.ErrIntegrity):
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return key, err

@@ -32,11 +32,14 @@ func WithSize(size int64) PutOption {
 // is. Memory is bounded whatever the size.
 //
 // Put wraps the key first, so it fails before a byte is sent if the patient is not enrolled, a right is missing, or
-// the keyring serves another store or prefix (the first Put of a Vault checks that: see [StoreID]). On any error nothing was stored, except that after an [UncertainError] the recording may exist.
-// Cancelling the context stops the upload as soon as a pending Read of r returns.
+// the keyring serves another store or prefix (the first Put of a Vault checks that: see [StoreID]). On any error
+// nothing was stored, except that after an [UncertainError] the recording may exist. Cancelling the context stops the
+// upload as soon as a pending Read of r returns. The package comment says, under Time, how long Put waits for a store
+// or a Vault that has fallen silent.
 //
-// Errors: [ErrInvalidMetadata], r's own, [UncertainError]; [keys.ErrInvalidPatient],
-// [keys.ErrNotEnrolled], [keys.ErrErased], [keys.ErrForeignStore], [keys.ErrDenied], [keys.ErrUnavailable]; those of
+// Errors: [ErrInvalidMetadata], r's own, [UncertainError]; [ErrAborted] if the process was suspended during the upload
+// for so long that a sweep removed the media; [keys.ErrInvalidPatient], [keys.ErrNotEnrolled], [keys.ErrErased],
+// [keys.ErrForeignStore], [keys.ErrDenied], [keys.ErrUnavailable]; those of
 // [storage.Store] for Put.
 func (v *Vault) Put(ctx context.Context, patient keys.Patient, r io.Reader, metadata Metadata, options ...PutOption) (ID, error) {
 	o := putOptions{size: sizeOf(r)}

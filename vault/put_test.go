@@ -117,6 +117,29 @@ func TestBadInputGetsATypedErrorAndWritesNothing(t *testing.T) {
 	})
 }
 
+// meeting is a keyring in which each Wrap waits for another one.
+type meeting struct {
+	vault.Keyring
+	met chan struct{}
+}
+
+func (k meeting) Wrap(ctx context.Context, binding keys.Binding, key *keys.Key) (keys.WrappedKey, error) {
+	select {
+	case k.met <- struct{}{}:
+	case <-k.met:
+	case <-time.After(10 * time.Second):
+		return "", errors.New("there is no other call")
+	}
+	return k.Keyring.Wrap(ctx, binding, key)
+}
+
+func TestPutMakesItsTwoWrapsSideBySide(t *testing.T) {
+	b := embedded(t)
+	v := b.vaultOf(t, meeting{b.writer, make(chan struct{})})
+	_, err := v.Put(t.Context(), b.enrol(t), strings.NewReader("a consultation"), metadata())
+	require.NoError(t, err)
+}
+
 func TestFilesReportTheirSize(t *testing.T) {
 	b := embedded(t)
 	alice := b.enrol(t)

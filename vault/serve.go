@@ -36,9 +36,13 @@ const (
 // with [http.ErrAbortHandler]. The server then breaks the connection, and no client takes the response for
 // complete.
 //
-// An error response is one line of plain text without secrets. Its status is 403 for a refused grant, 404 for a
-// recording that does not exist, 405 for another method, 410 for an erased patient, 502 for a damaged recording,
-// 503 with Retry-After for an unavailable keyring or store, and 500 for any other error.
+// The request's context governs it. How long ServeRecording waits for a store or a Vault that has fallen silent is in the
+// package comment, under Time. Set a deadline only if no client takes longer to read a whole recording.
+//
+// An error response is one line of plain text without secrets. Its status is 403 for a refused grant, also where there
+// is no such recording and the grant is for another patient; 404 for a recording that does not exist, 405 for another
+// method, 410 for an erased patient, 501 for a recording that needs a newer release ([ErrUnsupported]), 502 for a damaged
+// recording, 503 with Retry-After for an unavailable keyring or store, and 500 for any other error.
 func (v *Vault) ServeRecording(w http.ResponseWriter, r *http.Request, grant keys.Grant, id ID) {
 	header := w.Header()
 	header.Set("Cache-Control", noStore)

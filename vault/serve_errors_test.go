@@ -35,6 +35,7 @@ var (
 	forbidden   = refusal{http.StatusForbidden, "The grant does not open this recording.\n", false}
 	notFound    = refusal{http.StatusNotFound, "There is no such recording.\n", false}
 	gone        = refusal{http.StatusGone, "The recording was erased.\n", false}
+	unsupported = refusal{http.StatusNotImplemented, "The recording needs a newer release of this service.\n", false}
 	damaged     = refusal{http.StatusBadGateway, "The recording is damaged.\n", false}
 	unavailable = refusal{http.StatusServiceUnavailable, "Recordings cannot be opened at the moment.\n", true}
 	broken      = refusal{http.StatusInternalServerError, "The recording cannot be opened.\n", false}
@@ -157,6 +158,8 @@ func TestEveryErrorHasItsStatusAndNoDetails(t *testing.T) {
 			teststore.Write(t, b.Store, objectName(id, "media"), change.media)
 			check(name, damaged, grant, id)
 		}
+		teststore.Write(t, b.Store, objectName(id, "envelope"), bytes.Replace(sealed, []byte(`"version":1`), []byte(`"version":2`), 1))
+		check("another version", unsupported, grant, id)
 		teststore.Write(t, b.Store, objectName(id, "envelope"), sealed)
 		require.NoError(t, b.Store.Delete(t.Context(), objectName(id, "media")))
 		check("media missing", damaged, grant, id)

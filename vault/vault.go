@@ -2,16 +2,17 @@
 //
 // A [Vault] joins a keyring (package keys/transit or keys/local) and a store (package storage/s3 or
 // storage/dir). [Vault.Put] and [Vault.Create] encrypt a recording for one patient. [Vault.Open] decrypts it,
-// and [Vault.ServeRecording] serves it over HTTP; both need a grant for that patient. [Vault.Stat],
-// [Vault.List] and [Vault.Delete] do what their names say. [Vault.Rekey] encrypts a recording again under a
-// fresh key. Package vault/erasure erases patients.
+// and [Vault.ServeRecording] serves it over HTTP; both need a grant for that patient. [Vault.Stat] describes a
+// recording without opening it, and [Vault.Update] corrects the description. [Vault.List] and [Vault.Delete] do what
+// their names say. [Vault.Copy] and [Vault.Reassign] give a recording to another patient. [Vault.Rekey] encrypts a
+// recording again under a fresh key. Package vault/erasure erases patients.
 //
 // # Data flow
 //
-//	Put   vault     draws an ID and a fresh recording key
-//	      keys      wraps the recording key for the patient
+//	Put   vault     draws a fresh recording key, from which the metadata key and the ID follow
+//	      keys      wraps both keys for the patient
 //	      storage   stores the media: the plaintext, encrypted in segments of 64 KiB as it is read
-//	      envelope  seals the metadata, and holds it beside the wrapped key
+//	      envelope  seals the metadata, and holds it beside the wrapped keys
 //	      storage   stores the envelope: from now on the recording exists
 //
 //	Open  storage   returns the envelope, and the media segment by segment
@@ -19,10 +20,13 @@
 //	      envelope  checks key and ID, and opens the metadata
 //	      segment   authenticates each segment before it returns a byte of it
 //
+//	Stat  storage   returns the envelope
+//	      keys      unwraps the metadata key, which opens the metadata and never the media
+//
 // # Recordings
 //
-// A recording is two objects in the store: the media, which is ciphertext, and the envelope, which holds the
-// wrapped key and the encrypted metadata. The envelope is written last and removed first, so a recording
+// A recording is two objects in the store: the media, which is ciphertext, and the envelope, which holds the two
+// wrapped keys and the encrypted metadata. The envelope is written last and removed first, so a recording
 // exists if and only if its envelope does. Every byte that a caller gets was authenticated and is bound to
 // this patient and this recording.
 //
@@ -31,6 +35,27 @@
 // Put and Create need the writer's role at the keyring and write access to the store. Open, Stat and
 // ServeRecording use the grant's right at the keyring and [Vault.ListByKeyID] uses none, so a process that
 // only serves recordings needs no credentials at the keyring. Issue grants in another process.
+//
+// # Time
+//
+// The deadline of a context bounds every call. Without one, calls end by the limits of the keyring and the store. A
+// Vault that is silent is given up after 10 seconds for each request (transit.Options.Timeout).
+//
+// A server of storage/s3 that is silent is given up after a minute for each request (s3.RequestTimeout). In the body of
+// an object it is given up after 30 seconds, and also if it sends less than 64 KiB in that time (s3.IdleTimeout). A body
+// that breaks off or falls silent is requested again: up to twice by Open, Stat and Update, and up to three times by the
+// methods of a [Recording]. So without a deadline in the context:
+//
+//   - Put, and Close of a [Writer], end within 75 seconds after the server has last accepted data. While it joins a large
+//     object's parts they may take ten minutes, if it has begun its answer. The commit takes at most the commit timeout
+//     ([WithCommitTimeout]) and 12 seconds more to find out what became of it.
+//   - Open reads the envelope, and then one segment. A server that answers nothing ends it after a minute. One that
+//     falls silent in every body ends each of the two reads after 90 seconds. At worst, with each answer just in time, each
+//     takes four and a half minutes. Stat reads the envelope only.
+//   - Read, ReadAt and WriteTo of a Recording, and so ServeRecording once it has begun to answer, end after two minutes
+//     of silence in bodies. At worst, with each answer just in time, they end after six.
+//
+// storage/dir has no limits of its own.
 //
 // # Errors
 //
@@ -76,7 +101,8 @@ var (
 	// ErrInvalidMetadata: a field of [Metadata] is out of bounds. Nothing was written.
 	ErrInvalidMetadata = errors.New("invalid metadata")
 
-	// ErrAborted: [Writer.Abort] was called. Nothing was stored.
+	// ErrAborted: [Writer.Abort] was called, or the upload was suspended for so long that a sweep removed its media.
+	// Nothing was stored.
 	ErrAborted = errors.New("recording was aborted")
 
 	// ErrClosed: the [Recording] or [Writer] was closed.

@@ -109,8 +109,8 @@ type Stored struct {
 
 // Envelope reads a recording's envelope.
 //
-// Errors: [storage.ErrNotFound]; [envelope.ErrUnsupported]; errors for which [Damaged] reports true; [storage.ErrUnavailable] if the store
-// gives no ETag; the others of [Read]. With [ErrMisplaced] it returns the envelope that it found.
+// Errors: [storage.ErrNotFound]; [envelope.ErrUnsupported]; errors for which [Damaged] reports true;
+// [storage.ErrUnavailable] if the store gives no ETag; the others of [Read]. With [ErrMisplaced] it returns the envelope that it found.
 func (o *Objects) Envelope(ctx context.Context, id keys.RecordingID) (Stored, error) {
 	text, info, err := Read(ctx, o.store, o.EnvelopeName(id), 0, envelope.MaxSize+1)
 	if err != nil {
