@@ -71,10 +71,11 @@
 //	  3  denied by Vault or the store, or the grant has ended
 //	  4  not found: the recording does not exist, or the patient is not enrolled or was erased
 //	  5  unavailable: run the same command again later
-//	  6  incomplete: some work was not done, or problems were found; the report lists them
+//	  6  incomplete: some work was not done, or problems were found; the report lists them. Recordings that need a
+//	     newer release are reported and are no problem by themselves, but retire and trim refuse their patients
 //	  7  damaged: a recording or an envelope is not what was written
 //	  8  held: the patient is on legal hold
-//	  9  unsupported: the recording needs a newer release; it is not damaged
+//	  9  unsupported: the one recording that the command is about needs a newer release; it is not damaged
 //	130  stopped by SIGINT, 143 by SIGTERM, 129 by SIGHUP
 //
 // After the first such signal, the command finishes the work that it has begun, within seconds, and reports it.

@@ -50,10 +50,13 @@ const exitCodesHelp = `Every command ends with one of these codes:
     5  unavailable: Vault or the store did not answer; run the same command
        again later
     6  incomplete: some work was not done, or problems were found; the report
-       lists them
+       lists them. Recordings that need a newer release are counted as
+       unsupported and are no problem by themselves: plan, rotate, rewrap and
+       verify end with 0. retire and trim refuse their patients, and end with 6
     7  damaged: a recording or an envelope is not what was written
     8  held: the patient is on legal hold
-    9  unsupported: the recording needs a newer release; it is not damaged
+    9  unsupported: the one recording that the command is about needs a newer
+       release; it is not damaged
   130  stopped by SIGINT (Ctrl-C); 143 by SIGTERM; 129 by SIGHUP. Work that has
        begun is finished and reported. A second signal stops at once.
 
@@ -63,13 +66,16 @@ With --output json, the error is a JSON object on standard error:
 
 "code" is more specific than the exit code. It is one of usage, denied,
 invalid_grant, not_found, not_enrolled, erased, not_held, retired, exists,
-plan_changed, uncertain, unavailable, not_set_up, incomplete, damaged, held,
-unsupported, foreign_store, interrupted, not_printed and failure.
+plan_changed, uncertain, unavailable, not_set_up, unsafe_key, incomplete,
+damaged, held, unsupported, foreign_store, interrupted, not_printed and
+failure.
 
     foreign_store  Vault's mount is for another bucket or prefix; nothing was
                    done
     uncertain      the store did not confirm a write, which may have been made;
                    the error names the recording
+    unsafe_key     somebody made a key of another kind under the name of the
+                   patient's envelope key
     not_printed    the work is done, but the result could not be printed;
                    the error says what was done`
 
@@ -146,6 +152,7 @@ var classes = []struct {
 	{keys.ErrInvalidStoreID, "usage", exitUsage},
 	{keys.ErrRetired, "retired", exitFailure},
 	{transit.ErrNotSetUp, "not_set_up", exitFailure},
+	{transit.ErrUnsafeKey, "unsafe_key", exitFailure},
 	{storage.ErrNoBucket, "not_set_up", exitFailure},
 	{local.ErrDamaged, "failure", exitFailure},
 	{local.ErrInsecure, "failure", exitFailure},
@@ -210,5 +217,5 @@ func classify(ctx context.Context, err error) failure {
 	return failure{text, "failure", exitFailure}
 }
 
-// oneLine returns an error's text in one line. errors.Join writes one line per error.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+// oneLine returns an error's text in one line that a terminal can show. errors.Join writes one line per error.
+func oneLine(err error) string { return printable(strings.ReplaceAll(err.Error(), "\n", "; ")) }

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/keystest"
+	"github.com/recvault/recvault/keys/transit"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/storage/dir"
 	"github.com/recvault/recvault/vault"
@@ -99,6 +102,17 @@ func (d *deployment) damage(name string, change func([]byte) []byte) {
 
 func objectName(id, part string) string {
 	return "recordings/" + strings.Replace(id, ".", "/", 1) + "/" + part
+}
+
+func TestAnUnsafeKeyHasACodeOfItsOwn(t *testing.T) {
+	found := classify(t.Context(), fmt.Errorf("enrol: %w", transit.ErrUnsafeKey))
+	assert.Equal(t, "unsafe_key", found.Code)
+	assert.Equal(t, exitFailure, found.Exit)
+}
+
+func TestErrorTextsControlNoTerminal(t *testing.T) {
+	text := classify(t.Context(), errors.Join(errors.New("a\x1b[31m\u202e\a"), errors.New("b"))).Error
+	assert.Equal(t, "a?[31m??; b", text)
 }
 
 func TestADamagedRecordingLeavesNoFile(t *testing.T) {

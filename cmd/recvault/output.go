@@ -129,7 +129,8 @@ func humanTime(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05Z")
 }
 
-// printable replaces control characters in a text from elsewhere, which could otherwise control the terminal.
+// printable replaces control characters and bidirectional marks in a text from elsewhere, which could otherwise control
+// the terminal.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

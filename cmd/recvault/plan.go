@@ -33,7 +33,6 @@ Role: rotator.` + scopeHelp,
 	}
 	var flags rotationFlags
 	flags.add(cmd)
-	flags.expected.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		r, s, end, err := c.rotation(cmd.Context(), &flags, "plan")
 		if err != nil {
@@ -82,6 +81,9 @@ func (r planResult) writeText(w io.Writer) {
 		table(w, rows)
 	}
 	writeFindings(w, r.Findings)
+	if r.Envelopes.Unsupported > 0 {
+		fmt.Fprintln(w, "\n"+unsupportedLine(int64(r.Envelopes.Unsupported)))
+	}
 	if r.Patients.Seen == 0 && !r.Interrupted {
 		fmt.Fprintln(w, noRecordings)
 	}

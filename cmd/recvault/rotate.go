@@ -31,11 +31,12 @@ type rotationResult struct {
 type rotationFlags struct {
 	scopeFlags
 	options  rotation.Options
-	expected expectation // stays zero for a command without --expect-min
+	expected expectation
 }
 
 func (f *rotationFlags) add(cmd *cobra.Command) {
 	f.scopeFlags.add(cmd)
+	f.expected.add(cmd)
 	flags := cmd.Flags()
 	flags.IntVar(&f.options.Concurrency, "concurrency", 8, "at most `n` requests at a time, and n writes at the same time")
 	flags.Float64Var(&f.options.KeyringRate, "keyring-rate", 0, "at most `n` requests to Vault per second, 0 for no limit")
@@ -128,7 +129,6 @@ Role: rotator.` + resumeHelp,
 	}
 	var flags rotationFlags
 	flags.add(cmd)
-	flags.expected.add(cmd)
 	dryRunVar(cmd, &flags.options.DryRun)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return c.runRotation(cmd.Context(), &flags, "rewrap", (*rotation.Rotation).Rewrap, time.Time{})
@@ -158,7 +158,6 @@ Role: retirer.` + resumeHelp,
 	var flags rotationFlags
 	flags.add(cmd)
 	flags.addGrace(cmd)
-	flags.expected.add(cmd)
 	dryRunVar(cmd, &flags.options.DryRun)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		return c.runRotation(cmd.Context(), &flags, "retire", (*rotation.Rotation).Retire, time.Time{})
@@ -275,6 +274,9 @@ func (r rotationResult) writeText(w io.Writer) {
 		{"requests", fmt.Sprintf("%d to the keyring, %d reads, %d writes", r.Requests.Keyring, r.Requests.Reads, r.Requests.Writes)},
 	})
 	writeFindings(w, r.Findings)
+	if r.Envelopes.Unsupported > 0 {
+		fmt.Fprintln(w, "\n"+unsupportedLine(int64(r.Envelopes.Unsupported)))
+	}
 	if r.Patients.Seen == 0 && !r.Interrupted {
 		fmt.Fprintln(w, noRecordings)
 	}

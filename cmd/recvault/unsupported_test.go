@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -44,11 +45,18 @@ func TestUnsupportedIsNotDamage(t *testing.T) {
 	assert.Equal(t, true, object["complete"])
 	assert.EqualValues(t, 1, object["unsupported"])
 
-	d.run("rotate", "--key-id", aliceID).ok()
-	assert.Contains(t, d.run("plan", "--all").stdout, "1 unsupported")
-	rewrapped := d.run("rewrap", "--all").stdout
-	assert.Contains(t, rewrapped, "1 rewrapped")
-	assert.Contains(t, rewrapped, "1 unsupported")
+	for _, command := range []string{"rotate", "plan", "rewrap"} {
+		text := d.run(command, "--all").ok().stdout
+		assert.Contains(t, text, "1 unsupported", command)
+		assert.Contains(t, text, "unsupported: 1, which need a newer release", command)
+		if command == "rewrap" {
+			assert.Contains(t, text, "1 rewrapped")
+		}
+	}
+	require.Eventually(t, func() bool {
+		refused := d.run(append([]string{"retire", "--key-id", aliceID}, shortGrace...)...)
+		return refused.code == exitIncomplete && strings.Contains(refused.stderr, "unsupported (1)")
+	}, time.Minute, 100*time.Millisecond)
 	d.run("get", "--grant-file", grant, "--out", d.path("out"), old).ok()
 }
 
@@ -58,21 +66,29 @@ func TestExpectMinFindsAWrongBucketOrPrefix(t *testing.T) {
 		d.put(alice, random(t, 10))
 		d.put(alice, random(t, 10))
 		elsewhere := d.with("RECVAULT_PREFIX", "elsewhere/")
-		for command, role := range map[string]string{"verify": "auditor", "plan": "rotator", "rewrap": "rotator", "retire": "retirer"} {
+		for command, role := range map[string]string{
+			"verify": "auditor", "plan": "rotator", "rotate": "rotator", "rewrap": "rotator", "retire": "retirer", "trim": "trimmer",
+		} {
 			t.Run(command, func(t *testing.T) {
 				d, elsewhere := d.in(t).as(role), elsewhere.in(t).as(role)
-				d.run(command, "--all", "--expect-min", "2").ok()
+				run := func(d *deployment, args ...string) *outcome {
+					if command == "rotate" {
+						args = append(args, "--dry-run") // a rotation would give the other commands something to do
+					}
+					return d.run(append([]string{command, "--all"}, args...)...)
+				}
+				run(d, "--expect-min", "2").ok()
 				for _, output := range []string{"text", "json"} {
-					o := d.run(command, "--all", "--expect-min", "3", "--output", output).exits(exitIncomplete)
+					o := run(d, "--expect-min", "3", "--output", output).exits(exitIncomplete)
 					assert.Contains(t, o.stderr, "found 2 recordings, expected at least 3: is the bucket or prefix right?")
 					if output == "json" {
 						assert.Equal(t, false, o.object()["complete"])
 						assert.Equal(t, "incomplete", o.failure().Code)
 					}
 				}
-				o := elsewhere.run(command, "--all", "--expect-min", "1").exits(exitIncomplete)
+				o := run(elsewhere, "--expect-min", "1").exits(exitIncomplete)
 				assert.Contains(t, o.stderr, "found 0 recordings, expected at least 1: is the bucket or prefix right?")
-				none := elsewhere.run(command, "--all").ok().stdout
+				none := run(elsewhere).ok().stdout
 				assert.Contains(t, none, "no recordings found")
 				assert.NotContains(t, none, "no problems found")
 			})

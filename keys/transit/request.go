@@ -97,7 +97,7 @@ func (r *requester) list(ctx context.Context, token, path string, each func(deta
 		defer response.Body.Close()
 	}
 	if err != nil {
-		if err = failure(ctx, err); missing(err) {
+		if err = failure(ctx, token, err); missing(err) {
 			return nil // an empty list
 		}
 		return err
@@ -121,7 +121,7 @@ func (r *requester) list(ctx context.Context, token, path string, each func(deta
 		})
 	})
 	if err != nil {
-		return failure(ctx, err)
+		return failure(ctx, token, err)
 	}
 	return nil
 }
