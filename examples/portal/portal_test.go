@@ -24,6 +24,7 @@ import (
 	"github.com/recvault/recvault/examples/internal/deployment"
 	"github.com/recvault/recvault/examples/sample"
 	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/vault"
@@ -176,6 +177,24 @@ func TestPatientsSeeAndPlayOnlyTheirOwnConsultations(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestARecordingOfANewerReleaseHidesNoOther(t *testing.T) {
+	p := startEmbedded(t)
+	b := p.browse(t, "P-1042")
+	_, text := b.get("/consultations")
+	own := found(ownLink, text)
+	require.Len(t, own, 3)
+	name := p.deployment.Prefix + "recordings/" + strings.Replace(own[0], ".", "/", 1) + "/envelope"
+	teststore.Write(t, p.deployment.Store, name, []byte(`{"version":2,"shape":"unknown"}`))
+
+	answer, text := b.get("/consultations")
+	assert.Equal(t, http.StatusOK, answer.StatusCode)
+	assert.ElementsMatch(t, own[1:], found(ownLink, text))
+	assert.Equal(t, own[:1], found(sealedLink, text))
+	answer, text = b.get("/consultations/" + own[0])
+	assert.Equal(t, http.StatusNotImplemented, answer.StatusCode)
+	assert.Contains(t, text, "It is not damaged.")
 }
 
 func TestTheBugListsEverybodysRecordingsAndOpensNone(t *testing.T) {

@@ -77,6 +77,8 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, session session) {
 		case refused:
 			list.Items = append(list.Items, item{Info: vault.Info{ID: id}, Sealed: true})
 			list.Foreign++
+		case newer: // hides no other
+			list.Items = append(list.Items, item{Info: vault.Info{ID: id}, Sealed: true})
 		case missing: // deleted since the listing
 		default:
 			list.Outcome = found
@@ -144,6 +146,7 @@ const (
 	ended       outcome = "ended"   // the grant has expired or was ended
 	missing     outcome = "missing"
 	unavailable outcome = "unavailable"
+	newer       outcome = "newer" // it needs a newer release of the portal
 	broken      outcome = "broken"
 )
 
@@ -160,6 +163,8 @@ func outcomeOf(err error) outcome {
 	case errors.Is(err, keys.ErrUnavailable), errors.Is(err, storage.ErrUnavailable),
 		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return unavailable
+	case errors.Is(err, vault.ErrUnsupported):
+		return newer
 	}
 	return broken
 }
@@ -175,6 +180,8 @@ func (o outcome) status() int {
 		return http.StatusNotFound
 	case unavailable:
 		return http.StatusServiceUnavailable
+	case newer:
+		return http.StatusNotImplemented
 	}
 	return http.StatusInternalServerError
 }
