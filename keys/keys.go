@@ -209,6 +209,9 @@ type Versions struct {
 	// Rotated is when Latest was made, by the keyring's clock, to the second or better.
 	Rotated time.Time
 
+	// Label is the part of this keyring's wrapped keys that names it, such as "vault". "" if it is not known.
+	Label string
+
 	// Now is the keyring's clock when it answered, to the second or better. Zero if it is not known.
 	Now time.Time
 }

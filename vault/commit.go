@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/recvault/recvault/internal/envelope"
-	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 )
@@ -56,7 +55,7 @@ func (u *upload) commit(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	writeCtx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	if err := u.write(writeCtx, u.vault.objects.Create); err != nil {
+	if err := u.create(writeCtx); err != nil {
 		return err
 	}
 	if err := u.freshen(ctx); err != nil {
@@ -103,40 +102,37 @@ func (u *upload) elapsed(t time.Time) time.Duration {
 // freshen replaces an envelope that was written too late by one with fresh wraps.
 func (u *upload) freshen(ctx context.Context) error {
 	for u.age() > u.vault.freshness+u.vault.commitTimeout {
-		if err := u.renew(ctx, nil); err != nil {
+		if err := u.renew(ctx); err != nil {
 			return &UncertainError{u.id, err}
 		}
 	}
 	return nil
 }
 
-// renew replaces the envelope by one with fresh wraps, unless a rotator has replaced it already: since stored was read,
-// or in the time of this call if stored is nil.
-func (u *upload) renew(ctx context.Context, stored *objects.Stored) error {
+// renew replaces the envelope by one with fresh wraps, unless a rotator has replaced it already. The metadata stays as it
+// is, because it may have been corrected since.
+func (u *upload) renew(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, u.vault.commitTimeout)
 	defer cancel()
-	if stored == nil {
-		read, err := u.vault.objects.Envelope(ctx, u.id)
-		if err != nil {
-			return err
-		}
-		stored = &read
+	stored, err := u.vault.objects.Envelope(ctx, u.id)
+	if err != nil {
+		return err
 	}
 	if err := u.wrap(ctx); err != nil {
 		return err
 	}
-	err := u.write(ctx, func(ctx context.Context, e envelope.Envelope) error {
-		return u.vault.objects.Replace(ctx, *stored, e)
-	})
+	next := stored.WithWraps(u.wraps.key, u.wraps.metadataKey)
+	if err = u.vault.objects.Replace(ctx, stored, next); err != nil {
+		err = u.vault.resolve(ctx, u.id, &stored.Envelope, next, err)
+	}
 	if errors.Is(err, storage.ErrChanged) {
 		return nil
 	}
 	return err
 }
 
-// write seals the envelope and puts it. If put returns an error, write finds out whether the envelope was
-// stored.
-func (u *upload) write(ctx context.Context, put func(context.Context, envelope.Envelope) error) error {
+// create seals the envelope and stores it. After an error it finds out whether the envelope was stored.
+func (u *upload) create(ctx context.Context) error {
 	metadata := u.metadata
 	if metadata.CreatedAt.IsZero() {
 		metadata.CreatedAt = u.vault.now().UTC()
@@ -145,8 +141,8 @@ func (u *upload) write(ctx context.Context, put func(context.Context, envelope.E
 	if err != nil {
 		return err
 	}
-	if err := put(ctx, sealed); err != nil {
-		return u.vault.resolve(ctx, u.id, sealed, err)
+	if err := u.vault.objects.Create(ctx, sealed); err != nil {
+		return u.vault.resolve(ctx, u.id, nil, sealed, err)
 	}
 	return nil
 }
@@ -154,7 +150,9 @@ func (u *upload) write(ctx context.Context, put func(context.Context, envelope.E
 // resolve reads the envelope back after a write that returned an error. It returns nil if the envelope was
 // stored, the cause if it was not, and an [UncertainError] if that cannot be known. An error can follow a
 // successful write: the first answer was lost, and the error answers the request that the client repeated.
-func (v *Vault) resolve(ctx context.Context, id ID, written envelope.Envelope, cause error) error {
+//
+// before is the envelope that was to be replaced, or nil for a new recording. If it is there still, nothing was stored.
+func (v *Vault) resolve(ctx context.Context, id ID, before *envelope.Envelope, written envelope.Envelope, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	stored, err := v.objects.Envelope(ctx, id)
@@ -162,7 +160,8 @@ func (v *Vault) resolve(ctx context.Context, id ID, written envelope.Envelope, c
 	switch {
 	case err == nil && stored.Equal(written):
 		return nil
-	case errors.Is(err, storage.ErrNotFound) && !unanswered, errors.Is(cause, storage.ErrChanged):
+	case err == nil && before != nil && stored.Equal(*before) && !unanswered,
+		errors.Is(err, storage.ErrNotFound) && !unanswered, errors.Is(cause, storage.ErrChanged):
 		return cause
 	}
 	return &UncertainError{id, cause}

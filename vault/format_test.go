@@ -2,12 +2,10 @@ package vault_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/sha256"
-	"errors"
 	"io"
 	"math"
 	"strconv"
@@ -19,12 +17,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/internal/envelope"
-	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/keystest"
-	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 )
 
@@ -136,8 +132,20 @@ func TestUnsupportedIsNotDamage(t *testing.T) {
 		require.ErrorIs(t, err, vault.ErrUnsupported)
 		_, err = v.Update(t.Context(), grant, id, func(*vault.Metadata) error { return nil })
 		require.ErrorIs(t, err, vault.ErrUnsupported)
+		_, err = v.Open(t.Context(), b.Grant(t, b.enrol(t)), id)
+		require.ErrorIs(t, err, keys.ErrDenied, "a listing that hands out others' IDs is noticed all the same")
+		e := b.storedEnvelope(t, b.put(t, alice, []byte("of another keyring")))
+		teststore.Write(t, b.Store, objectName(e.ID, "envelope"), e.WithWraps("other:v1:AAAA", "other:v1:AAAA").Encode())
+		_, err = v.Open(t.Context(), grant, e.ID)
+		require.ErrorIs(t, err, vault.ErrUnsupported)
+		_, err = v.Open(t.Context(), b.Grant(t, b.enrol(t)), e.ID)
+		require.ErrorIs(t, err, keys.ErrDenied)
 		require.NoError(t, v.Close())
-		assert.Empty(t, events)
+		require.Len(t, events, 2)
+		for i, of := range []vault.ID{id, e.ID} {
+			assert.Equal(t, vault.WrongPatient, events[i].Kind)
+			assert.Equal(t, of, events[i].Recording)
+		}
 	})
 }
 
@@ -277,163 +285,6 @@ func TestUnknownMetadataSurvivesEveryChange(t *testing.T) {
 	require.NoError(t, err)
 	assert.Contains(t, text(grant, renewed), field)
 	assert.Contains(t, text(grant, renewed), `"title":"Corrected"`)
-}
-
-func TestACopyOpensForBothPatients(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice, bob := b.enrol(t), b.enrol(t)
-		data := random(t, 300_000)
-		id := b.put(t, alice, data)
-		v := b.vaultOf(t, b.writerAndReader())
-		copied, err := v.Copy(t.Context(), b.Grant(t, alice), id, bob)
-		require.NoError(t, err)
-		assert.Equal(t, id.Rec(), copied.Rec(), "one key, one name")
-		for patient, id := range map[keys.Patient]vault.ID{alice: id, bob: copied} {
-			got, err := b.open(t, b.Grant(t, patient), id)
-			require.NoError(t, err)
-			assert.True(t, bytes.Equal(data, got))
-		}
-		_, err = b.open(t, b.Grant(t, alice), copied)
-		require.ErrorIs(t, err, keys.ErrDenied)
-		info, err := v.Stat(t.Context(), b.Grant(t, bob), copied)
-		require.NoError(t, err)
-		assert.Empty(t, info.Title, "it may name the first patient")
-		assert.Empty(t, info.Attributes)
-		assert.Equal(t, "video/webm", info.ContentType)
-		assert.Equal(t, metadata().RecordedAt, info.RecordedAt)
-
-		_, err = v.Copy(t.Context(), b.Grant(t, alice), id, bob)
-		require.ErrorIs(t, err, storage.ErrExists)
-		_, err = v.Copy(t.Context(), b.Grant(t, bob), id, bob)
-		require.ErrorIs(t, err, keys.ErrDenied, "bob's grant is no grant for alice's recording")
-		_, err = v.Copy(t.Context(), b.Grant(t, alice), id, "nobody")
-		require.ErrorIs(t, err, keys.ErrNotEnrolled)
-		_, err = v.Copy(t.Context(), b.Grant(t, alice), id, alice)
-		require.ErrorIs(t, err, keys.ErrInvalidPatient)
-	})
-}
-
-func TestReassignMovesARecording(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice, bob := b.enrol(t), b.enrol(t)
-		for _, c := range []struct {
-			name    string
-			options []vault.CopyOption
-			sameRec bool
-			title   string
-		}{
-			{"with its key", nil, true, ""},
-			{"with its description", []vault.CopyOption{vault.WithDescription()}, true, "Follow-up"},
-			{"with a new key", []vault.CopyOption{vault.WithNewKey(), vault.WithDescription()}, false, "Follow-up"},
-		} {
-			t.Run(c.name, func(t *testing.T) {
-				data := random(t, 100_000)
-				id := b.put(t, alice, data)
-				v := b.vaultOf(t, b.writerAndReader())
-				clearHold := b.hold(t, id.KeyID())
-				_, err := v.Reassign(t.Context(), b.Grant(t, alice), id, bob, c.options...)
-				require.ErrorIs(t, err, vault.ErrHeld)
-				clearHold()
-				moved, err := v.Reassign(t.Context(), b.Grant(t, alice), id, bob, c.options...)
-				require.NoError(t, err)
-				assert.Equal(t, c.sameRec, id.Rec() == moved.Rec())
-				_, err = b.open(t, b.Grant(t, alice), id)
-				require.ErrorIs(t, err, vault.ErrNotFound)
-				got, err := b.open(t, b.Grant(t, bob), moved)
-				require.NoError(t, err)
-				assert.True(t, bytes.Equal(data, got))
-				info, err := v.Stat(t.Context(), b.Grant(t, bob), moved)
-				require.NoError(t, err)
-				assert.Equal(t, c.title, info.Title)
-			})
-		}
-	})
-}
-
-func TestReassignInterruptedAtAnyCallFinishes(t *testing.T) {
-	b := embedded(t)
-	alice, bob := b.enrol(t), b.enrol(t)
-	o, err := objects.New(b.Store, "")
-	require.NoError(t, err)
-	teststore.EachFault(t, func(ctx context.Context, f *teststore.Fault) {
-		data := random(t, 100_000)
-		id := b.put(t, alice, data)
-		v, err := vault.New(b.writer, f.Store(b.Store), vault.WithKeyCache(0, 1))
-		require.NoError(t, err)
-		_, _ = v.Reassign(ctx, b.Grant(t, alice), id, bob)
-
-		moved, err := b.vaultOf(t, b.writer).Reassign(t.Context(), b.Grant(t, alice), id, bob)
-		require.NoError(t, err)
-		got, err := b.open(t, b.Grant(t, bob), moved)
-		require.NoError(t, err)
-		require.True(t, bytes.Equal(data, got))
-		found, err := o.Find(t.Context(), id)
-		require.NoError(t, err)
-		require.Nil(t, found.Envelope)
-	})
-}
-
-func TestCopyInterruptedAtAnyCallFinishes(t *testing.T) {
-	b := embedded(t)
-	alice, bob := b.enrol(t), b.enrol(t)
-	bobID, err := b.admin.KeyID(t.Context(), bob)
-	require.NoError(t, err)
-	teststore.EachFault(t, func(ctx context.Context, f *teststore.Fault) {
-		data := random(t, 100_000)
-		id := b.put(t, alice, data)
-		v, err := vault.New(b.writer, f.Store(b.Store), vault.WithKeyCache(0, 1))
-		require.NoError(t, err)
-		_, _ = v.Copy(ctx, b.Grant(t, alice), id, bob)
-
-		copied, err := b.vaultOf(t, b.writer).Copy(t.Context(), b.Grant(t, alice), id, bob)
-		if errors.Is(err, storage.ErrExists) {
-			copied, err = vault.ParseID(bobID.String() + "." + id.Rec())
-		}
-		require.NoError(t, err)
-		for patient, id := range map[keys.Patient]vault.ID{alice: id, bob: copied} {
-			got, err := b.open(t, b.Grant(t, patient), id)
-			require.NoError(t, err)
-			require.True(t, bytes.Equal(data, got))
-		}
-	})
-}
-
-func TestReassignKeepsCorrectionsOfTheCopy(t *testing.T) {
-	onEachBackend(t, func(t *testing.T, b *backend) {
-		alice, bob := b.enrol(t), b.enrol(t)
-		v := b.vaultOf(t, b.writerAndReader())
-		for _, c := range []struct {
-			name     string
-			correct  bool
-			options  []vault.CopyOption
-			title    string
-			revision int64
-		}{
-			{"corrected", true, nil, "Bob's", 1},
-			{"corrected, with the description", true, []vault.CopyOption{vault.WithDescription()}, "Follow-up", 2},
-			{"as it was copied", false, []vault.CopyOption{vault.WithDescription()}, "Follow-up", 0},
-		} {
-			t.Run(c.name, func(t *testing.T) {
-				id := b.put(t, alice, []byte("Alice's"))
-				copied, err := v.Copy(t.Context(), b.Grant(t, alice), id, bob)
-				require.NoError(t, err)
-				if c.correct {
-					_, err = v.Update(t.Context(), b.Grant(t, bob), copied, func(m *vault.Metadata) error { m.Title = "Bob's"; return nil })
-					require.NoError(t, err)
-				}
-				moved, err := v.Reassign(t.Context(), b.Grant(t, alice), id, bob, c.options...)
-				require.NoError(t, err)
-				require.Equal(t, copied, moved)
-				info, err := v.Stat(t.Context(), b.Grant(t, bob), moved)
-				require.NoError(t, err)
-				assert.Equal(t, c.title, info.Title)
-				assert.Equal(t, c.revision, info.Revision)
-				got, err := b.open(t, b.Grant(t, bob), moved)
-				require.NoError(t, err)
-				assert.Equal(t, "Alice's", string(got))
-			})
-		}
-	})
 }
 
 func TestAScanForOthersIDsIsAWrongPatientEvent(t *testing.T) {

@@ -48,11 +48,11 @@ type keyCache struct {
 	calls  map[cacheKey]*call
 }
 
-// cacheKey identifies a grant and an envelope without holding the grant's token. After a change of the envelope
-// the keyring is called again.
+// cacheKey identifies a grant and a wrapped key without holding the grant's token. After a change of the envelope the
+// keyring is called again. The binding keeps recording keys and metadata keys apart.
 type cacheKey struct {
 	grantAndWrapped [sha256.Size]byte
-	id              ID
+	binding         keys.Binding
 }
 
 type cachedKey struct {
@@ -82,13 +82,13 @@ func newKeyCache(ttl time.Duration, size int) *keyCache {
 
 // unwrap returns the recording key of an envelope, from the cache or else from the keyring by way of unwrapKey.
 // The caller must wipe the key, which is a copy.
-func (c *keyCache) unwrap(ctx context.Context, grant keys.Grant, id ID, wrapped keys.WrappedKey,
+func (c *keyCache) unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey,
 	unwrapKey func(ctx context.Context) (*keys.Key, error),
 ) (*keys.Key, error) {
 	if c.ttl == 0 {
 		return unwrapKey(ctx)
 	}
-	k := cacheKey{sha256.Sum256([]byte(grant.Token() + "\x00" + string(wrapped))), id}
+	k := cacheKey{sha256.Sum256([]byte(grant.Token() + "\x00" + string(wrapped))), binding}
 	c.mu.Lock()
 	if cached, ok := c.cached.Get(k); ok {
 		defer c.mu.Unlock()

@@ -34,7 +34,7 @@ func someGrant(expires time.Time) keys.Grant {
 
 func (f *cacheFixture) get(t *testing.T, grant keys.Grant, id ID) *keys.Key {
 	t.Helper()
-	key, err := f.unwrap(t.Context(), grant, id, "wrapped", func(context.Context) (*keys.Key, error) {
+	key, err := f.unwrap(t.Context(), grant, id.Binding(), "wrapped", func(context.Context) (*keys.Key, error) {
 		f.unwraps.Add(1)
 		return keys.NewKey(), nil
 	})
@@ -74,7 +74,7 @@ func TestAKeyIsCachedForItsGrantAndEnvelopeOnly(t *testing.T) {
 	assert.EqualValues(t, 2, f.unwraps.Load(), "another grant")
 	f.get(t, grant, someID())
 	assert.EqualValues(t, 3, f.unwraps.Load(), "another recording")
-	_, err := f.unwrap(t.Context(), grant, id, "another envelope", func(context.Context) (*keys.Key, error) {
+	_, err := f.unwrap(t.Context(), grant, id.Binding(), "another envelope", func(context.Context) (*keys.Key, error) {
 		return nil, keys.ErrIntegrity
 	})
 	require.ErrorIs(t, err, keys.ErrIntegrity)
@@ -138,14 +138,14 @@ func TestConcurrentCallersShareOneUnwrapping(t *testing.T) {
 	first, cancelFirst := context.WithCancel(t.Context())
 	firstErr := make(chan error)
 	go func() {
-		_, err := f.unwrap(first, grant, id, "wrapped", unwrap)
+		_, err := f.unwrap(first, grant, id.Binding(), "wrapped", unwrap)
 		firstErr <- err
 	}()
 	<-entered
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
-			key, err := f.unwrap(t.Context(), grant, id, "wrapped", unwrap)
+			key, err := f.unwrap(t.Context(), grant, id.Binding(), "wrapped", unwrap)
 			if assert.NoError(t, err) {
 				assert.Equal(t, want, key.Bytes())
 			}
@@ -171,7 +171,7 @@ func TestAnUnwrappingWithoutWaitersIsCancelled(t *testing.T) {
 	f := newCacheFixture(time.Minute, 10)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	_, err := f.unwrap(ctx, someGrant(time.Time{}), someID(), "wrapped", func(ctx context.Context) (*keys.Key, error) {
+	_, err := f.unwrap(ctx, someGrant(time.Time{}), someID().Binding(), "wrapped", func(ctx context.Context) (*keys.Key, error) {
 		cancel()
 		<-ctx.Done()
 		ended <- ctx.Err()
@@ -188,7 +188,7 @@ func TestARefusalIsNotCached(t *testing.T) {
 	grant, id := someGrant(time.Time{}), someID()
 	refused := errors.New("refused")
 	for range 3 {
-		_, err := f.unwrap(t.Context(), grant, id, "wrapped", func(context.Context) (*keys.Key, error) {
+		_, err := f.unwrap(t.Context(), grant, id.Binding(), "wrapped", func(context.Context) (*keys.Key, error) {
 			f.unwraps.Add(1)
 			return nil, refused
 		})
@@ -197,4 +197,21 @@ func TestARefusalIsNotCached(t *testing.T) {
 	assert.EqualValues(t, 3, f.unwraps.Load(), "every attempt reaches the keyring")
 	f.get(t, grant, id)
 	assert.EqualValues(t, 4, f.unwraps.Load())
+}
+
+// TestKeysOfBothKindsAreCachedApart: whoever writes to the bucket can give both the same wrapped text.
+func TestKeysOfBothKindsAreCachedApart(t *testing.T) {
+	f := newCacheFixture(time.Minute, 10)
+	defer f.close()
+	grant, id := someGrant(time.Time{}), someID()
+	unwrap := func(context.Context) (*keys.Key, error) {
+		f.unwraps.Add(1)
+		return keys.NewKey(), nil
+	}
+	described, err := f.unwrap(t.Context(), grant, id.MetadataBinding(), "wrapped", unwrap)
+	require.NoError(t, err)
+	opened, err := f.unwrap(t.Context(), grant, id.Binding(), "wrapped", unwrap)
+	require.NoError(t, err)
+	assert.NotEqual(t, described.Bytes(), opened.Bytes())
+	assert.EqualValues(t, 2, f.unwraps.Load())
 }

@@ -74,11 +74,8 @@ func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID, o openOptions
 	if first.err != nil {
 		return nil, v.mediaError(ctx, id, first.err)
 	}
-	if first.mediaSize != metadata.MediaSize {
-		return nil, sizeError(first.mediaSize, metadata.MediaSize)
-	}
-	if first.start == 0 && !bytes.HasPrefix(first.ciphertext, metadata.MediaHeader[:]) {
-		return nil, fmt.Errorf("%w: its media has another header", ErrDamaged)
+	if err := first.check(metadata); err != nil {
+		return nil, err
 	}
 	info, err := newInfo(id, metadata)
 	if err != nil {
@@ -94,7 +91,7 @@ func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID, o openOptions
 	if err != nil {
 		return nil, readError(err)
 	}
-	return &Recording{reader: reader, info: info, sealed: metadata}, nil
+	return &Recording{reader: reader, info: info, stored: sealed, sealed: metadata}, nil
 }
 
 // Stat describes a recording. It unwraps the metadata key alone, with which the recording cannot be played: the
@@ -131,17 +128,25 @@ func (v *Vault) envelope(ctx context.Context, grant keys.Grant, id ID) (objects.
 	}
 	stored, err := v.objects.Envelope(ctx, id)
 	switch {
-	case errors.Is(err, storage.ErrNotFound) && grant.KeyID() != id.KeyID():
-		// There is nothing for the keyring to decide. A scan for IDs must not pass unnoticed all the same.
-		return objects.Stored{}, fmt.Errorf("%w: the grant is for another patient, and there is no such recording", keys.ErrDenied)
 	case errors.Is(err, storage.ErrNotFound):
-		return objects.Stored{}, ErrNotFound
+		err = ErrNotFound
 	case errors.Is(err, envelope.ErrUnsupported):
-		return objects.Stored{}, fmt.Errorf("%w: %w", ErrUnsupported, err)
+		err = fmt.Errorf("%w: %w", ErrUnsupported, err)
 	case objects.Damaged(err):
-		return objects.Stored{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	default:
+		return stored, err
 	}
-	return stored, err
+	return objects.Stored{}, ofOthers(grant, id, err)
+}
+
+// ofOthers turns an error that leaves the keyring nothing to decide into [keys.ErrDenied] if the grant names another
+// patient: a scan for IDs must not pass unnoticed.
+func ofOthers(grant keys.Grant, id ID, err error) error {
+	if grant.KeyID() == id.KeyID() {
+		return err
+	}
+	return fmt.Errorf("%w: the grant is for another patient, and the recording does not open: %v", keys.ErrDenied, err)
 }
 
 // unseal unwraps the recording key, from the cache or with the grant, and opens the metadata. The caller wipes the
@@ -179,12 +184,12 @@ func (v *Vault) describe(ctx context.Context, grant keys.Grant, e objects.Stored
 
 // unwrap unwraps one key, from the cache or with the grant. The caller wipes it.
 func (v *Vault) unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
-	key, err := v.keyCache.unwrap(ctx, grant, binding.RecordingID(), wrapped, func(ctx context.Context) (*keys.Key, error) {
+	key, err := v.keyCache.unwrap(ctx, grant, binding, wrapped, func(ctx context.Context) (*keys.Key, error) {
 		return v.keyring.Unwrap(ctx, grant, binding, wrapped)
 	})
 	switch {
 	case errors.Is(err, keys.ErrUnsupported):
-		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
+		return nil, ofOthers(grant, binding.RecordingID(), fmt.Errorf("%w: %w", ErrUnsupported, err))
 	case errors.Is(err, keys.ErrIntegrity):
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -204,6 +209,17 @@ func (v *Vault) fetchPart(ctx context.Context, id ID, offset int64) part {
 	start, length := segment.Span(offset)
 	ciphertext, info, err := v.objects.ReadMedia(ctx, id, start, length)
 	return part{start, ciphertext, info.Size, err}
+}
+
+// check returns [ErrDamaged] unless the media has the sealed size and, where the part has it, the sealed header.
+func (p part) check(metadata envelope.Metadata) error {
+	if p.mediaSize != metadata.MediaSize {
+		return sizeError(p.mediaSize, metadata.MediaSize)
+	}
+	if p.start == 0 && !bytes.HasPrefix(p.ciphertext, metadata.MediaHeader[:]) {
+		return fmt.Errorf("%w: its media has another header", ErrDamaged)
+	}
+	return nil
 }
 
 // mediaSource returns a source that reads a recording's media, and fails if its size is not the sealed one.

@@ -15,10 +15,7 @@ import (
 // CopyOption configures one [Vault.Copy] or [Vault.Reassign].
 type CopyOption func(*copyOptions)
 
-type copyOptions struct {
-	description, rekey bool
-	again              bool // a copy that exists is written again, so that an interrupted Reassign can go on
-}
+type copyOptions struct{ description, rekey bool }
 
 // WithDescription takes title and attributes along, and fields of the metadata that this release does not know. They may
 // name the first patient, so without this option a copy has none of them.
@@ -41,45 +38,41 @@ func WithNewKey() CopyOption { return func(o *copyOptions) { o.rekey = true } }
 // avoids all of that.
 //
 // Copy never replaces media that exists. If it was interrupted, running it again finishes: media of a copy without an
-// envelope is used if it has the right size, and is checked in its first segment. Without WithNewKey a copy of the same
-// recording exists once for each patient; if it exists already, the error is [storage.ErrExists]. After an interruption
-// with WithNewKey, running it again makes one more copy.
+// envelope is used if it has the right size and header, and is checked in its first segment. Without WithNewKey a copy of
+// the same recording exists once for each patient; if it exists already, the error is [storage.ErrExists]. After an
+// interruption with WithNewKey, running it again makes one more copy.
 //
-// Errors: those of [Vault.Open] and [Vault.Put]; storage.ErrExists.
+// Errors: those of [Vault.Open] and [Vault.Put]; storage.ErrExists; [ErrNotFound] also if the copy was deleted while it was
+// made.
 func (v *Vault) Copy(ctx context.Context, grant keys.Grant, id ID, to keys.Patient, options ...CopyOption) (ID, error) {
-	copied, err := v.copyTo(ctx, grant, id, to, newCopyOptions(options))
+	c, err := v.copyTo(ctx, grant, id, to, false, options)
 	if err != nil {
-		return copied, fmt.Errorf("copy recording %s: %w", id, v.report(grant, id, err))
+		return c.id, fmt.Errorf("copy recording %s: %w", id, err)
 	}
-	return copied, nil
-}
-
-func newCopyOptions(options []CopyOption) copyOptions {
-	var o copyOptions
-	for _, option := range options {
-		option(&o)
-	}
-	return o
+	return c.id, nil
 }
 
 // Reassign moves a recording to another patient: for merged records and misfiled consultations. It is [Vault.Copy]
-// followed by the removal of the original. If it was interrupted, running it again finishes; with [WithNewKey] it makes
-// one more copy, or returns [ErrNotFound] if the original is gone. If an error comes with an ID that is not zero, that
-// recording exists and the original may.
+// followed by the removal of the original. If the other patient has a copy already, that one gets fresh wraps and keeps
+// its own metadata.
 //
-// If the patient has a copy already, Reassign makes its wraps again. Metadata of the copy that was corrected since then
-// stays, unless [WithDescription] asks for the original's.
+// If Reassign was interrupted, running it again finishes; with [WithNewKey] it makes one more copy, or returns [ErrNotFound]
+// if the original is gone. The run that uses media which an interrupted one has left keeps the original and returns
+// [storage.ErrExists] with the ID, because another process may be about to remove that media; the next run removes the
+// original. An interruption in the removal itself can leave the original's media, which a sweep removes. If an error comes with an ID that is not zero, that recording exists and the original may. Do not reassign a
+// recording and its copy in opposite directions at the same time.
 //
 // For a misfiled consultation that the first patient must lose for good, use [WithNewKey]: otherwise whoever opened the
 // recording as the first patient's can still read the copy, given its ciphertext.
 //
 // While a legal hold stands on the first patient, nothing is reassigned.
 //
-// Errors: those of Copy, but for [storage.ErrExists]; [ErrHeld]; those of [storage.Store] for Delete.
+// Errors: those of Copy; [ErrHeld]; [storage.ErrChanged] if the original's metadata was changed while it was copied, so
+// that the copy was removed; those of [storage.Store] for Delete.
 func (v *Vault) Reassign(ctx context.Context, grant keys.Grant, id ID, to keys.Patient, options ...CopyOption) (ID, error) {
 	moved, err := v.reassign(ctx, grant, id, to, options)
 	if err != nil {
-		return moved, fmt.Errorf("reassign recording %s: %w", id, v.report(grant, id, err))
+		return moved, fmt.Errorf("reassign recording %s: %w", id, err)
 	}
 	return moved, nil
 }
@@ -88,23 +81,20 @@ func (v *Vault) reassign(ctx context.Context, grant keys.Grant, id ID, to keys.P
 	if err := v.checkHold(ctx, id.KeyID()); err != nil {
 		return ID{}, err
 	}
-	o := newCopyOptions(options)
-	o.again = true
-	moved, err := v.copyTo(ctx, grant, id, to, o)
-	if errors.Is(err, ErrNotFound) && !o.rekey {
+	c, err := v.copyTo(ctx, grant, id, to, true, options)
+	switch {
+	case errors.Is(err, ErrNotFound):
 		return v.movedBefore(ctx, id, to)
+	case err != nil:
+		return c.id, err
+	case c.adopted:
+		return c.id, fmt.Errorf("%w: media of an interrupted run was used; run it again to remove the original", storage.ErrExists)
 	}
-	if err != nil {
-		return moved, err
-	}
-	if err := v.checkHold(ctx, id.KeyID()); err != nil {
-		return moved, err
-	}
-	return moved, v.objects.Remove(ctx, id)
+	return v.removeOriginal(ctx, c)
 }
 
 // movedBefore returns the ID that a recording, which no longer exists, has under another patient, or [ErrNotFound]. An
-// interrupted Reassign may have come as far as the removal. It may have left media, which a sweep removes.
+// interrupted Reassign may have come as far as the removal.
 func (v *Vault) movedBefore(ctx context.Context, id ID, to keys.Patient) (ID, error) {
 	keyID, err := v.keyring.KeyID(ctx, to)
 	if err != nil {
@@ -124,21 +114,59 @@ func (v *Vault) movedBefore(ctx context.Context, id ID, to keys.Patient) (ID, er
 	return moved, nil
 }
 
-// copyTo copies a recording to another patient.
-func (v *Vault) copyTo(ctx context.Context, grant keys.Grant, id ID, to keys.Patient, o copyOptions) (ID, error) {
+// copied is a copy of a recording.
+type copied struct {
+	id       ID
+	original objects.Stored // as it was copied
+	existed  bool           // before, with its envelope
+	adopted  bool           // its media existed before, without an envelope
+}
+
+// removeOriginal removes a recording that was copied, and returns the copy's ID. If the original was changed or deleted
+// since, it removes the copy in its place, unless that one existed before.
+func (v *Vault) removeOriginal(ctx context.Context, c copied) (ID, error) {
+	if err := v.checkHold(ctx, c.original.ID.KeyID()); err != nil {
+		return c.id, err
+	}
+	now, err := v.objects.Envelope(ctx, c.original.ID)
+	switch {
+	case errors.Is(err, storage.ErrNotFound):
+		err = ErrNotFound
+	case err != nil:
+		return c.id, err
+	case !now.SameMetadata(c.original.Envelope):
+		err = fmt.Errorf("%w: its metadata, while it was copied", storage.ErrChanged)
+	default:
+		return c.id, v.objects.Remove(ctx, c.original.ID)
+	}
+	if c.existed {
+		return c.id, err
+	}
+	if removeErr := v.objects.Remove(ctx, c.id); removeErr != nil {
+		return c.id, removeErr
+	}
+	return ID{}, err
+}
+
+// copyTo copies a recording to another patient. again says that a copy may exist, so that an interrupted Reassign can go
+// on. It reports the refusals and the damage of the original as security events.
+func (v *Vault) copyTo(ctx context.Context, grant keys.Grant, id ID, to keys.Patient, again bool, options []CopyOption) (copied, error) {
+	var o copyOptions
+	for _, option := range options {
+		option(&o)
+	}
 	keyID, err := v.keyring.KeyID(ctx, to)
 	switch {
 	case err != nil:
-		return ID{}, err
+		return copied{}, err
 	case keyID == id.KeyID():
-		return ID{}, fmt.Errorf("%w: it is the recording's own patient", keys.ErrInvalidPatient)
+		return copied{}, fmt.Errorf("%w: it is the recording's own patient", keys.ErrInvalidPatient)
 	}
 	// Opening checks the keys, the metadata, the media's size and its first segment.
-	recording, err := v.open(ctx, grant, id, openOptions{})
+	recording, err := v.Open(ctx, grant, id)
 	if err != nil {
-		return ID{}, err
+		return copied{}, err
 	}
-	recording.reportDamage = func() {} // the caller reports
 	defer recording.Close()
 	metadata := recording.sealed
 	metadata.Revision = 0
@@ -149,95 +177,75 @@ func (v *Vault) copyTo(ctx context.Context, grant keys.Grant, id ID, to keys.Pat
 	if o.rekey {
 		u, err := v.beginFor(ctx, keyID, metadata)
 		if err != nil {
-			return ID{}, err
+			return copied{}, err
 		}
 		if err := u.run(ctx, recording, recording.Size()); err != nil {
-			return ID{}, err
+			return copied{}, err
 		}
-		return u.id, nil
+		return copied{id: u.id, original: recording.stored}, nil
 	}
-	stored, err := v.envelope(ctx, grant, id)
+	key, err := v.unwrap(ctx, grant, id.Binding(), recording.stored.WrappedKey)
 	if err != nil {
-		return ID{}, err
+		return copied{}, v.report(grant, id, err)
 	}
-	key, err := v.unwrap(ctx, grant, id.Binding(), stored.WrappedKey)
-	if err != nil {
-		return ID{}, err
-	}
-	return v.share(ctx, id, newSecrets(keyID, key), metadata, o)
+	return v.share(ctx, recording.stored, newSecrets(keyID, key), metadata, again)
 }
 
 // share commits a recording with the media of another one, which has the same keys.
-func (v *Vault) share(ctx context.Context, from ID, s secrets, metadata envelope.Metadata, o copyOptions) (ID, error) {
+func (v *Vault) share(ctx context.Context, from objects.Stored, s secrets, metadata envelope.Metadata, again bool) (copied, error) {
 	defer s.wipe()
 	u := &upload{vault: v, id: s.sealer.ID(), metadata: metadata, secrets: s, started: v.now()}
-	if u.id.Rec() != from.Rec() {
-		return ID{}, fmt.Errorf("%w: its key was exchanged", ErrDamaged)
-	}
 	found, err := v.objects.Find(ctx, u.id)
 	switch {
 	case err != nil:
-		return ID{}, err
-	case found.Envelope != nil && !o.again:
-		return ID{}, storage.ErrExists
-	}
-	var stored objects.Stored
-	if found.Envelope != nil {
-		if stored, err = v.objects.Envelope(ctx, u.id); err != nil {
-			return ID{}, err
-		}
-		u.keepCorrections(stored, o)
+		return copied{}, err
+	case found.Envelope != nil && !again:
+		return copied{}, storage.ErrExists
 	}
 	if err := u.wrap(ctx); err != nil { // before anything is written
-		return ID{}, err
+		return copied{}, err
 	}
+	c := copied{id: u.id, original: from, existed: found.Envelope != nil, adopted: found.Envelope == nil && found.Media != nil}
 	if found.Media == nil {
-		if err := v.objects.CopyMedia(ctx, from, u.id); err != nil && !errors.Is(err, storage.ErrExists) {
-			return ID{}, v.mediaError(ctx, from, err)
+		err := v.objects.CopyMedia(ctx, from.ID, u.id)
+		c.adopted = errors.Is(err, storage.ErrExists)
+		if err != nil && !c.adopted {
+			return copied{}, v.mediaError(ctx, from.ID, err)
 		}
 	}
 	if err := v.checkCopy(ctx, u); err != nil {
-		return ID{}, err
+		return copied{}, fmt.Errorf("the copy %s: %w", u.id, err)
 	}
-	if found.Envelope == nil {
-		err = u.commit(ctx)
+	if c.existed {
+		if err = u.renew(ctx); err == nil {
+			err = u.freshen(ctx)
+		}
 	} else {
-		err = u.renew(ctx, &stored)
-	}
-	if err == nil {
-		err = u.freshen(ctx)
+		err = u.commit(ctx)
 	}
 	if err == nil {
 		err = u.checkMedia(ctx)
 	}
 	if err != nil {
-		return ID{}, err
+		return copied{}, err
 	}
-	return u.id, nil
-}
-
-// keepCorrections prepares the metadata that replaces that of a copy which exists, so that no correction is lost and no
-// revision stands for two descriptions.
-func (u *upload) keepCorrections(stored objects.Stored, o copyOptions) {
-	existing, err := u.secrets.sealer.Open(stored.Envelope)
-	switch {
-	case err != nil || existing.Revision == 0:
-	case o.description:
-		u.metadata.Revision = existing.Revision + 1
-	default:
-		existing.MediaSize, existing.MediaHeader = u.metadata.MediaSize, u.metadata.MediaHeader
-		u.metadata = existing
+	switch committed, err := v.objects.FindEnvelope(ctx, u.id); {
+	case err != nil:
+		return copied{}, &UncertainError{u.id, err}
+	case committed == nil:
+		return copied{}, fmt.Errorf("%w: the copy %s was deleted while it was made", ErrNotFound, u.id)
 	}
+	return c, nil
 }
 
 // checkCopy checks that the media of a copy has the sealed size and header, and that its first segment authenticates.
 func (v *Vault) checkCopy(ctx context.Context, u *upload) error {
 	first := v.fetchPart(ctx, u.id, 0)
-	switch {
-	case first.err != nil:
+	if first.err != nil {
 		return first.err
-	case first.mediaSize != u.metadata.MediaSize:
-		return sizeError(first.mediaSize, u.metadata.MediaSize)
+	}
+	if err := first.check(u.metadata); err != nil {
+		return err
 	}
 	info, err := newInfo(u.id, u.metadata)
 	if err != nil {

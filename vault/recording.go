@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/recvault/recvault/internal/envelope"
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/internal/segment"
 )
 
@@ -22,7 +23,8 @@ import (
 type Recording struct {
 	reader       *segment.Reader
 	info         Info
-	sealed       envelope.Metadata // what info was made of, for Rekey
+	stored       objects.Stored    // as it was opened
+	sealed       envelope.Metadata // what info was made of
 	reportDamage func()            // records the security event, once
 }
 

@@ -23,7 +23,8 @@ import (
 // before Rekey returned, [Vault.List] yields both; running Rekey again on the old one makes one more.
 //
 // If the old recording was deleted or re-keyed by another process in between, Rekey removes the new one and
-// returns [ErrNotFound]. If that happens at the very moment when Rekey removes the old recording, it is not
+// returns [ErrNotFound]. If its metadata was changed, Rekey removes the new one and returns [storage.ErrChanged]: run it
+// again. If one of these happens at the very moment when Rekey removes the old recording, it is not
 // noticed: the new recording stays although the old one was deleted, or two new ones stay. Nothing is lost.
 //
 // While a legal hold stands on the patient, nothing is re-keyed. A hold that is set while Rekey runs keeps the old
@@ -51,44 +52,26 @@ func (v *Vault) rekey(ctx context.Context, grant keys.Grant, id ID) (ID, error) 
 		return ID{}, err
 	}
 	// Remove the old recording only if the new one opens.
-	recording, err := v.Open(ctx, grant, renewed)
+	recording, err := v.Open(ctx, grant, renewed.id)
 	if err != nil {
-		return renewed, err
+		return renewed.id, err
 	}
 	_ = recording.Close()
-	if err := v.checkHold(ctx, id.KeyID()); err != nil {
-		return renewed, err
-	}
-	switch old, err := v.objects.FindEnvelope(ctx, id); {
-	case err != nil:
-		return renewed, err
-	case old == nil:
-		// The recording was deleted in between, so its copy must go too.
-		if err := v.objects.Remove(ctx, renewed); err != nil {
-			return renewed, err
-		}
-		return ID{}, ErrNotFound
-	}
-	return renewed, v.objects.Remove(ctx, id)
+	return v.removeOriginal(ctx, renewed)
 }
 
 // copy puts the content of a recording as another recording of the same patient.
-func (v *Vault) copy(ctx context.Context, grant keys.Grant, id ID) (ID, error) {
+func (v *Vault) copy(ctx context.Context, grant keys.Grant, id ID) (copied, error) {
 	recording, err := v.Open(ctx, grant, id)
 	if err != nil {
-		return ID{}, err
+		return copied{}, err
 	}
 	defer recording.Close()
-	info := recording.Info()
-	metadata, err := info.Metadata.sealable()
-	if err != nil {
-		return ID{}, err
-	}
-	metadata.CreatedAt = info.CreatedAt
-	metadata = metadata.WithUnknownOf(recording.sealed)
+	metadata := recording.sealed
+	metadata.Revision = 0
 	u, err := v.beginFor(ctx, id.KeyID(), metadata)
 	if err != nil {
-		return ID{}, err
+		return copied{}, err
 	}
-	return u.id, u.run(ctx, recording, info.Size)
+	return copied{id: u.id, original: recording.stored}, u.run(ctx, recording, recording.Size())
 }

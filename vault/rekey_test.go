@@ -44,7 +44,7 @@ func TestRekeyGivesARecordingANewKeyAndANewID(t *testing.T) {
 		assert.Equal(t, before, after, "CreatedAt too")
 		_, err = b.open(t, grant, id)
 		require.ErrorIs(t, err, vault.ErrNotFound)
-		assert.Equal(t, []string{objectName(renewed, "envelope"), objectName(renewed, "media")}, teststore.Names(t, b.Store, ""))
+		assert.Equal(t, []string{objectName(renewed, "envelope"), objectName(renewed, "media")}, teststore.Names(t, b.Store, "recordings/"))
 
 		// The old key opens the old ciphertext and not the new one.
 		teststore.Write(t, b.Store, objectName(id, "envelope"), envelope)
@@ -163,7 +163,7 @@ func TestRekeyRestoresNoDeletedRecording(t *testing.T) {
 		require.ErrorIs(t, err, vault.ErrNotFound)
 		assert.True(t, renewed.IsZero())
 		assert.True(t, deleted)
-		assert.Empty(t, teststore.Names(t, b.Store, ""))
+		assert.Empty(t, teststore.Names(t, b.Store, "recordings/"))
 	})
 }
 

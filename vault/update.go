@@ -83,7 +83,7 @@ func (v *Vault) updateOnce(ctx context.Context, grant keys.Grant, id ID, change 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), v.commitTimeout)
 	defer cancel()
 	if err := v.objects.Replace(ctx, stored, next); err != nil {
-		if err = v.resolve(ctx, id, next, err); err != nil {
+		if err = v.resolve(ctx, id, &stored.Envelope, next, err); err != nil {
 			return Info{}, err
 		}
 	}

@@ -118,6 +118,11 @@ func (e Envelope) Wraps() []keys.RewrapItem {
 	}
 }
 
+// SameMetadata reports whether another envelope of the recording has the same sealed metadata. Its wrapped keys may be others.
+func (e Envelope) SameMetadata(other Envelope) bool {
+	return e.ID == other.ID && bytes.Equal(e.Sealed, other.Sealed)
+}
+
 // WithWraps returns the envelope with other wrapped keys, in the order of [Envelope.Wraps].
 func (e Envelope) WithWraps(key, metadataKey keys.WrappedKey) Envelope {
 	e.WrappedKey, e.WrappedMetadataKey = key, metadataKey

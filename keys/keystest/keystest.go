@@ -181,7 +181,10 @@ func (f *fixture) hasVersions(id keys.KeyID, latest, minDecryption, minAvailable
 	versions, err := f.Versions(f.Context(), id)
 	require.NoError(f, err)
 	assert.False(f, versions.Rotated.IsZero())
-	versions.Rotated, versions.Now = time.Time{}, time.Time{}
+	label, _, _, err := f.newRecording(id).wrapped.Parse()
+	require.NoError(f, err)
+	assert.Equal(f, label, versions.Label)
+	versions.Label, versions.Rotated, versions.Now = "", time.Time{}, time.Time{}
 	assert.Equal(f, keys.Versions{Latest: latest, MinDecryption: minDecryption, MinAvailable: minAvailable}, versions)
 }
 

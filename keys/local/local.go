@@ -219,6 +219,7 @@ func (k *Keyring) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, e
 		MinDecryption: envelopeKey.oldest(),
 		MinAvailable:  envelopeKey.first,
 		Rotated:       envelopeKey.rotated,
+		Label:         keyringName,
 		Now:           time.Now().UTC(),
 	}, nil
 }

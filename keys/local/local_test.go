@@ -131,7 +131,7 @@ func TestReopenedKeyringKeepsEverything(t *testing.T) {
 			versions, err := keyring.Versions(t.Context(), alice)
 			require.NoError(t, err)
 			assert.False(t, versions.Rotated.IsZero())
-			assert.Equal(t, keys.Versions{Latest: 2, MinDecryption: 1, MinAvailable: 1, Rotated: versions.Rotated, Now: versions.Now}, versions)
+			assert.Equal(t, keys.Versions{Latest: 2, MinDecryption: 1, MinAvailable: 1, Rotated: versions.Rotated, Now: versions.Now, Label: versions.Label}, versions)
 			assert.NoError(t, unwrap(keyring, unlimited, first))
 			assert.NoError(t, unwrap(keyring, unlimited, second))
 			assert.NoError(t, unwrap(keyring, limited, first))

@@ -157,7 +157,7 @@ func TestProcessesThatRotateLoseNoVersion(t *testing.T) {
 	runAll(t, cmds...)
 	versions, err := keyring.Versions(t.Context(), id)
 	require.NoError(t, err)
-	assert.Equal(t, keys.Versions{Latest: 1 + processes*rounds, MinDecryption: 1, MinAvailable: 1, Rotated: versions.Rotated, Now: versions.Now}, versions)
+	assert.Equal(t, keys.Versions{Latest: 1 + processes*rounds, MinDecryption: 1, MinAvailable: 1, Rotated: versions.Rotated, Now: versions.Now, Label: versions.Label}, versions)
 	assert.NoError(t, unwrap(keyring, issue(t, keyring, "alice", 0), rec))
 }
 

@@ -34,6 +34,7 @@ func (k *Keyring) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, e
 		MinDecryption: v.MinDecryption,
 		MinAvailable:  max(v.MinAvailable, 1),
 		Rotated:       time.Unix(v.Made[strconv.Itoa(v.Latest)], 0).UTC(),
+		Label:         keyringName,
 		Now:           v.Now,
 	}, nil
 }

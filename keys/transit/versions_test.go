@@ -28,7 +28,7 @@ func (f *fixture) hasVersions(k roles, id keys.KeyID, want keys.Versions) {
 	f.t.Helper()
 	versions, err := k.Versions(f.t.Context(), id)
 	require.NoError(f.t, err)
-	want.Rotated, want.Now = versions.Rotated, versions.Now
+	want.Rotated, want.Now, want.Label = versions.Rotated, versions.Now, "vault"
 	require.Equal(f.t, want, versions)
 }
 

@@ -74,10 +74,12 @@ func (e *Erasure) confirmPatient(ctx context.Context, keyID keys.KeyID, approval
 	if err != nil {
 		return Receipt{}, err
 	}
-	if !found.begun {
-		if err := e.destroyKey(ctx, found); err != nil {
-			return Receipt{}, err
-		}
+	destroy := e.destroyKey
+	if found.begun {
+		destroy = e.finishKey
+	}
+	if err := destroy(ctx, found); err != nil {
+		return Receipt{}, err
 	}
 	if err := e.removePatient(ctx, &receipt); err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
@@ -132,6 +134,20 @@ func (e *Erasure) destroyKey(ctx context.Context, found inventory) error {
 		return failed
 	}
 	return fmt.Errorf("%w: %w", ErrIncomplete, failed)
+}
+
+// finishKey ends what an interrupted run may have left at the keyring. The key itself is gone.
+func (e *Erasure) finishKey(ctx context.Context, found inventory) error {
+	switch _, err := e.versions(ctx, found.keyID); {
+	case err == nil:
+		return ErrPlanChanged // the patient was enrolled again
+	case !errors.Is(err, keys.ErrErased):
+		return err
+	}
+	if err := e.keyring.Erase(ctx, found.keyID); err != nil {
+		return fmt.Errorf("%w: %w", ErrIncomplete, err)
+	}
+	return nil
 }
 
 // removePatient deletes a patient's objects until none is left.

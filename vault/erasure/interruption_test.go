@@ -4,19 +4,23 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -24,6 +28,7 @@ import (
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/keystest"
+	"github.com/recvault/recvault/keys/transit"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/erasure"
@@ -187,7 +192,7 @@ func TestTheNextErasureFinishesAKilledOne(t *testing.T) {
 			receipt, err := d.erasure(t).ConfirmPatient(t.Context(), id, approve(plan.Digest))
 			require.NoError(t, err)
 			assert.Equal(t, versionsErr != nil, receipt.Resumed)
-			assert.Equal(t, len(left), receipt.ObjectsDeleted)
+			assert.LessOrEqual(t, receipt.ObjectsDeleted, len(left), "the server may still carry out what the killed one has sent")
 			assert.Empty(t, d.Objects(t, "", id))
 		}
 		assert.Positive(t, halves, "no eraser was killed between the destruction of the key and the end")
@@ -671,4 +676,53 @@ func TestMinIOWaitsForASlowReader(t *testing.T) {
 
 func unavailable(err error) bool {
 	return errors.Is(err, storage.ErrUnavailable) || errors.Is(err, keys.ErrUnavailable)
+}
+
+// TestAResumedErasureRemovesWrappedAnswers: a run that was interrupted after the key was destroyed leaves the answers that
+// a grant had Vault wrap.
+func TestAResumedErasureRemovesWrappedAnswers(t *testing.T) {
+	d := servers(t)
+	patient, id := d.Enrol(t)
+	e, err := d.objects.Envelope(t.Context(), d.put(t, patient))
+	require.NoError(t, err)
+	thief := d.Vault.Client(d.Grant(t, patient).Token())
+	thief.SetWrappingLookupFunc(func(string, string) string { return "87600h" })
+	answer, err := thief.Logical().WriteWithContext(t.Context(), d.Vault.Mount()+"/decrypt/"+id.String()+"-kek", map[string]any{
+		"ciphertext": string(e.WrappedKey), "context": base64.StdEncoding.EncodeToString(e.ID.Binding().Bytes()),
+	})
+	require.NoError(t, err)
+
+	broken := &failOnce{path: "/sys/leases/revoke-prefix/"}
+	config := api.DefaultConfig()
+	config.Address, broken.RoundTripper = d.Vault.Address(), config.HttpClient.Transport
+	config.HttpClient.Transport = broken
+	client, err := api.NewClient(config)
+	require.NoError(t, err)
+	client.SetToken(d.Vault.RoleToken("eraser"))
+	eraser, err := transit.New(client, transit.Options{Mount: d.Vault.Mount(), Prefix: d.Vault.Prefix(), MaxRetries: -1})
+	require.NoError(t, err)
+	er := newErasure(t, eraser, d.Store, erasure.Options{})
+	plan, err := er.PlanPatient(t.Context(), id)
+	require.NoError(t, err)
+	_, err = er.ConfirmPatient(t.Context(), id, approve(plan.Digest))
+	require.ErrorIs(t, err, erasure.ErrIncomplete)
+	receipt, err := er.ConfirmPatient(t.Context(), id, approve(plan.Digest))
+	require.NoError(t, err)
+	assert.True(t, receipt.Resumed)
+	_, err = d.Vault.Client(d.Vault.RootToken()).Logical().UnwrapWithContext(t.Context(), answer.WrapInfo.Token)
+	assert.Error(t, err, "a recording key outlived the erasure")
+}
+
+// failOnce fails the first request to a path.
+type failOnce struct {
+	http.RoundTripper
+	path string
+	done atomic.Bool
+}
+
+func (f *failOnce) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.Contains(r.URL.Path, f.path) && f.done.CompareAndSwap(false, true) {
+		return nil, errors.New("connection lost")
+	}
+	return f.RoundTripper.RoundTrip(r)
 }

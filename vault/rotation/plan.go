@@ -125,6 +125,8 @@ func planned(it *item, p *patient) (outcome, error) {
 		return 0, it.err
 	case p.keyless != nil:
 		return 0, p.keyless
+	case v.Label != "" && !it.stored.by(v.Label):
+		return 0, keys.ErrUnsupported
 	case version > v.Latest:
 		return 0, fmt.Errorf("%w: it is wrapped under version %d, and the newest is %d", errUnknownVersion, version, v.Latest)
 	case version < v.MinAvailable:

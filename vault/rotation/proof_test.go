@@ -267,6 +267,10 @@ func TestUnsupportedIsLeftAlone(t *testing.T) {
 				require.NoError(t, err)
 				assert.Equal(t, rotation.Patients{Seen: 1, Changed: 1}, report.Patients)
 				assert.True(t, report.Complete(), "%+v", report.Findings)
+				plan, err := b.rotation(t, wrap(b.rotator), rotation.Options{}).Plan(t.Context(), scope.All())
+				require.NoError(t, err)
+				assert.Equal(t, rotation.Envelopes{Seen: 2, Older: 1, Unsupported: 1}, plan.Envelopes)
+				assert.True(t, plan.Complete(), "%+v", plan.Findings)
 				for _, want := range []rotation.Envelopes{{Seen: 2, Rewrapped: 1, Unsupported: 1}, {Seen: 2, Current: 1, Unsupported: 1}} {
 					report, err = b.rotation(t, wrap(b.rotator), rotation.Options{}).Rewrap(t.Context(), scope.All())
 					require.NoError(t, err)

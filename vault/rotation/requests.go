@@ -183,9 +183,14 @@ func (s stored) newest() int {
 
 // at reports whether both labels name this keyring and version.
 func (s stored) at(keyring string, version int) bool {
+	return s.by(keyring) && s.version == version && s.newest() == version
+}
+
+// by reports whether both labels name this keyring.
+func (s stored) by(keyring string) bool {
 	return !slices.ContainsFunc(s.Wraps(), func(item keys.RewrapItem) bool {
-		name, v, _, _ := item.Wrapped.Parse() // was parsed with the envelope
-		return name != keyring || v != version
+		name, _, _, _ := item.Wrapped.Parse() // was parsed with the envelope
+		return name != keyring
 	})
 }
 

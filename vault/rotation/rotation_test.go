@@ -147,7 +147,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 		assert.Equal(t, rotation.Patients{Seen: 1, Changed: 1}, report.Patients)
 		v, err := b.admin.Versions(t.Context(), id)
 		require.NoError(t, err)
-		assert.Equal(t, keys.Versions{Latest: 2, MinDecryption: 2, MinAvailable: 1, Rotated: v.Rotated, Now: v.Now}, v)
+		assert.Equal(t, keys.Versions{Latest: 2, MinDecryption: 2, MinAvailable: 1, Rotated: v.Rotated, Now: v.Now, Label: v.Label}, v)
 	})
 }
 
