@@ -164,7 +164,7 @@ func TestNoSecretIsInAnyErrorLogNameOrPath(t *testing.T) {
 		planted.lookFor(t, "an error", []byte(err.Error()))
 		planted.lookFor(t, "an error, in detail", fmt.Appendf(nil, "%#v %+v", err, err))
 	}
-	for _, name := range teststore.Names(t, b.Store, "") {
+	for _, name := range b.Names(t) {
 		planted.lookFor(t, "an object's name", []byte(name))
 		planted.lookFor(t, "an object", teststore.Read(t, b.Store, name))
 	}

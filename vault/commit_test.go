@@ -117,7 +117,7 @@ func TestALostCommitAnswerLosesNoRecording(t *testing.T) {
 			},
 		} {
 			t.Run(name, func(t *testing.T) {
-				before := len(teststore.Names(t, b.Store, ""))
+				before := len(b.Names(t))
 				v, err := vault.New(b.writer, &faulty{b.Store, func(object string, store func() (storage.Info, error)) (storage.Info, error) {
 					if strings.HasSuffix(object, "/envelope") {
 						return c.answer(t, store)
@@ -128,7 +128,7 @@ func TestALostCommitAnswerLosesNoRecording(t *testing.T) {
 				id, err := v.Put(t.Context(), alice, strings.NewReader("a consultation"), metadata())
 				c.check(t, id, err)
 				if err != nil {
-					assert.Len(t, teststore.Names(t, b.Store, ""), before, "an object was left behind")
+					assert.Len(t, b.Names(t), before, "an object was left behind")
 				}
 			})
 		}

@@ -18,7 +18,6 @@ import (
 
 	"github.com/recvault/recvault/internal/testdeployment"
 	"github.com/recvault/recvault/internal/testserver"
-	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/storage/s3"
@@ -52,7 +51,7 @@ func TestAVaultOutageIsReportedAndPasses(t *testing.T) {
 	assert.True(t, bytes.Equal(data, got))
 	b.Vault.Kill(t)
 	check("killed")
-	assert.Len(t, teststore.Names(t, b.Store, ""), 2, "nothing was written")
+	assert.Len(t, b.Names(t), 2, "nothing was written")
 
 	// An open recording needs Vault no longer.
 	got, err = io.ReadAll(recording)
@@ -103,7 +102,7 @@ func TestAStorageOutageIsReportedAndLosesNothing(t *testing.T) {
 	got, err := b.open(t, grant, id)
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(data, got))
-	assert.Len(t, teststore.Names(t, b.Store, ""), 2)
+	assert.Len(t, b.Names(t), 2)
 }
 
 func TestWrongBucketsAndCredentialsAreReported(t *testing.T) {
@@ -137,7 +136,7 @@ func TestWrongBucketsAndCredentialsAreReported(t *testing.T) {
 			}
 		})
 	}
-	assert.Len(t, teststore.Names(t, b.Store, ""), 2)
+	assert.Len(t, b.Names(t), 2)
 }
 
 func s3Store(t *testing.T, endpoint, bucket string, signer *credentials.Credentials) storage.Store {

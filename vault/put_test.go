@@ -17,7 +17,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/recvault/recvault/internal/segment"
-	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
@@ -71,7 +70,7 @@ func TestBadInputGetsATypedErrorAndWritesNothing(t *testing.T) {
 				}
 			})
 		}
-		assert.Empty(t, teststore.Names(t, b.Store, ""))
+		assert.Empty(t, b.Names(t))
 		assert.Empty(t, b.Uploads(t))
 
 		grant := b.Grant(t, alice)
@@ -207,7 +206,7 @@ func TestACancelledPutStopsAndLeavesNothing(t *testing.T) {
 			require.ErrorIs(t, err, context.Canceled, "after %d bytes", after)
 			assert.Less(t, time.Since(start), 20*time.Second)
 		}
-		assert.Empty(t, teststore.Names(t, b.Store, ""))
+		assert.Empty(t, b.Names(t))
 		assert.Empty(t, b.Uploads(t))
 		b.assertNoLeak(t, ignore)
 	})
@@ -244,7 +243,7 @@ func TestAnAbortedOrCancelledWriterLeavesNothing(t *testing.T) {
 			require.ErrorIs(t, err, context.Canceled)
 			require.ErrorIs(t, w.Close(), context.Canceled)
 		}
-		assert.Empty(t, teststore.Names(t, b.Store, ""))
+		assert.Empty(t, b.Names(t))
 		assert.Empty(t, b.Uploads(t))
 		b.assertNoLeak(t, ignore)
 	})

@@ -222,7 +222,9 @@ func TestAChangeDuringACopyIsNotLost(t *testing.T) {
 	alice, bob := b.enrol(t), b.enrol(t)
 	whole := b.vaultOf(t, b.writer)
 	for name, move := range map[string]func(*vault.Vault, vault.ID) (vault.ID, error){
-		"rekey": func(v *vault.Vault, id vault.ID) (vault.ID, error) { return v.Rekey(t.Context(), b.Grant(t, alice), id) },
+		"rekey": func(v *vault.Vault, id vault.ID) (vault.ID, error) {
+			return v.Rekey(t.Context(), b.Grant(t, alice), id)
+		},
 		"reassign": func(v *vault.Vault, id vault.ID) (vault.ID, error) {
 			return v.Reassign(t.Context(), b.Grant(t, alice), id, bob)
 		},

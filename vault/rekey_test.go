@@ -74,7 +74,7 @@ func TestRekeyNeedsThePatientsGrantAndTheWritersRight(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice, bob := b.enrol(t), b.enrol(t)
 		id := b.put(t, alice, []byte("Alice's consultation"))
-		before := teststore.Names(t, b.Store, "")
+		before := b.Names(t)
 		type attempt struct {
 			keyring vault.Keyring
 			grant   keys.Grant
@@ -95,7 +95,7 @@ func TestRekeyNeedsThePatientsGrantAndTheWritersRight(t *testing.T) {
 				renewed, err := b.vaultOf(t, c.keyring).Rekey(t.Context(), c.grant, c.id)
 				require.ErrorIs(t, err, c.want)
 				assert.True(t, renewed.IsZero())
-				assert.Equal(t, before, teststore.Names(t, b.Store, ""))
+				assert.Equal(t, before, b.Names(t))
 			})
 		}
 		got, err := b.open(t, b.Grant(t, alice), id)
@@ -109,11 +109,11 @@ func TestRekeyRefusesWhileAHoldStands(t *testing.T) {
 		alice := b.enrol(t)
 		id := b.put(t, alice, []byte("Alice's consultation"))
 		clearHold := b.hold(t, id.KeyID())
-		before := teststore.Names(t, b.Store, "")
+		before := b.Names(t)
 		renewed, err := b.vaultOf(t, b.writer).Rekey(t.Context(), b.Grant(t, alice), id)
 		require.ErrorIs(t, err, vault.ErrHeld)
 		assert.True(t, renewed.IsZero())
-		assert.Equal(t, before, teststore.Names(t, b.Store, ""))
+		assert.Equal(t, before, b.Names(t))
 		clearHold()
 
 		// A hold that is set before the old recording is removed keeps it.
@@ -195,11 +195,11 @@ func TestRekeyLeavesADamagedRecordingUnchanged(t *testing.T) {
 		media := teststore.Read(t, b.Store, objectName(id, "media"))
 		media[len(media)/2] ^= 1
 		teststore.Write(t, b.Store, objectName(id, "media"), media)
-		before := teststore.Names(t, b.Store, "")
+		before := b.Names(t)
 		renewed, err := b.vaultOf(t, b.writer).Rekey(t.Context(), b.Grant(t, alice), id)
 		require.ErrorIs(t, err, vault.ErrDamaged)
 		assert.True(t, renewed.IsZero())
-		assert.Equal(t, before, teststore.Names(t, b.Store, ""), "the new recording's media was removed")
+		assert.Equal(t, before, b.Names(t), "the new recording's media was removed")
 		assert.Empty(t, b.Uploads(t))
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -114,11 +115,14 @@ func connect(t testing.TB, p Place) *Deployment {
 	return d
 }
 
+// storeID ends the name of the object that identifies a prefix.
+const storeID = "store-id"
+
 // Serve makes a prefix of the store one that the keyring serves, as if its objects were copied there.
 func (d *Deployment) Serve(t testing.TB, prefix string) {
 	t.Helper()
 	text := string(d.Place.StoreID)
-	_, err := d.Store.Put(t.Context(), prefix+"store-id", strings.NewReader(text), int64(len(text)), storage.IfAbsent())
+	_, err := d.Store.Put(t.Context(), prefix+storeID, strings.NewReader(text), int64(len(text)), storage.IfAbsent())
 	require.NoError(t, err)
 }
 
@@ -223,6 +227,14 @@ func (d *Deployment) Grant(t testing.TB, patient keys.Patient) keys.Grant {
 	})
 	require.NoError(t, err)
 	return grant
+}
+
+// Names lists the names of all objects but those that identify a prefix as the keyring's: see Serve.
+func (d *Deployment) Names(t testing.TB) []string {
+	t.Helper()
+	return slices.DeleteFunc(teststore.Names(t, d.Store, ""), func(name string) bool {
+		return name == storeID || strings.HasSuffix(name, "/"+storeID)
+	})
 }
 
 // Objects lists the names of a patient's objects under a prefix of the vault.

@@ -694,7 +694,9 @@ func TestAResumedErasureRemovesWrappedAnswers(t *testing.T) {
 
 	broken := &failOnce{path: "/sys/leases/revoke-prefix/"}
 	config := api.DefaultConfig()
-	config.Address, broken.RoundTripper = d.Vault.Address(), config.HttpClient.Transport
+	transport := config.HttpClient.Transport.(*http.Transport)
+	t.Cleanup(transport.CloseIdleConnections)
+	config.Address, broken.RoundTripper = d.Vault.Address(), transport
 	config.HttpClient.Transport = broken
 	client, err := api.NewClient(config)
 	require.NoError(t, err)

@@ -270,7 +270,7 @@ func TestVerifyCountsWhatIsUnsupported(t *testing.T) {
 		want := map[string][]job.Kind{
 			otherVersion.String(): {upkeep.KindUnsupported}, otherKeyring.String(): {upkeep.KindUnsupported},
 		}
-		before := teststore.Names(t, d.Store, "")
+		before := d.Names(t)
 		keyring := knowsLabels{d.Keyring(testdeployment.Rotator)}
 		v, err := vault.New(knowsLabels{d.Keyring(testdeployment.Server)}, d.Store, vault.WithPrefix(prefix))
 		require.NoError(t, err)
@@ -295,7 +295,7 @@ func TestVerifyCountsWhatIsUnsupported(t *testing.T) {
 		}
 		report := d.verify(t, scope.All(), upkeep.VerifyOptions{Sample: 1e-9})
 		assert.True(t, report.Complete(), "outside the sample neither: %v", report.Findings)
-		assert.Equal(t, before, teststore.Names(t, d.Store, ""))
+		assert.Equal(t, before, d.Names(t))
 
 		// What is damaged besides is still found.
 		d.remove(t, d.objects.MediaName(otherVersion))
@@ -321,7 +321,7 @@ func TestSweepLeavesUnsupportedRecordingsAlone(t *testing.T) {
 		alice := d.newPatient(t)
 		otherVersion, _ := d.unsupported(t, alice)
 		want := map[string][]byte{}
-		for _, name := range teststore.Names(t, d.Store, "") {
+		for _, name := range d.Names(t) {
 			want[name] = teststore.Read(t, d.Store, name)
 		}
 		require.Len(t, want, 4)

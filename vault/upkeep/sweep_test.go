@@ -46,9 +46,9 @@ func TestSweepRemovesGarbageAndNothingElse(t *testing.T) {
 		for _, name := range []string{stray, elsewhere, objects.HoldName(keys.NewKeyID(make([]byte, keys.KeyIDBytes))), d.objects.Root() + "x/y/media"} {
 			teststore.Write(t, d.Store, name, []byte("not ours"))
 		}
-		clean := teststore.Names(t, d.Store, "")
+		clean := d.Names(t)
 		orphans := []vault.ID{d.orphan(t, alice, 100), d.orphan(t, bob, 200_000), d.orphan(t, bob, 0)}
-		littered := teststore.Names(t, d.Store, "")
+		littered := d.Names(t)
 		d.AbandonUpload(t, d.objects.MediaName(keystest.NewRecordingID(bob.keyID)))
 
 		dry, err := upkeep.SweepOfAnyAge(t.Context(), d.Store, scope.All(), upkeep.SweepOptions{
@@ -56,11 +56,11 @@ func TestSweepRemovesGarbageAndNothingElse(t *testing.T) {
 		})
 		require.NoError(t, err)
 		assert.True(t, dry.DryRun)
-		assert.Equal(t, littered, teststore.Names(t, d.Store, ""), "a dry run removes nothing")
+		assert.Equal(t, littered, d.Names(t), "a dry run removes nothing")
 		assert.Len(t, d.Uploads(t), 1)
 
 		report := d.sweep(t, scope.All())
-		assert.Equal(t, clean, teststore.Names(t, d.Store, ""))
+		assert.Equal(t, clean, d.Names(t))
 		assert.Empty(t, d.Uploads(t))
 		assert.False(t, report.DryRun)
 		assert.Equal(t, "sweep", report.Verb)
@@ -102,14 +102,14 @@ func TestSweepKeepsAllOfAPatientOnHold(t *testing.T) {
 		held := d.orphan(t, alice, 50)
 		d.orphan(t, bob, 50)
 		report := d.sweep(t, scope.All())
-		assert.Equal(t, []string{d.objects.MediaName(held), hold}, teststore.Names(t, d.Store, ""))
+		assert.Equal(t, []string{d.objects.MediaName(held), hold}, d.Names(t))
 		assert.Equal(t, upkeep.Tally{Count: 1, Bytes: segment.CiphertextSize(50)}, report.Held)
 		assert.EqualValues(t, 1, report.Findings.Counts[upkeep.KindHeld])
 		assert.EqualValues(t, 1, report.Orphans.Count, "of the other patient")
 
 		teststore.Write(t, d.Store, hold, nil) // a hold that was cleared
 		report = d.sweep(t, scope.All())
-		assert.Equal(t, []string{hold}, teststore.Names(t, d.Store, ""))
+		assert.Equal(t, []string{hold}, d.Names(t))
 		assert.Zero(t, report.Held)
 		assert.EqualValues(t, 1, report.Orphans.Count)
 	})
@@ -170,7 +170,7 @@ func TestSweepLeavesWhatIsYoung(t *testing.T) {
 			assert.Empty(t, report.Findings.Listed)
 			assert.True(t, report.Complete())
 		}
-		assert.Equal(t, []string{d.objects.MediaName(id)}, teststore.Names(t, d.Store, ""))
+		assert.Equal(t, []string{d.objects.MediaName(id)}, d.Names(t))
 		assert.Len(t, d.Uploads(t), 1)
 	})
 }
@@ -181,7 +181,7 @@ func TestSweepKeepsToItsScope(t *testing.T) {
 		d.orphan(t, alice, 10)
 		kept := d.orphan(t, bob, 10)
 		d.sweep(t, scope.Of(alice.keyID))
-		assert.Equal(t, []string{d.objects.MediaName(kept)}, teststore.Names(t, d.Store, ""))
+		assert.Equal(t, []string{d.objects.MediaName(kept)}, d.Names(t))
 
 		total := int64(0)
 		for i := range 3 {
@@ -190,7 +190,7 @@ func TestSweepKeepsToItsScope(t *testing.T) {
 			total += d.sweep(t, shard).Orphans.Count
 		}
 		assert.EqualValues(t, 1, total)
-		assert.Empty(t, teststore.Names(t, d.Store, ""))
+		assert.Empty(t, d.Names(t))
 	})
 }
 
@@ -373,7 +373,7 @@ func TestSweepGoesOnAfterAFailure(t *testing.T) {
 		assert.EqualValues(t, 2, report.Orphans.Count)
 		assert.EqualValues(t, 2, report.Findings.Counts[upkeep.KindUnchecked])
 		assert.False(t, report.Complete())
-		assert.ElementsMatch(t, []string{d.objects.MediaName(orphans[0]), d.objects.MediaName(orphans[1])}, teststore.Names(t, d.Store, ""))
+		assert.ElementsMatch(t, []string{d.objects.MediaName(orphans[0]), d.objects.MediaName(orphans[1])}, d.Names(t))
 		assert.False(t, report.UploadsListed, "this store cannot list them")
 	})
 }
@@ -400,7 +400,7 @@ func TestAnInterruptedSweepReportsWhatItDid(t *testing.T) {
 			Progress: func(p job.Progress) { last = p },
 		})
 		assert.ErrorIs(t, err, context.Canceled)
-		left := len(teststore.Names(t, d.Store, ""))
+		left := len(d.Names(t))
 		assert.Positive(t, left)
 		assert.GreaterOrEqual(t, report.Orphans.Count, int64(8))
 		assert.InDelta(t, total-left, report.Orphans.Count, 2, "a request that was under way may have been carried out")
@@ -409,7 +409,7 @@ func TestAnInterruptedSweepReportsWhatItDid(t *testing.T) {
 		assert.Equal(t, report.Orphans.Bytes, last.Bytes)
 
 		d.sweep(t, scope.All())
-		assert.Empty(t, teststore.Names(t, d.Store, ""), "another sweep finishes")
+		assert.Empty(t, d.Names(t), "another sweep finishes")
 	})
 }
 

@@ -79,7 +79,7 @@ func TestVerifyFindsNothingInASoundStore(t *testing.T) {
 		require.NoError(t, d.admin.Rotate(t.Context(), alice.keyID))
 		d.put(t, alice, 10)
 		d.orphan(t, bob, 10)
-		before := teststore.Names(t, d.Store, "")
+		before := d.Names(t)
 
 		report := d.verify(t, scope.All(), upkeep.VerifyOptions{})
 		assert.True(t, report.Complete(), "%v", report.Findings)
@@ -106,7 +106,7 @@ func TestVerifyFindsNothingInASoundStore(t *testing.T) {
 		report = d.verify(t, scope.Of(alice.keyID), upkeep.VerifyOptions{Vault: d.vault, Grant: grants(alice, bob)})
 		assert.True(t, report.Complete(), "%v", report.Findings)
 		assert.EqualValues(t, len(sizes)+1, report.Read)
-		assert.Equal(t, before, teststore.Names(t, d.Store, ""))
+		assert.Equal(t, before, d.Names(t))
 
 		text, err := json.Marshal(report)
 		require.NoError(t, err)
