@@ -2,6 +2,7 @@
 // patients, store and open recordings, and rotate, retire and erase keys; auditors use it to check recordings.
 //
 //	recvault setup       prepare Vault; --print shows every API call and policy, --dry-run what would change
+//	recvault store-id    print the ID of the bucket and prefix, for setup without access to the bucket
 //	recvault enrol       create envelope keys for patients
 //
 //	recvault put         encrypt and store a recording

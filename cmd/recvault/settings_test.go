@@ -125,13 +125,15 @@ func TestCAFilesAreTrusted(t *testing.T) {
 	d.secrets = append(d.secrets, v.RootToken(), m.SecretKey())
 	d = d.with("VAULT_ADDR", v.Address(), "VAULT_TOKEN", v.RootToken(), "AWS_ENDPOINT_URL", "https://"+m.Endpoint(), "RECVAULT_BUCKET", m.Bucket(),
 		"AWS_ACCESS_KEY_ID", m.AccessKey(), "AWS_SECRET_ACCESS_KEY", m.SecretKey(), "AWS_REGION", m.Region())
+	d = d.with("AWS_CA_BUNDLE", m.CAFile())
 	d.run("setup").exits(exitUnavailable)
 	planned := d.run("setup", "--dry-run", "--vault-cacert", v.CAFile()).ok().stdout
 	assert.Contains(t, planned, "would change:\n")
 	assert.Equal(t, strings.TrimPrefix(planned, "would change:\n"), d.run("setup", "--vault-cacert", v.CAFile()).ok().stdout)
 	assert.Equal(t, "nothing to change\n", d.run("setup", "--dry-run", "--vault-cacert", v.CAFile()).ok().stdout)
-	trusting := d.with("VAULT_CACERT", v.CAFile(), "AWS_CA_BUNDLE", m.CAFile())
+	trusting := d.with("VAULT_CACERT", v.CAFile())
 	trusting.run("rotate", "--all").ok()
+	d = d.with("AWS_CA_BUNDLE", "")
 	d.run("verify", "--all", "--no-keyring").exits(exitUnavailable)
 	d.run("verify", "--all", "--no-keyring", "--s3-cacert", m.CAFile()).ok()
 }
