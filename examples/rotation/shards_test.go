@@ -260,11 +260,11 @@ func (d *deployment) rewrapped(t *testing.T, shard int) int {
 func (d *deployment) written(t *testing.T) map[vault.ID]int {
 	t.Helper()
 	times := map[vault.ID]int{}
-	options := minio.ListObjectsOptions{Recursive: true, WithVersions: true}
+	options := minio.ListObjectsOptions{Prefix: "recordings/", Recursive: true, WithVersions: true}
 	for object := range d.minio.Client().ListObjects(t.Context(), d.minio.Bucket(), options) {
 		require.NoError(t, object.Err)
 		require.False(t, object.IsDeleteMarker, object.Key)
-		part := strings.Split(object.Key, "/") // r1, KeyID, rec, envelope or media
+		part := strings.Split(object.Key, "/") // recordings, KeyID, rec, envelope or media
 		require.Len(t, part, 4)
 		if part[3] != "envelope" {
 			continue
