@@ -13,6 +13,10 @@ var (
 	// the keyring refused the grant, the error is ErrDenied as well.
 	ErrInvalidGrant = errors.New("grant is not valid")
 
+	// ErrUnauthenticated means that the keyring does not know this process's own credentials, or that they have
+	// ended. It is not about a grant, and not about the user of one. New credentials help.
+	ErrUnauthenticated = errors.New("the process's own credentials are not valid")
+
 	// ErrInvalidGrantOptions means that a subject, purpose or request ID is missing, too long or
 	// malformed, or that a TTL or number of uses is out of bounds.
 	ErrInvalidGrantOptions = errors.New("invalid grant options")

@@ -14,9 +14,10 @@
 // used, and only the recordings of one place can be checked before. So writers, retirers and trimmers compare
 // the place's [StoreID] with the one that the keyring has recorded.
 //
-// Two rules hold for every method of the interfaces below. A method that takes a [KeyID] or a
+// Three rules hold for every method of the interfaces below. A method that takes a [KeyID] or a
 // [Binding] returns [ErrInvalidKeyID] for the zero value. A method whose context has already ended
-// changes nothing and returns the context's error.
+// changes nothing and returns the context's error. A method that uses the process's own credentials returns
+// [ErrUnauthenticated] if the keyring does not know them or they have ended; for a grant that is [ErrInvalidGrant].
 package keys
 
 import (

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -52,7 +53,8 @@ func WithEventHook(hook func(Event)) Option {
 	}
 }
 
-// WithLogger sets where security events are logged, with level WARN. The default is slog.Default().
+// WithLogger sets where security events are logged, with level WARN, and failures of ServeRecording, with level INFO if
+// the status is 4xx and WARN otherwise. The default is slog.Default().
 func WithLogger(logger *slog.Logger) Option {
 	return func(v *Vault) error {
 		if logger == nil {
@@ -199,13 +201,12 @@ func (e *events) endWindow() []Event {
 	return sums
 }
 
+// log returns where events are logged.
+func (e *events) log() *slog.Logger { return cmp.Or(e.logger, slog.Default()) }
+
 // deliver logs an event and calls the hook with it.
 func (e *events) deliver(event Event) {
-	logger := e.logger
-	if logger == nil {
-		logger = slog.Default()
-	}
-	logger.LogAttrs(context.Background(), slog.LevelWarn, "recvault: security event",
+	e.log().LogAttrs(context.Background(), slog.LevelWarn, "recvault: security event",
 		slog.String("kind", string(event.Kind)),
 		slog.String("of", string(event.Of)),
 		slog.Time("at", event.Time),

@@ -24,8 +24,8 @@ const (
 // [DefaultKeyCacheSize]. A ttl of 0 disables the cache.
 //
 // A key is cached for the grant that unwrapped it and for no other, no longer than the grant lasts, and is wiped
-// when it leaves the cache. A revoked grant may open recordings for up to ttl, by Open, Stat and ServeRecording.
-// A Recording that is open stays open in any case.
+// when it leaves the cache. [Vault.EndGrant] removes it at once. A grant that is revoked elsewhere may open recordings
+// for up to ttl, by Open, Stat and ServeRecording. A Recording that is open stays open in any case.
 func WithKeyCache(ttl time.Duration, size int) Option {
 	return func(v *Vault) error {
 		if ttl < 0 || size <= 0 {
@@ -51,8 +51,9 @@ type keyCache struct {
 // cacheKey identifies a grant and a wrapped key without holding the grant's token. After a change of the envelope the
 // keyring is called again. The binding keeps recording keys and metadata keys apart.
 type cacheKey struct {
-	grantAndWrapped [sha256.Size]byte
-	binding         keys.Binding
+	grant   [sha256.Size]byte
+	wrapped [sha256.Size]byte
+	binding keys.Binding
 }
 
 type cachedKey struct {
@@ -64,6 +65,7 @@ type cachedKey struct {
 type call struct {
 	cancel  context.CancelFunc
 	waiters int
+	ended   bool          // the grant was ended, so the key is not cached
 	done    chan struct{} // closed when key and err are set
 	key     *keys.Key
 	err     error
@@ -88,7 +90,7 @@ func (c *keyCache) unwrap(ctx context.Context, grant keys.Grant, binding keys.Bi
 	if c.ttl == 0 {
 		return unwrapKey(ctx)
 	}
-	k := cacheKey{sha256.Sum256([]byte(grant.Token() + "\x00" + string(wrapped))), binding}
+	k := cacheKey{grantHash(grant), sha256.Sum256([]byte(wrapped)), binding}
 	c.mu.Lock()
 	if cached, ok := c.cached.Get(k); ok {
 		defer c.mu.Unlock()
@@ -147,7 +149,7 @@ func (c *keyCache) complete(k cacheKey, pending *call, key *keys.Key, err error,
 		return
 	}
 	ttl := time.Until(until)
-	if ttl <= 0 || c.closed {
+	if ttl <= 0 || c.closed || pending.ended {
 		return
 	}
 	cached := &cachedKey{key: copyKey(key)}
@@ -172,7 +174,9 @@ func (c *keyCache) leave(ctx context.Context, k cacheKey, pending *call) (*keys.
 	default:
 		if pending.waiters == 0 {
 			pending.cancel()
-			delete(c.calls, k)
+			if c.calls[k] == pending {
+				delete(c.calls, k)
+			}
 		}
 		return nil, ctx.Err()
 	}
@@ -186,6 +190,26 @@ func (c *keyCache) expire(k cacheKey, cached *cachedKey) {
 		c.cached.Remove(k)
 	}
 }
+
+// forget wipes the keys that were unwrapped with a grant. Calls that are under way go on, and their keys are not cached.
+func (c *keyCache) forget(grant keys.Grant) {
+	hash := grantHash(grant)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range c.cached.Keys() {
+		if k.grant == hash {
+			c.cached.Remove(k)
+		}
+	}
+	for k, pending := range c.calls {
+		if k.grant == hash {
+			pending.ended = true
+			delete(c.calls, k) // nobody joins it from now on
+		}
+	}
+}
+
+func grantHash(grant keys.Grant) [sha256.Size]byte { return sha256.Sum256([]byte(grant.Token())) }
 
 // close wipes all cached keys and ends the caching.
 func (c *keyCache) close() {

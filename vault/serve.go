@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"math"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -31,18 +33,19 @@ const (
 //
 // Responses have the recording's content type and a strong ETag, and must not be stored (Cache-Control: private,
 // no-store). Browsers show video, audio and pictures. They offer anything else for download, so that no stored
-// content runs as a page of the application. A request for more than 64 ranges gets the whole recording. If the
-// recording turns out to be damaged, or reading fails, after the first bytes were sent, ServeRecording panics
-// with [http.ErrAbortHandler]. The server then breaks the connection, and no client takes the response for
-// complete.
+// content runs as a page of the application. A request for more than 64 ranges gets the whole recording.
 //
 // The request's context governs it. How long ServeRecording waits for a store or a Vault that has fallen silent is in the
 // package comment, under Time. Set a deadline only if no client takes longer to read a whole recording.
 //
-// An error response is one line of plain text without secrets. Its status is 403 for a refused grant, also where there
-// is no such recording and the grant is for another patient; 404 for a recording that does not exist, 405 for another
-// method, 410 for an erased patient, 501 for a recording that needs a newer release ([ErrUnsupported]), 502 for a damaged
-// recording, 503 with Retry-After for an unavailable keyring or store, and 500 for any other error.
+// An error response is one line of plain text without secrets, with the status of [HTTPStatus], and 405 for another
+// method. A response with 503 has Retry-After. A player that gets 401 can ask its user to sign in again.
+//
+// If the recording turns out to be damaged, or reading fails, after the first bytes were sent, ServeRecording panics
+// with [http.ErrAbortHandler]. The server then breaks the connection, and no client takes the response for complete.
+// Middleware must let that panic pass: one that recovers it must panic again with the same value.
+//
+// Each failure is logged with its cause and passed to the hook of [WithServeHook].
 func (v *Vault) ServeRecording(w http.ResponseWriter, r *http.Request, grant keys.Grant, id ID) {
 	header := w.Header()
 	header.Set("Cache-Control", noStore)
@@ -64,7 +67,7 @@ func (v *Vault) ServeRecording(w http.ResponseWriter, r *http.Request, grant key
 	}
 	recording, err := v.Open(r.Context(), grant, id, WithOffset(start))
 	if err != nil {
-		serveError(w, r, err)
+		v.serveError(w, r, grant, id, err)
 		return
 	}
 	defer recording.Close()
@@ -74,7 +77,10 @@ func (v *Vault) ServeRecording(w http.ResponseWriter, r *http.Request, grant key
 	header.Set("ETag", `"`+id.Rec()+`"`) // the content of an ID never changes
 	content := &contentReader{recording: recording, ranges: ranges}
 	http.ServeContent(&noStoreWriter{w}, r, "", recording.info.CreatedAt, content)
-	if content.failed.Load() {
+	if err := content.failed.Load(); err != nil {
+		if !errors.Is(r.Context().Err(), context.Canceled) {
+			v.serveFailed(ServeFailure{r, id, grant.Details(), 0, *err})
+		}
 		// The status has been sent, so only a broken connection can show the client that it failed.
 		panic(http.ErrAbortHandler)
 	}
@@ -138,13 +144,13 @@ func (w *noStoreWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 type contentReader struct {
 	recording *Recording
 	ranges    []byteRange
-	failed    atomic.Bool
+	failed    atomic.Pointer[error] // the first
 }
 
 func (c *contentReader) Read(p []byte) (int, error) {
 	n, err := c.recording.Read(p)
 	if err != nil && err != io.EOF {
-		c.failed.Store(true)
+		c.failed.CompareAndSwap(nil, &err)
 	}
 	return n, err
 }
@@ -166,25 +172,88 @@ func (c *contentReader) Seek(offset int64, whence int) (int64, error) {
 	return position, err
 }
 
-// serveError writes the error response for an error of [Vault.Open].
-func serveError(w http.ResponseWriter, r *http.Request, err error) {
-	status, text := http.StatusInternalServerError, "The recording cannot be opened."
-	switch {
-	case errors.Is(r.Context().Err(), context.Canceled):
-		panic(http.ErrAbortHandler) // the client is gone
-	case errors.Is(err, ErrDamaged):
-		status, text = http.StatusBadGateway, "The recording is damaged."
-	case errors.Is(err, ErrUnsupported):
-		status, text = http.StatusNotImplemented, "The recording needs a newer release of this service."
-	case errors.Is(err, keys.ErrErased):
-		status, text = http.StatusGone, "The recording was erased."
-	case errors.Is(err, ErrNotFound), errors.Is(err, keys.ErrNotEnrolled), errors.Is(err, keys.ErrInvalidRecordingID):
-		status, text = http.StatusNotFound, "There is no such recording."
-	case errors.Is(err, keys.ErrUnavailable), errors.Is(err, storage.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
-		w.Header().Set("Retry-After", retryAfter)
-		status, text = http.StatusServiceUnavailable, "Recordings cannot be opened at the moment."
-	case errors.Is(err, keys.ErrDenied), errors.Is(err, keys.ErrInvalidGrant):
-		status, text = http.StatusForbidden, "The grant does not open this recording."
+// HTTPStatus returns the status and the line of text with which [Vault.ServeRecording] answers an error of [Vault.Open]. Handlers
+// that call other methods of a Vault can use it too. The text has no details and no secrets.
+//
+//	401  the grant has ended or is malformed ([keys.ErrInvalidGrant])
+//	403  the grant does not open this recording, or is for another patient and there is none ([keys.ErrDenied])
+//	404  [ErrNotFound], [keys.ErrNotEnrolled], [keys.ErrInvalidRecordingID]
+//	410  [keys.ErrErased]
+//	501  [ErrUnsupported]
+//	502  [ErrDamaged]
+//	503  [keys.ErrUnavailable], [storage.ErrUnavailable], [keys.ErrUnauthenticated], context.DeadlineExceeded
+//	500  any other error
+func HTTPStatus(err error) (status int, text string) {
+	is := func(targets ...error) bool {
+		return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
 	}
+	switch {
+	case is(ErrDamaged):
+		return http.StatusBadGateway, "The recording is damaged."
+	case is(ErrUnsupported):
+		return http.StatusNotImplemented, "The recording needs a newer release of this service."
+	case is(keys.ErrErased):
+		return http.StatusGone, "The recording was erased."
+	case is(ErrNotFound, keys.ErrNotEnrolled, keys.ErrInvalidRecordingID):
+		return http.StatusNotFound, "There is no such recording."
+	case is(keys.ErrUnavailable, keys.ErrUnauthenticated, storage.ErrUnavailable, context.DeadlineExceeded):
+		return http.StatusServiceUnavailable, "Recordings cannot be opened at the moment."
+	case is(keys.ErrInvalidGrant):
+		return http.StatusUnauthorized, "The grant has ended. Sign in again."
+	case is(keys.ErrDenied):
+		return http.StatusForbidden, "The grant does not open this recording."
+	}
+	return http.StatusInternalServerError, "The recording cannot be opened."
+}
+
+// ServeFailure is a request that [Vault.ServeRecording] did not answer with the recording, or not with all that was asked
+// for. A client that leaves is not one.
+type ServeFailure struct {
+	Request   *http.Request
+	Recording ID
+	Grant     keys.GrantDetails
+	Status    int   // of the response; 0 if it had begun, and was broken off
+	Err       error // the cause
+}
+
+// WithServeHook sets a function that is called with each failure of [Vault.ServeRecording], before the response is written
+// or broken off. It runs on the request's goroutine. Failures are logged as well: see [WithLogger].
+func WithServeHook(hook func(ServeFailure)) Option {
+	return func(v *Vault) error {
+		v.serveHook = hook
+		return nil
+	}
+}
+
+// serveFailed reports a failure. A status of 0 means that the response has begun.
+func (v *Vault) serveFailed(f ServeFailure) {
+	level := slog.LevelWarn
+	if f.Status >= 400 && f.Status < 500 {
+		level = slog.LevelInfo
+	}
+	v.events.log().LogAttrs(f.Request.Context(), level, "recvault: recording not served",
+		slog.String("recording", f.Recording.String()),
+		slog.String("grant_key_id", f.Grant.KeyID.String()),
+		slog.String("request_id", f.Grant.RequestID),
+		slog.Int("status", f.Status),
+		slog.String("error", f.Err.Error()))
+	if v.serveHook != nil {
+		v.serveHook(f)
+	}
+}
+
+// serveError writes the error response for an error of [Vault.Open].
+func (v *Vault) serveError(w http.ResponseWriter, r *http.Request, grant keys.Grant, id ID, err error) {
+	if errors.Is(r.Context().Err(), context.Canceled) {
+		panic(http.ErrAbortHandler) // the client is gone
+	}
+	status, text := HTTPStatus(err)
+	switch status {
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", retryAfter)
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", "Grant") // RFC 9110, section 15.5.2, requires a challenge
+	}
+	v.serveFailed(ServeFailure{r, id, grant.Details(), status, err})
 	http.Error(w, text, status)
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/keystest"
+	"github.com/recvault/recvault/keys/transit"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 )
@@ -33,6 +35,7 @@ type refusal struct {
 
 var (
 	forbidden   = refusal{http.StatusForbidden, "The grant does not open this recording.\n", false}
+	ended       = refusal{http.StatusUnauthorized, "The grant has ended. Sign in again.\n", false}
 	notFound    = refusal{http.StatusNotFound, "There is no such recording.\n", false}
 	gone        = refusal{http.StatusGone, "The recording was erased.\n", false}
 	unsupported = refusal{http.StatusNotImplemented, "The recording needs a newer release of this service.\n", false}
@@ -63,6 +66,9 @@ func assertRefused(t *testing.T, want refusal, handler http.Handler, id vault.ID
 			if want.retry {
 				assert.Regexp(t, `^[1-9][0-9]*$`, w.Header().Get("Retry-After"), what)
 				headers.Set("Retry-After", w.Header().Get("Retry-After"))
+			}
+			if want.status == http.StatusUnauthorized {
+				headers.Set("WWW-Authenticate", "Grant")
 			}
 			assert.Equal(t, headers, w.Header(), what)
 			planted.lookFor(t, what, fmt.Appendf(nil, "%v\n%s", w.Header(), w.Body))
@@ -110,10 +116,10 @@ func TestEveryErrorHasItsStatusAndNoDetails(t *testing.T) {
 		// First with an empty key cache, and then with the key that the right grant left in it.
 		for _, state := range []string{"cold", "warm"} {
 			check(state+", another patient's grant", forbidden, bobs, id)
-			check(state+", the zero grant", forbidden, keys.Grant{}, id)
-			check(state+", a grant with another token", forbidden, keys.NewGrant(grant.Details(), "nonsense"), id)
+			check(state+", the zero grant", ended, keys.Grant{}, id)
+			check(state+", a grant with another token", ended, keys.NewGrant(grant.Details(), "nonsense"), id)
 			check(state+", another patient's grant that claims to be hers", forbidden, keys.NewGrant(grant.Details(), bobs.Token()), id)
-			check(state+", a grant with a line break", forbidden, keys.NewGrant(grant.Details(), grant.Token()+"\n"), id)
+			check(state+", a grant with a line break", ended, keys.NewGrant(grant.Details(), grant.Token()+"\n"), id)
 			check(state+", a recording that never was", notFound, grant, keystest.NewRecordingID(grant.KeyID()))
 			check(state+", the zero ID", notFound, grant, vault.ID{})
 			recorder := httptest.NewRecorder()
@@ -124,17 +130,17 @@ func TestEveryErrorHasItsStatusAndNoDetails(t *testing.T) {
 
 		revoked := issue(keys.GrantOptions{TTL: time.Minute})
 		require.NoError(t, b.server.RevokeSelf(t.Context(), revoked))
-		check("a revoked grant", forbidden, revoked, id)
+		check("a revoked grant", ended, revoked, id)
 		used := issue(keys.GrantOptions{TTL: time.Minute, MaxUses: 1})
 		_, err := b.open(t, used, id) // by another process
 		require.NoError(t, err)
-		check("a grant that is used up", forbidden, used, id)
+		check("a grant that is used up", ended, used, id)
 		short := issue(keys.GrantOptions{TTL: time.Second})
 		require.Eventually(t, func() bool {
 			_, err := b.open(t, short, id)
 			return err != nil
 		}, 10*time.Second, 20*time.Millisecond)
-		check("an expired grant", forbidden, short, id)
+		check("an expired grant", ended, short, id)
 
 		// A patient without a key has no recordings, so the test writes one that has another patient's wrapped key.
 		stranger := keys.Patient("canary-patient-stranger")
@@ -420,4 +426,60 @@ func TestAStoreFailureInMidstreamBreaksTheResponse(t *testing.T) {
 	n, err := io.Copy(io.Discard, response.Body)
 	assert.Error(t, err)
 	assert.Less(t, n, int64(size-1<<20))
+}
+
+// TestEachFailureToServeIsReported: also one after the first bytes were sent.
+func TestEachFailureToServeIsReported(t *testing.T) {
+	b := embedded(t)
+	alice, bob := b.enrol(t), b.enrol(t)
+	id := b.put(t, alice, random(t, 3*segment.Size))
+	var log bytes.Buffer
+	var failures []vault.ServeFailure
+	v := b.vaultOf(t, b.server, vault.WithLogger(slog.New(slog.NewTextHandler(&log, nil))),
+		vault.WithServeHook(func(f vault.ServeFailure) { failures = append(failures, f) }))
+	defer v.Close()
+	grant := b.Grant(t, alice)
+	serve := func(ctx context.Context, grant keys.Grant) (recovered any) {
+		defer func() { recovered = recover() }()
+		v.ServeRecording(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil), grant, id)
+		return nil
+	}
+	require.Nil(t, serve(t.Context(), grant))
+	require.Empty(t, failures)
+
+	require.Nil(t, serve(t.Context(), b.Grant(t, bob)))
+	media := teststore.Read(t, b.Store, objectName(id, "media"))
+	media[len(media)-1] ^= 1
+	teststore.Write(t, b.Store, objectName(id, "media"), media)
+	require.Equal(t, http.ErrAbortHandler, serve(t.Context(), grant))
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	require.Equal(t, http.ErrAbortHandler, serve(gone, grant), "a client that leaves is no failure")
+
+	require.Len(t, failures, 2)
+	assert.Equal(t, http.StatusForbidden, failures[0].Status)
+	assert.ErrorIs(t, failures[0].Err, keys.ErrDenied)
+	assert.Zero(t, failures[1].Status)
+	assert.ErrorIs(t, failures[1].Err, vault.ErrDamaged)
+	for _, f := range failures {
+		assert.Equal(t, id, f.Recording)
+		assert.NotNil(t, f.Request)
+		assert.Equal(t, "dr-lee", f.Grant.Subject)
+	}
+	assert.Equal(t, 2, strings.Count(log.String(), "recording not served"))
+	assert.NotContains(t, log.String(), grant.Token())
+}
+
+func TestAServicesOwnTokenIsNotTheUsersFault(t *testing.T) {
+	b := servers(t)
+	alice := b.enrol(t)
+	service := b.Vault.Client("hvs.expired")
+	keyring, err := transit.New(service, transit.Options{Mount: b.Vault.Mount(), Prefix: b.Vault.Prefix()})
+	require.NoError(t, err)
+	_, err = b.vaultOf(t, keyring).Put(t.Context(), alice, strings.NewReader("x"), vault.Metadata{})
+	require.ErrorIs(t, err, keys.ErrUnauthenticated)
+	require.NotErrorIs(t, err, keys.ErrDenied)
+	require.NotErrorIs(t, err, keys.ErrInvalidGrant)
+	status, _ := vault.HTTPStatus(err)
+	assert.Equal(t, http.StatusServiceUnavailable, status)
 }

@@ -126,6 +126,7 @@ type Vault struct {
 	events    *events
 	now       func() time.Time
 	claimed   atomic.Bool // the keyring serves the store
+	serveHook func(ServeFailure)
 
 	commitTimeout time.Duration
 }

@@ -65,10 +65,10 @@ With --output json, the error is a JSON object on standard error:
     {"error": "...", "code": "not_enrolled", "exit": 4}
 
 "code" is more specific than the exit code. It is one of usage, denied,
-invalid_grant, not_found, not_enrolled, erased, not_held, retired, exists,
-plan_changed, uncertain, unavailable, not_set_up, unsafe_key, incomplete,
-damaged, held, unsupported, foreign_store, interrupted, not_printed and
-failure.
+unauthenticated, invalid_grant, not_found, not_enrolled, erased, not_held,
+retired, exists, plan_changed, uncertain, unavailable, not_set_up, unsafe_key,
+incomplete, damaged, held, unsupported, foreign_store, interrupted,
+not_printed and failure.
 
     foreign_store  Vault's mount is for another bucket or prefix; nothing was
                    done
@@ -147,6 +147,7 @@ var classes = []struct {
 	{storage.ErrNotFound, "not_found", exitNotFound},
 	{keys.ErrInvalidGrant, "invalid_grant", exitDenied},
 	{keys.ErrDenied, "denied", exitDenied},
+	{keys.ErrUnauthenticated, "unauthenticated", exitDenied},
 	{storage.ErrDenied, "denied", exitDenied},
 	{keys.ErrForeignStore, "foreign_store", exitUsage},
 	{keys.ErrInvalidStoreID, "usage", exitUsage},

@@ -115,7 +115,7 @@ func newPortal(d *deployment.Deployment, people []person, accessTTL time.Duratio
 	if err != nil {
 		return nil, err
 	}
-	sessions := newSessions(d.Server)
+	sessions := newSessions(v)
 	listings := &listings{vault: v, store: d.Store, prefix: d.Prefix}
 	pages, err := newPages(d.Decides, &listings.bugged)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault"
 )
 
 // session is kept on the server, with its grant. The browser has only a random cookie.
@@ -39,16 +40,14 @@ func (a access) Left() time.Duration {
 // sessions holds all sessions, in memory. It can end a session's grant, which needs the grant itself and no
 // other right.
 type sessions struct {
-	ender interface {
-		RevokeSelf(ctx context.Context, grant keys.Grant) error
-	}
+	vault *vault.Vault // which serves recordings
 
 	mu       sync.Mutex
 	byCookie map[string]session
 }
 
-func newSessions(keyring keys.Unwrapper) *sessions {
-	return &sessions{ender: keyring, byCookie: map[string]session{}}
+func newSessions(v *vault.Vault) *sessions {
+	return &sessions{vault: v, byCookie: map[string]session{}}
 }
 
 const (
@@ -194,7 +193,7 @@ func (s *sessions) end(ctx context.Context, a access) error {
 	if a.Grant.IsZero() {
 		return nil
 	}
-	if err := s.ender.RevokeSelf(ctx, a.Grant); !errors.Is(err, keys.ErrInvalidGrant) { // which says that it had ended already
+	if err := s.vault.EndGrant(ctx, a.Grant); !errors.Is(err, keys.ErrInvalidGrant) { // which says that it had ended already
 		return err
 	}
 	return nil

@@ -66,6 +66,8 @@ func (r *refusal) Error() string {
 // for each operation, which finds them with [missing] and [badRequest].
 func (r *refusal) Unwrap() error {
 	switch {
+	case r.status == http.StatusForbidden && strings.Contains(r.reason, "invalid token"): // unknown to Vault, or ended
+		return keys.ErrUnauthenticated
 	case r.status == http.StatusForbidden:
 		return keys.ErrDenied
 	case r.status == http.StatusNotFound && strings.Contains(r.reason, "no handler for route"):

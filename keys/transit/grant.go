@@ -147,8 +147,8 @@ func isServiceToken(token string) bool {
 // ofGrant classifies the error of a request that used a grant's token.
 func ofGrant(err error) error {
 	switch {
-	case errors.Is(err, keys.ErrDenied) && strings.Contains(reason(err), "invalid token"):
-		return fmt.Errorf("%w: %w", keys.ErrInvalidGrant, err) // unknown to Vault, or ended
+	case errors.Is(err, keys.ErrUnauthenticated):
+		return fmt.Errorf("%w: %w: %s", keys.ErrInvalidGrant, keys.ErrDenied, reason(err))
 	case strings.Contains(reason(err), "namespace from the token"):
 		return fmt.Errorf("%w: %s", keys.ErrInvalidGrant, reason(err)) // Vault answers with an internal error
 	}

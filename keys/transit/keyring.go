@@ -311,7 +311,7 @@ func (k *Keyring) noEnvelopeKey(ctx context.Context, token string, id keys.KeyID
 		return keys.ErrErased
 	case missing(err):
 		return keys.ErrNotEnrolled
-	case errors.Is(err, keys.ErrDenied):
+	case errors.Is(err, keys.ErrDenied), errors.Is(err, keys.ErrUnauthenticated):
 		return fmt.Errorf("%w (or was erased: the token may not read the mark)", keys.ErrNotEnrolled)
 	}
 	return err

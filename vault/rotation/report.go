@@ -161,6 +161,7 @@ var kinds = []struct {
 	{keys.ErrIntegrity, KindUnauthentic},
 	{keys.ErrInvalidVersion, KindContended},
 	{keys.ErrDenied, KindDenied},
+	{keys.ErrUnauthenticated, KindDenied},
 	{keys.ErrUnavailable, KindUnavailable},
 	{storage.ErrDenied, KindDenied},
 	{storage.ErrNoBucket, KindUnavailable},

@@ -141,7 +141,7 @@ func call[T any](ctx, finish context.Context, q *requests, failed *streak, do fu
 	}
 	answer, err := do(finish)
 	end()
-	q.watch(failed, err, keys.ErrDenied, keys.ErrUnavailable)
+	q.watch(failed, err, keys.ErrDenied, keys.ErrUnauthenticated, keys.ErrUnavailable)
 	return answer, ended(finish, err)
 }
 
