@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -226,4 +229,64 @@ func TestAKilledWriterLeavesOnlyWholeRecordings(t *testing.T) {
 		require.NoError(t, recording.Close())
 	}
 	assert.GreaterOrEqual(t, found, committed, "a committed recording was lost")
+}
+
+// TestAStoreThatIsAwayForTenSecondsIsRiddenOut kills MinIO while recordings are put, opened and played.
+func TestAStoreThatIsAwayForTenSecondsIsRiddenOut(t *testing.T) {
+	b := servers(t, testserver.Dedicated())
+	alice := b.enrol(t)
+	grant := b.Grant(t, alice)
+	data := random(t, 40<<20)
+	id := b.put(t, alice, data)
+	v := b.vaultOf(t, b.server)
+	defer v.Close()
+	sequential, err := v.Open(t.Context(), grant, id)
+	require.NoError(t, err)
+	defer sequential.Close()
+	begin := make([]byte, 1<<20)
+	_, err = io.ReadFull(sequential, begin)
+	require.NoError(t, err)
+
+	// A Put that has sent a part, and one that begins during the outage.
+	gone, half := make(chan struct{}), make(chan struct{})
+	source := bytes.NewReader(data)
+	var once sync.Once
+	put := func(r io.Reader) func() {
+		return func() {
+			id, err := b.vaultOf(t, b.writer).Put(t.Context(), alice, r, metadata())
+			if assert.NoError(t, err) {
+				got, err := b.open(t, grant, id)
+				assert.NoError(t, err)
+				assert.True(t, bytes.Equal(data, got))
+			}
+		}
+	}
+	var under sync.WaitGroup
+	under.Go(put(readerFunc(func(p []byte) (int, error) {
+		if source.Len() < len(data)/2 {
+			once.Do(func() { close(half) })
+			<-gone
+		}
+		return source.Read(p)
+	})))
+	<-half
+	b.MinIO.Kill(t)
+	close(gone)
+	under.Go(put(bytes.NewReader(data)))
+	under.Go(func() {
+		rest, err := io.ReadAll(sequential)
+		assert.NoError(t, err)
+		assert.True(t, bytes.Equal(data, append(begin, rest...)))
+	})
+	under.Go(func() {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		r.Header.Set("Range", "bytes=20000000-20999999")
+		v.ServeRecording(w, r, grant, id)
+		assert.Equal(t, http.StatusPartialContent, w.Code)
+		assert.True(t, bytes.Equal(data[20_000_000:21_000_000], w.Body.Bytes()))
+	})
+	time.Sleep(10 * time.Second) // the outage
+	b.MinIO.Restart(t)
+	under.Wait()
 }

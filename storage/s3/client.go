@@ -42,6 +42,12 @@ type Config struct {
 	// [IdleTimeout], options of [New], limit how long a Store waits.
 	Transport http.RoundTripper
 
+	// MaxRetries is how often a request is sent again after a failure that may be temporary: no connection, an answer
+	// that breaks off, an overloaded server or an internal error. The wait before a retry is half a second on average
+	// and at most one. With the default of 31, the client gives up a server that refuses connections after about 15
+	// seconds. [RequestTimeout] limits a request with all its retries, and so does the context. Negative means never.
+	MaxRetries int
+
 	// Credentials sign the requests. If nil, NewClient looks for them where AWS and MinIO programs do,
 	// in this order: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, MINIO_ROOT_USER and
 	// MINIO_ROOT_PASSWORD there, the AWS credentials file, and the identity of the machine, container
@@ -52,10 +58,9 @@ type Config struct {
 	Credentials *credentials.Credentials
 }
 
-// attempts is the number of times that a request is sent if it fails for temporary reasons. As minio-go
-// waits at most a second in between, the client gives up a server that refuses connections within 3
-// seconds.
-const attempts = 4
+// maxRetries is the default of Config.MaxRetries. minio-go waits a random time before each retry, of at most a second
+// and half a second on average, so the client rides out an outage of ten seconds.
+const maxRetries = 31
 
 // credentialTimeout limits one request for the identity of the machine, with its answer's body.
 const credentialTimeout = 30 * time.Second
@@ -100,8 +105,8 @@ func newClient(config Config, credentialTimeout time.Duration) (*minio.Client, e
 		Region:          config.Region,
 		BucketLookup:    lookup,
 		Transport:       limiter{config.Transport},
-		TrailingHeaders: true, // for the client's other users: the Store sends checksums as headers
-		MaxRetries:      attempts,
+		TrailingHeaders: true,                                              // for the client's other users: the Store sends checksums as headers
+		MaxRetries:      1 + max(cmp.Or(config.MaxRetries, maxRetries), 0), // for minio-go, the first attempt counts
 	})
 }
 

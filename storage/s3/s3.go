@@ -68,8 +68,8 @@ func SignedPayload() Option {
 // New returns the store in an existing bucket. It sends no request: if the bucket does not exist, the first
 // operation returns [storage.ErrNoBucket].
 //
-// The client's configuration decides how often failed requests are sent again. minio-go's default is ten
-// times, which can take ten seconds. A client of [NewClient] gives up sooner, and limits the server's answers.
+// The client's configuration decides how often failed requests are sent again: see [Config.MaxRetries]. minio-go's own
+// default is nine times, which takes about 4 seconds. A client of [NewClient] also limits the server's answers.
 func New(client *minio.Client, bucket string, options ...Option) (*Store, error) {
 	if client == nil {
 		return nil, errors.New("s3: no client")
