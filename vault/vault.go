@@ -41,6 +41,9 @@
 // The deadline of a context bounds every call. Without one, calls end by the limits of the keyring and the store. A
 // Vault that is silent is given up after 10 seconds for each request (transit.Options.Timeout).
 //
+// A server of storage/s3 that refuses connections, or answers that it is overloaded, is asked again for about 15 seconds
+// (s3.Config.MaxRetries). So Put, Open and playback survive a store that is away for ten seconds.
+//
 // A server of storage/s3 that is silent is given up after a minute for each request (s3.RequestTimeout). In the body of
 // an object it is given up after 30 seconds, and also if it sends less than 64 KiB in that time (s3.IdleTimeout). A body
 // that breaks off or falls silent is requested again: up to twice by Open, Stat and Update, and up to three times by the
