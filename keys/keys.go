@@ -77,7 +77,9 @@ type Unwrapper interface {
 	//   - [ErrUnavailable].
 	Unwrap(ctx context.Context, grant Grant, binding Binding, wrapped WrappedKey) (*Key, error)
 
-	// RevokeSelf ends the grant and every copy of it, at once. A logout calls it.
+	// RevokeSelf ends the grant and every copy of it at the keyring, at once. A vault that has cached keys for
+	// the grant goes on opening recordings with them for the TTL of its cache. So a logout calls EndGrant of
+	// package vault, which calls RevokeSelf and drops them.
 	//
 	// Errors: [ErrInvalidGrant] if it had already ended, [ErrUnavailable].
 	RevokeSelf(ctx context.Context, grant Grant) error
