@@ -106,7 +106,7 @@ be tried without a server.`,
 	c.settings.addFlags(flags)
 	root.AddCommand(
 		c.setup(), c.storeIDCommand(), c.enrol(),
-		c.put(), c.get(), c.list(), c.describe(), c.copy(), c.reassign(), c.grant(), c.revoke(),
+		c.put(), c.get(), c.list(), c.stat(), c.describe(), c.copy(), c.reassign(), c.grant(), c.revoke(),
 		c.plan(), c.rotate(), c.rewrap(), c.retire(), c.reinstate(), c.trim(), c.rekey(),
 		c.erase(), c.hold(),
 		c.verify(), c.inspect(), c.sweep(), c.version(),

@@ -18,14 +18,10 @@ import (
 
 // describeResult is a recording's metadata, as it is or as a correction leaves it.
 type describeResult struct {
-	DryRun bool   `json:"dry_run"`
-	ID     string `json:"id"`
-	metadata
-	Size      int64     `json:"size"` // of the plaintext, in bytes
-	CreatedAt time.Time `json:"created_at"`
-	Revision  int64     `json:"revision"`         // how often the metadata was corrected
-	Changed   bool      `json:"changed"`          // by this run; for a dry run, whether it would be
-	Before    *metadata `json:"before,omitempty"` // what was corrected
+	DryRun bool `json:"dry_run"`
+	statResult
+	Changed bool      `json:"changed"`          // by this run; for a dry run, whether it would be
+	Before  *metadata `json:"before,omitempty"` // what was corrected
 }
 
 func (c *cli) describe() *cobra.Command {
@@ -93,14 +89,14 @@ may be read and written.`,
 		if err != nil {
 			return err
 		}
-		result := describeResult{DryRun: *dryRun, ID: id.String()}
+		result := describeResult{DryRun: *dryRun}
 		switch {
 		case !corrects:
 			info, err := v.Stat(ctx, g, id)
 			if err != nil {
 				return err
 			}
-			result.show(info)
+			result.statResult = statOf(id, info)
 			return c.print(result)
 		case *dryRun:
 			if err := c.rehearse(ctx, v, g, id, &correction, &result); err != nil {
@@ -204,7 +200,7 @@ func (x *correction) update(ctx context.Context, v *vault.Vault, g keys.Grant, i
 	if err != nil {
 		return err
 	}
-	result.show(info)
+	result.statResult = statOf(id, info)
 	return nil
 }
 
@@ -227,7 +223,7 @@ func (c *cli) rehearse(ctx context.Context, v *vault.Vault, g keys.Grant, id vau
 		result.Before, result.Changed = &before, true
 		info.Revision++
 	}
-	result.show(info)
+	result.statResult = statOf(id, info)
 	return nil
 }
 
@@ -244,10 +240,6 @@ func (c *cli) refuseHeld(ctx context.Context, id keys.KeyID) error {
 	return err
 }
 
-func (r *describeResult) show(info vault.Info) {
-	r.metadata, r.Size, r.CreatedAt, r.Revision = metadataOf(info.Metadata), info.Size, info.CreatedAt, info.Revision
-}
-
 func (r describeResult) writeText(w io.Writer) {
 	switch {
 	case r.Changed && r.DryRun:
@@ -261,6 +253,11 @@ func (r describeResult) writeText(w io.Writer) {
 	if r.Before != nil {
 		before = *r.Before
 	}
+	r.writeRows(w, before)
+}
+
+// writeRows writes what is known of a recording, and how each field differs from before.
+func (r statResult) writeRows(w io.Writer, before metadata) {
 	row := func(name, was, is string) []string {
 		if was != is {
 			is = was + " -> " + is

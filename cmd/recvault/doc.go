@@ -8,6 +8,7 @@
 //	recvault put         encrypt and store a recording
 //	recvault get         decrypt a recording with a grant
 //	recvault list        list a patient's recordings
+//	recvault stat        show a recording's metadata
 //	recvault describe    show or correct a recording's metadata
 //	recvault copy        give a recording to a second patient as well
 //	recvault reassign    move a recording to another patient

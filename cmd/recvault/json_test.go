@@ -38,6 +38,7 @@ func TestJSONFieldsAreStable(t *testing.T) {
 	described := record(0, "put", "--patient-file", alice, "--metadata-file", about, file)["id"].(string)
 	record(0, "get", "--grant-file", grant, "--out", d.path("out"), described)
 	record(0, "list", "--grant-file", grant)
+	record(0, "stat", "--grant-file", grant, described)
 	record(0, "describe", "--grant-file", grant, "--set", "title=other", described)
 	accessor := record(0, "grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--request-id", "r", "--out", d.path("g"))["accessor"].(string)
 	record(0, "revoke", "--accessor", accessor)

@@ -87,6 +87,7 @@ func wholeLife(t *testing.T, d *deployment) {
 	assert.Equal(t, string(video), d.run("get", "--grant-file", grant, "--out", "-", renewed).ok().stdout)
 
 	// Corrections.
+	assert.Contains(t, d.run("stat", "--grant-file", grant, renewed).ok().stdout, "Follow-up")
 	described := d.run("describe", "--grant-file", grant, "--output", "json", renewed).ok().object()
 	assert.Equal(t, "Follow-up", described["title"])
 	assert.EqualValues(t, 0, described["revision"])

@@ -15,7 +15,7 @@ import (
 
 type listResult struct {
 	KeyID      keys.KeyID    `json:"key_id"`
-	Recordings []listedEntry `json:"recordings"` // in the order of their IDs
+	Recordings []listedEntry `json:"recordings"` // in the order of their IDs; with a grant, the newest first
 
 	Unsupported int64 `json:"unsupported"` // of these, those that need a newer release
 
@@ -37,9 +37,10 @@ func (c *cli) list() *cobra.Command {
 		Short:   "List a patient's recordings",
 		GroupID: groupRecordings,
 		Long: `List a patient's recordings with their IDs, sizes and times of writing. With a
-grant, list also shows titles and types. The grant names the patient, and each
-recording takes one use of it. A recording that needs a newer release is listed
-without them, and is not damaged.
+grant, list also shows titles and types, and the recordings that were made last
+come first. The grant names the patient, and each recording takes one use of it.
+A recording that needs a newer release is listed without them, and is not
+damaged.
 
 Role: none with a grant, or with --key-id, which needs no Vault at all. With the
 patient's identifier: writer, enroller, granter or eraser.`,
@@ -89,27 +90,23 @@ func (c *cli) listGranted(ctx context.Context, g keys.Grant) error {
 	if err != nil {
 		return err
 	}
+	recordings, err := v.ListInfo(ctx, g)
+	if err != nil {
+		return err
+	}
 	result := listResult{KeyID: g.KeyID(), Recordings: []listedEntry{}, described: true}
 	damaged := 0
-	for entry, err := range v.ListByKeyID(ctx, g.KeyID()) {
-		if err != nil {
-			return err
-		}
-		listed := listedEntry{ID: entry.ID.String(), Size: entry.Size, Written: entry.Written}
-		info, err := v.Stat(ctx, g, entry.ID)
+	for _, recording := range recordings {
+		listed := listedEntry{ID: recording.ID.String(), Size: recording.Size, Written: recording.Written}
 		switch {
-		case errors.Is(err, vault.ErrUnsupported):
-			listed.Error = classify(ctx, err).Code
+		case recording.Err == nil:
+			listed.metadata = metadataOf(recording.Info.Metadata)
+		case errors.Is(recording.Err, vault.ErrUnsupported):
+			listed.Error = classify(ctx, recording.Err).Code
 			result.Unsupported++
-		case err == nil:
-			listed.metadata = metadataOf(info.Metadata)
-		case errors.Is(err, vault.ErrDamaged), errors.Is(err, keys.ErrRetired):
-			listed.Error = classify(ctx, err).Code
-			damaged++
-		case errors.Is(err, vault.ErrNotFound):
-			continue // deleted since it was listed
 		default:
-			return err
+			listed.Error = classify(ctx, recording.Err).Code
+			damaged++
 		}
 		result.Recordings = append(result.Recordings, listed)
 	}
