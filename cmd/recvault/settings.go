@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/http"
 	"os"
@@ -201,6 +203,12 @@ func (c *cli) vaultClient() (*api.Client, error) {
 	if address == "" {
 		return nil, usagef("no keyring: set VAULT_ADDR or --vault-addr, or use a directory with RECVAULT_DIR or --dir")
 	}
+	file := c.setting(c.settings.vaultCACert, "VAULT_CACERT")
+	if file != "" {
+		if err := checkCAFile(file); err != nil {
+			return nil, usagef("%v (VAULT_CACERT or --vault-cacert)", err)
+		}
+	}
 	config := api.DefaultConfig() // from the environment, for settings without a flag here
 	if config.Error != nil {
 		return nil, usagef("Vault's settings in the environment (VAULT_*) are not valid")
@@ -213,7 +221,7 @@ func (c *cli) vaultClient() (*api.Client, error) {
 		// Jobs make more requests at a time than the default keeps connections.
 		transport.MaxIdleConnsPerHost = transport.MaxIdleConns
 	}
-	if file := c.setting(c.settings.vaultCACert, "VAULT_CACERT"); file != "" {
+	if file != "" {
 		if err := config.ConfigureTLS(&api.TLSConfig{CACert: file}); err != nil {
 			return nil, usagef("VAULT_CACERT or --vault-cacert: %v", err)
 		}
@@ -228,6 +236,16 @@ func (c *cli) vaultClient() (*api.Client, error) {
 		client.SetNamespace(namespace)
 	}
 	return client, nil
+}
+
+// checkCAFile returns an error, which names the file, unless it has a certificate. Vault's client does not say which of
+// its settings in the environment is wrong.
+func checkCAFile(path string) error {
+	pem, err := os.ReadFile(path)
+	if err == nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		err = fmt.Errorf("the CA file %s contains no certificate", path)
+	}
+	return err
 }
 
 // The parts of a directory that replaces the servers.

@@ -136,6 +136,12 @@ func TestCAFilesAreTrusted(t *testing.T) {
 	d = d.with("AWS_CA_BUNDLE", "")
 	d.run("verify", "--all", "--no-keyring").exits(exitUnavailable)
 	d.run("verify", "--all", "--no-keyring", "--s3-cacert", m.CAFile()).ok()
+	empty := d.file("empty.pem", nil)
+	for _, file := range []string{empty, d.path("missing.pem")} {
+		assert.Contains(t, d.run("verify", "--all", "--vault-cacert", file).exits(exitUsage).stderr, file)
+		assert.Contains(t, trusting.with("VAULT_CACERT", file).run("verify", "--all").exits(exitUsage).stderr, file)
+		assert.Contains(t, d.run("verify", "--all", "--no-keyring", "--s3-cacert", file).exits(exitUsage).stderr, file)
+	}
 }
 
 func TestSetupPrintNeedsNoVault(t *testing.T) {

@@ -148,7 +148,7 @@ func newTransport(secure bool, caFile string) (*http.Transport, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("the CA file contains no certificate")
+		return nil, fmt.Errorf("the CA file %s contains no certificate", caFile)
 	}
 	if transport.TLSClientConfig == nil {
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}

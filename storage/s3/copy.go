@@ -110,7 +110,7 @@ func (p *put) copyPart(
 	case hasCode(err, minio.PreconditionFailed):
 		return minio.ObjectPart{}, storage.ErrChanged
 	case err != nil:
-		return minio.ObjectPart{}, classify(ctx, timeoutOr(extended, err))
+		return minio.ObjectPart{}, p.store.classify(ctx, timeoutOr(extended, err))
 	case copied.ETag == "": // Amazon S3 may report an error after it has begun a successful answer
 		return minio.ObjectPart{}, errNotCopied
 	}

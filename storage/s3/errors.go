@@ -47,6 +47,14 @@ func classify(ctx context.Context, err error) error {
 	}
 }
 
+// classify is like the function classify, and names the bucket if there is no such bucket.
+func (s *Store) classify(ctx context.Context, err error) error {
+	if err = classify(ctx, err); errors.Is(err, storage.ErrNoBucket) {
+		return fmt.Errorf("bucket %q: %w", s.bucket, err)
+	}
+	return err
+}
+
 // maxErrorText is the number of bytes of a foreign error's text that are kept.
 const maxErrorText = 300
 
@@ -82,7 +90,7 @@ func (p *put) classify(ctx context.Context, err error) error {
 	case p.condition.ETag() != "" && (failed || hasCode(err, minio.NoSuchKey)):
 		return storage.ErrChanged
 	}
-	err = classify(ctx, err)
+	err = p.store.classify(ctx, err)
 	if errors.Is(err, storage.ErrNotFound) {
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, errNoServer)
 	}

@@ -108,7 +108,7 @@ func (s *Store) Get(ctx context.Context, name string, offset, length int64) (*st
 	info, response, err := s.get(ctx, name, offset, length)
 	if err != nil {
 		watch.stop()
-		return nil, fmt.Errorf("get %s: %w", name, classify(ctx, err))
+		return nil, fmt.Errorf("get %s: %w", name, s.classify(ctx, err))
 	}
 	watch.pause()
 	return &storage.Object{ReadCloser: s.newBody(ctx, name, response, watch), Info: info}, nil
@@ -230,7 +230,7 @@ func (s *Store) boundedStat(ctx context.Context, name string) (storage.Info, err
 	defer watch.stop()
 	info, err := s.stat(ctx, name)
 	if err != nil {
-		return storage.Info{}, classify(ctx, err)
+		return storage.Info{}, s.classify(ctx, err)
 	}
 	return info, nil
 }
@@ -267,10 +267,10 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 		for object := range s.core.ListObjectsIter(ctx, s.bucket, options) {
 			switch {
 			case object.Err != nil:
-				fail(classify(ctx, object.Err))
+				fail(s.classify(ctx, object.Err))
 				return
 			case ctx.Err() != nil:
-				fail(classify(ctx, ctx.Err()))
+				fail(s.classify(ctx, ctx.Err()))
 				return
 			case !strings.HasPrefix(object.Key, prefix) || storage.ValidateName(object.Key) != nil:
 				watch.restart()
@@ -287,7 +287,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 			watch.restart()
 		}
 		if err := ctx.Err(); err != nil { // the iterator ends without an error
-			fail(classify(ctx, err))
+			fail(s.classify(ctx, err))
 		}
 	}
 }
@@ -311,7 +311,7 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	defer watch.stop()
 	err := s.core.RemoveObject(ctx, s.bucket, name, minio.RemoveObjectOptions{})
 	if err != nil && !hasCode(err, minio.NoSuchKey) {
-		return fmt.Errorf("delete %s: %w", name, classify(ctx, err))
+		return fmt.Errorf("delete %s: %w", name, s.classify(ctx, err))
 	}
 	return nil
 }

@@ -66,7 +66,7 @@ func (s *Store) uploadsAfter(ctx context.Context, key, id string) (minio.ListMul
 	defer watch.stop()
 	page, err := s.core.ListMultipartUploads(ctx, s.bucket, "", key, id, "", 1000)
 	if err != nil {
-		return page, classify(ctx, err)
+		return page, s.classify(ctx, err)
 	}
 	return page, nil
 }
@@ -83,7 +83,7 @@ func (s *Store) AbortUpload(ctx context.Context, upload storage.Upload) error {
 	defer watch.stop()
 	err := s.core.AbortMultipartUpload(ctx, s.bucket, upload.Name, upload.ID)
 	if err != nil && !hasCode(err, minio.NoSuchUpload) {
-		return fmt.Errorf("abort upload of %s: %w", upload.Name, classify(ctx, err))
+		return fmt.Errorf("abort upload of %s: %w", upload.Name, s.classify(ctx, err))
 	}
 	return nil
 }
