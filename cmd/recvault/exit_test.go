@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -64,12 +65,21 @@ func TestExitCodesMatchTheErrors(t *testing.T) {
 		d.as("granter").wants(exitUsage, "usage", "grant", "--patient-file", alice, "--subject", "s", "--purpose", "no purpose", "--out", "x")
 		if len(d.tokens) > 0 {
 			d.as("writer").wants(exitDenied, "denied", "enrol", "--patient-file", alice)
-			assert.Contains(t, d.as("writer").run("rotate", "--key-id", aliceID).exits(exitIncomplete).stderr, "denied (1)")
+			for _, which := range [][]string{{"--all"}, {"--key-id", aliceID}} {
+				for _, verb := range [][]string{{"rotate"}, {"rotate", "--dry-run"}, {"rewrap"}} {
+					d.as("auditor").wants(exitDenied, "denied", slices.Concat(verb, which)...)
+				}
+				d.as("granter").wants(exitDenied, "denied", slices.Concat([]string{"verify"}, which)...)
+				d.with("VAULT_TOKEN", "hvs.none").wants(exitDenied, "unauthenticated", slices.Concat([]string{"verify"}, which)...)
+				d.as("rotator").with("VAULT_ADDR", "http://127.0.0.1:1").
+					wants(exitUnavailable, "unavailable", slices.Concat([]string{"verify"}, which)...)
+			}
 			d.as("auditor").wants(exitDenied, "denied", "put", "--patient-file", alice, grant)
 			d.with("AWS_SECRET_ACCESS_KEY", "another").wants(exitDenied, "denied", "list", "--key-id", aliceID)
 			d.as("enroller").with("RECVAULT_MOUNT", "elsewhere").wants(exitDenied, "denied", "enrol", "--patient-file", alice)
 			d.as("setup").with("RECVAULT_MOUNT", "elsewhere").wants(exitFailure, "not_set_up", "enrol", "--patient-file", alice)
 			d.with("RECVAULT_BUCKET", "no-such-bucket").wants(exitFailure, "not_set_up", "list", "--key-id", aliceID)
+			assert.Contains(t, d.with("RECVAULT_BUCKET", "no-such-bucket").run("list", "--key-id", aliceID).stderr, `"no-such-bucket"`)
 			d.with("AWS_ENDPOINT_URL", "http://127.0.0.1:1").wants(exitUnavailable, "unavailable", "list", "--key-id", aliceID)
 			d.as("writer").with("VAULT_ADDR", "http://127.0.0.1:1").wants(exitUnavailable, "unavailable", "put", "--patient-file", alice, grant)
 		}

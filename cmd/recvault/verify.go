@@ -45,7 +45,8 @@ recording takes up to two uses of its grant.
 The exit code is 6 if there are any findings, except recordings that need a
 newer release: these are counted as unsupported, and are not damaged. It is also
 6 if fewer recordings are found than --expect-min: a wrong bucket or prefix has
-none.
+none. If Vault or the store refuses or does not answer ten times in a row, or
+every time, verify ends at once, with 3 or 5.
 
 Role: rotator, or auditor to compare labels only. With --no-keyring none: keys
 are not checked then.` + scopeHelp,
@@ -70,6 +71,9 @@ are not checked then.` + scopeHelp,
 	cmd.Flags().IntVar(&options.Concurrency, "concurrency", upkeep.DefaultConcurrency, "check `n` recordings at a time")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
+		if cmd.Flags().Changed("sample") && options.Sample == 0 {
+			return usagef("a sample of 0 checks nothing closely: set --sample to a fraction over 0 and up to 1")
+		}
 		if !cmd.Flags().Changed("seed") {
 			options.Seed = rand.Uint64()
 		}

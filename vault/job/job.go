@@ -24,7 +24,25 @@ type Report struct {
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished"`
 
+	Keys     KeyAges  `json:"keys,omitzero"` // of the keys whose versions the job asked for; as they were left
 	Findings Findings `json:"findings"`
+}
+
+// KeyAges says when the newest versions of envelope keys were made, by the keyring's clock: that of the key rotated
+// longest ago, and that of the key rotated last. Both are zero if the job asked for no versions.
+type KeyAges struct {
+	Oldest time.Time `json:"oldest,omitzero"`
+	Newest time.Time `json:"newest,omitzero"`
+}
+
+// Add adds a key whose newest version was made at this time.
+func (a *KeyAges) Add(rotated time.Time) {
+	if a.Oldest.IsZero() || rotated.Before(a.Oldest) {
+		a.Oldest = rotated.UTC()
+	}
+	if rotated.After(a.Newest) {
+		a.Newest = rotated.UTC()
+	}
 }
 
 // NewReport returns the report of a job that starts now.

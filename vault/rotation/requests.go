@@ -13,14 +13,13 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/recvault/recvault/internal/envelope"
+	"github.com/recvault/recvault/internal/jobs"
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 )
 
 const (
-	// maxFailures is how many requests of a kind may fail in a row.
-	maxFailures = 10
 	// requestTimeout bounds one request that reads or writes an envelope.
 	requestTimeout = 30 * time.Second
 	// finishTime is how long changes that were begun may outlive their context.
@@ -51,8 +50,8 @@ type requests struct {
 
 	// Each kind of request has its own count: with the wrong role, or a read-only store, one kind keeps
 	// failing while another works.
-	versionsFailed, changesFailed, rewrapsFailed streak
-	listingsFailed, readsFailed, writesFailed    streak
+	versionsFailed, changesFailed, rewrapsFailed jobs.Streak
+	listingsFailed, readsFailed, writesFailed    jobs.Streak
 
 	giveUp func(error) // ends the run
 }
@@ -65,9 +64,6 @@ type meter struct {
 }
 
 func (m *meter) mean() time.Duration { return time.Duration(m.taken.Load() / max(1, m.count.Load())) }
-
-// streak counts failures in a row.
-type streak struct{ atomic.Int64 }
 
 func (q *requests) counts() Requests {
 	return Requests{Keyring: int(q.calls.count.Load()), Reads: int(q.reads.count.Load()), Writes: int(q.writes.count.Load())}
@@ -134,7 +130,7 @@ func leave(semaphore chan struct{}) { <-semaphore }
 
 // call makes one call to the keyring. It waits for its turn with one context, and once it has begun goes on with the
 // other, which is longer if the call changes something.
-func call[T any](ctx, finish context.Context, q *requests, failed *streak, do func(context.Context) (T, error)) (T, error) {
+func call[T any](ctx, finish context.Context, q *requests, failed *jobs.Streak, do func(context.Context) (T, error)) (T, error) {
 	end, err := q.begin(ctx, q.keyringTurns, &q.calls)
 	if err != nil {
 		return *new(T), ended(ctx, err)
@@ -255,21 +251,25 @@ func (b meteredBody) Close() error {
 
 // watch counts the failures in a row of one kind of request that are not about a single patient or
 // recording, and gives up after too many.
-func (q *requests) watch(failed *streak, err error, failures ...error) {
-	for _, failure := range failures {
-		if errors.Is(err, failure) {
-			if failed.Add(1) >= maxFailures {
-				q.giveUp(err)
-			}
-			return
-		}
-	}
-	if !errors.Is(err, context.Canceled) {
-		failed.Store(0)
+func (q *requests) watch(failed *jobs.Streak, err error, failures ...error) {
+	if failed.Failed(err, failures...) {
+		q.giveUp(err)
 	}
 }
 
-func (q *requests) watchStorage(failed *streak, err error) {
+// failure returns why every request of a kind failed, or nil.
+func (q *requests) failure() error {
+	for _, kind := range []*jobs.Streak{
+		&q.versionsFailed, &q.rewrapsFailed, &q.changesFailed, &q.listingsFailed, &q.readsFailed, &q.writesFailed,
+	} {
+		if err := kind.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (q *requests) watchStorage(failed *jobs.Streak, err error) {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = storage.ErrUnavailable
 	}

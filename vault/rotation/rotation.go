@@ -116,7 +116,8 @@ type Options struct {
 	OlderThan time.Time
 
 	// DryRun does everything, including the rewrap calls at the keyring, but changes nothing: no key, no
-	// version, no object. What would be changed is counted as changed.
+	// version, no object. What would be changed is counted as changed. To see whether the keyring would rotate, Rotate
+	// asks it once for the key of a made-up KeyID, which nobody has.
 	DryRun bool
 
 	// Progress, if not nil, is called every 100 ms and at the end with how far a run has come, and never
@@ -156,7 +157,7 @@ func (o Options) withDefaults() (Options, error) {
 //
 // A failure of a single patient or recording does not end a run: it is in the Report, and [Report.Complete] is
 // false. The verbs return the errors that end a run: the context's, those of the store's listing, and one that the
-// keyring or the store answers ten times in a row to one kind of request, each time after its own retries:
+// keyring or the store answers ten times in a row, or every time, to one kind of request, each time after its own retries:
 // [keys.ErrDenied], [keys.ErrUnauthenticated], [keys.ErrUnavailable], [storage.ErrDenied], [storage.ErrUnavailable], [storage.ErrNoBucket],
 // [storage.ErrFull]. The Report that comes with an error says what was done.
 //

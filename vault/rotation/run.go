@@ -44,8 +44,11 @@ func (r *Rotation) run(ctx context.Context, verb string, s scope.Scope, work fun
 	w.objects = r.objects.In(meteredStore{r.store, w.requests})
 	w.Run = jobs.Start(&w.report.Report, s, r.options.Progress)
 	err := work(w)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		err = context.Cause(ctx) // and not what the other requests made of it
+	case err == nil:
+		err = w.failure()
 	}
 	w.End()
 	w.report.Requests = w.requests.counts()

@@ -189,7 +189,9 @@ func TestVerifyProvesNothingByAnIncompleteAnswer(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			report := d.verifyWith(t, rewrapSpy{d.admin, new(atomic.Int64), answer}, scope.All(), upkeep.VerifyOptions{})
+			spy := rewrapSpy{d.admin, new(atomic.Int64), answer}
+			report, err := upkeep.Verify(t.Context(), spy, d.Store, scope.All(), upkeep.VerifyOptions{Prefix: prefix})
+			assert.ErrorIs(t, err, keys.ErrUnavailable)
 			assert.Equal(t, map[string][]job.Kind{id.String(): {upkeep.KindUnchecked}}, kinds(report))
 			assert.Zero(t, report.Proved)
 			assert.Zero(t, report.Compared)

@@ -120,7 +120,10 @@ func (r VerifyReport) Complete() bool { return r.Findings.Total() == r.Findings.
 //
 // The keyring may be nil. Errors: [ErrInvalidOptions], [storage.ErrInvalidName] for a prefix; with a report, those
 // of [storage.Store] for List, and the context's. If a check fails because the store or the keyring fails or
-// refuses, that is a finding, [KindUnchecked].
+// refuses, that is a finding, [KindUnchecked]. If that happens ten times in a row, or every time, to one kind of request,
+// Verify ends with the error: [keys.ErrDenied], [keys.ErrUnauthenticated], [keys.ErrUnavailable], [storage.ErrDenied],
+// [storage.ErrUnavailable] or [storage.ErrNoBucket]. A keyring that refuses to re-wrap, and a grant that is refused, end
+// nothing.
 func Verify(ctx context.Context, keyring KeyVersions, store storage.Store, s scope.Scope, options VerifyOptions) (VerifyReport, error) {
 	o, err := prepare(store, s, options.Prefix, &options.Concurrency)
 	if err == nil {
@@ -134,8 +137,16 @@ func Verify(ctx context.Context, keyring KeyVersions, store storage.Store, s sco
 		Report: job.NewReport("verify", s.String(), false),
 		Sample: options.Sample, Seed: options.Seed, KeysAsked: keyring != nil,
 	}
+	ctx, v.giveUp = context.WithCancelCause(ctx)
+	defer v.giveUp(nil)
 	v.Run = jobs.Start(&v.report.Report, s, options.Progress)
 	err = objects.Each(ctx, v.checks(ctx), options.Concurrency, v.item)
+	switch {
+	case ctx.Err() != nil:
+		err = context.Cause(ctx)
+	case err == nil:
+		err = v.failure()
+	}
 	v.End()
 	if err != nil {
 		err = fmt.Errorf("verify: %w", err)
@@ -172,6 +183,26 @@ type verifier struct {
 	options VerifyOptions
 	report  VerifyReport
 	rewraps *rewraps
+
+	giveUp                                                                    context.CancelCauseFunc
+	versionsFailed, rewrapsFailed, envelopesFailed, mediaFailed, grantsFailed jobs.Streak
+}
+
+// watch notes the outcome of a request, and ends the job if its kind keeps failing.
+func (v *verifier) watch(kind *jobs.Streak, err error, failures ...error) {
+	if kind.Failed(err, failures...) {
+		v.giveUp(err)
+	}
+}
+
+// failure returns why every request of a kind failed, or nil.
+func (v *verifier) failure() error {
+	for _, kind := range []*jobs.Streak{&v.versionsFailed, &v.rewrapsFailed, &v.envelopesFailed, &v.mediaFailed, &v.grantsFailed} {
+		if err := kind.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // versions returns the versions of a patient's key.
@@ -200,7 +231,14 @@ func (v *verifier) checks(ctx context.Context) iter.Seq2[check, error] {
 }
 
 func (v *verifier) versions(id keys.KeyID) versions {
-	return func(ctx context.Context) (keys.Versions, error) { return v.keyring.Versions(ctx, id) }
+	return func(ctx context.Context) (keys.Versions, error) {
+		found, err := v.keyring.Versions(ctx, id)
+		if err == nil {
+			v.Record(func(*job.Progress) { v.report.Keys.Add(found.Rotated) })
+		}
+		v.watch(&v.versionsFailed, err, keys.ErrDenied, keys.ErrUnauthenticated, keys.ErrUnavailable)
+		return found, err
+	}
 }
 
 // versionsOnce asks the keyring once for all recordings of a patient.
@@ -317,6 +355,7 @@ func (v *verifier) check(ctx context.Context, c check) result {
 // checkEnvelope checks an envelope as far as that needs no key.
 func (v *verifier) checkEnvelope(ctx context.Context, c check, r *result) {
 	stored, err := v.objects.Envelope(ctx, c.ID)
+	v.watch(&v.envelopesFailed, err, storage.ErrDenied, storage.ErrUnavailable, storage.ErrNoBucket)
 	switch {
 	case errors.Is(err, objects.ErrMisplaced):
 		r.find(KindMisplaced, c.ID, *c.Envelope, err.Error())
@@ -398,6 +437,7 @@ func (v *verifier) tryWraps(ctx context.Context, e envelope.Envelope) (answers m
 	answers = map[keys.Binding]error{}
 	for kind, items := range kinds {
 		results, err := v.rewraps.ask(ctx, kind, e.ID.KeyID(), items)
+		v.watch(&v.rewrapsFailed, err, keys.ErrUnauthenticated, keys.ErrUnavailable)
 		switch {
 		case errors.Is(err, keys.ErrDenied):
 			compared = true
@@ -463,6 +503,7 @@ func (r *rewraps) ask(ctx context.Context, kind string, id keys.KeyID, items []k
 // checkHeader checks that media can be read and begins with a header.
 func (v *verifier) checkHeader(ctx context.Context, c check, r *result) {
 	header, _, err := v.objects.ReadMedia(ctx, c.ID, 0, segment.HeaderSize)
+	v.watch(&v.mediaFailed, err, storage.ErrDenied, storage.ErrUnavailable, storage.ErrNoBucket)
 	switch {
 	case err != nil:
 		r.find(KindUnchecked, c.ID, *c.Media, err.Error())
@@ -492,6 +533,7 @@ func (v *verifier) readAll(ctx context.Context, grant keys.Grant, c check, r *re
 		object = *c.Envelope
 		_, err = v.options.Vault.Stat(ctx, grant, c.ID)
 	}
+	v.watch(&v.grantsFailed, err, keys.ErrUnavailable, storage.ErrDenied, storage.ErrUnavailable, storage.ErrNoBucket)
 	kind := KindUnchecked
 	switch {
 	case err == nil:
