@@ -80,6 +80,15 @@ func writeHeading(w io.Writer, r job.Report) {
 	fmt.Fprintf(w, "%s, %s, in %v\n", verb, scope, r.Finished.Sub(r.Started).Round(time.Millisecond))
 }
 
+// keyAges says how old the keys are that a job saw.
+func keyAges(r job.Report) string {
+	if r.Keys.Oldest.IsZero() {
+		return "none"
+	}
+	days := func(t time.Time) int { return int(r.Finished.Sub(t).Hours() / 24) }
+	return fmt.Sprintf("rotated %d to %d days ago, the first of them %s", days(r.Keys.Newest), days(r.Keys.Oldest), humanTime(r.Keys.Oldest))
+}
+
 // maxShown is how many findings of each kind the text of a report shows. Its JSON has up to [job.MaxListed].
 const maxShown = 100
 

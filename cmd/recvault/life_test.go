@@ -70,11 +70,11 @@ func wholeLife(t *testing.T, d *deployment) {
 	require.Eventually(t, func() bool {
 		return d.as("retirer").run(append([]string{"retire", "--all"}, shortGrace...)...).code == exitOK
 	}, time.Minute, 100*time.Millisecond)
-	d.as("retirer").run("reinstate", "--key-id", aliceID, "--oldest", "1").ok()
+	assert.Contains(t, d.as("retirer").run("reinstate", "--key-id", aliceID, "--oldest", "1").ok().stdout, "the key has the versions 1 to 2, the newest made 20")
 	d.as("retirer").run(append([]string{"retire", "--key-id", aliceID}, shortGrace...)...).ok()
 	trimmed := d.as("trimmer").run(append([]string{"trim", "--all", "--output", "json"}, shortGrace...)...).ok().object()
 	assert.EqualValues(t, 2, trimmed["patients"].(map[string]any)["changed"])
-	d.as("retirer").run("reinstate", "--key-id", aliceID, "--oldest", "1").exits(exitUsage)
+	assert.Contains(t, d.as("retirer").run("reinstate", "--key-id", aliceID, "--oldest", "1").exits(exitUsage).stderr, "the key has the versions 2 to 2")
 	inspected := d.run("inspect", "--output", "json", first).ok().object()
 	assert.EqualValues(t, 2, inspected["key_version"])
 	assert.Equal(t, aliceID, inspected["key_id"])

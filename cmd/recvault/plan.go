@@ -25,7 +25,8 @@ func (c *cli) plan() *cobra.Command {
 		GroupID: groupRotation,
 		Long: `Count recordings by the key version that wraps them, and estimate how many
 requests and how much time it takes to rotate all keys and to rewrap what is
-old. plan reads every envelope of the selected patients. It changes nothing.
+old. plan reads every envelope of the selected patients. It changes nothing. It
+also shows which versions are the oldest that unwrap, and how old the keys are.
 
 Role: rotator.` + scopeHelp,
 		Example: `  recvault plan --all`,
@@ -67,6 +68,8 @@ func (r planResult) writeText(w io.Writer) {
 			{"failed", r.Envelopes.Failed},
 		}) + ", " + humanBytes(r.Bytes)},
 		{"wrapped by", versionCounts(r.Versions)},
+		{"oldest usable", versionCounts(r.Usable)},
+		{"keys", keyAges(r.Report)},
 		{"rotate all", forecast(r.Rotate)},
 		{"rewrap old", forecast(r.Rewrap)},
 	})
@@ -76,6 +79,7 @@ func (r planResult) writeText(w io.Writer) {
 		for _, patient := range r.Largest[:min(len(r.Largest), 10)] {
 			rows = append(rows, []string{
 				"  " + patient.KeyID.String(), fmt.Sprintf("%d of %d older than v%d", patient.Older, patient.Envelopes, patient.Latest),
+				fmt.Sprintf("from v%d on usable, v%d made %s", patient.Usable, patient.Latest, humanTime(patient.Rotated)),
 			})
 		}
 		table(w, rows)

@@ -250,7 +250,7 @@ func needsAttention(complete bool, f job.Findings) error {
 
 func (r rotationResult) writeText(w io.Writer) {
 	writeHeading(w, r.Report.Report)
-	table(w, [][]string{
+	rows := [][]string{
 		{"patients", counts(r.Patients.Seen, []count{
 			{"changed", r.Patients.Changed},
 			{"unchanged", r.Patients.Unchanged},
@@ -272,7 +272,11 @@ func (r rotationResult) writeText(w io.Writer) {
 		})},
 		{"versions", versionCounts(r.Before) + " -> " + versionCounts(r.After)},
 		{"requests", fmt.Sprintf("%d to the keyring, %d reads, %d writes", r.Requests.Keyring, r.Requests.Reads, r.Requests.Writes)},
-	})
+	}
+	if !r.Keys.Oldest.IsZero() {
+		rows = append(rows, []string{"keys", keyAges(r.Report.Report)})
+	}
+	table(w, rows)
 	writeFindings(w, r.Findings)
 	if r.Envelopes.Unsupported > 0 {
 		fmt.Fprintln(w, "\n"+unsupportedLine(int64(r.Envelopes.Unsupported)))
@@ -320,9 +324,13 @@ func versionCounts(versions map[int]int) string {
 }
 
 type reinstateResult struct {
-	DryRun bool       `json:"dry_run"`
-	Oldest int        `json:"oldest"`
-	KeyID  keys.KeyID `json:"key_id"`
+	DryRun    bool       `json:"dry_run"`
+	Oldest    int        `json:"oldest"`
+	KeyID     keys.KeyID `json:"key_id"`
+	Usable    int        `json:"oldest_usable"`    // the oldest version that unwraps
+	Available int        `json:"oldest_available"` // the oldest that exists, and can be reinstated
+	Latest    int        `json:"latest"`
+	Rotated   time.Time  `json:"rotated"` // when the newest version was made
 }
 
 func (c *cli) reinstate() *cobra.Command {
@@ -332,7 +340,8 @@ func (c *cli) reinstate() *cobra.Command {
 		GroupID: groupRotation,
 		Long: `Undo a retirement: the versions from --oldest on unwrap again. Use reinstate for
 recordings that still need them, such as those restored from a backup. Versions
-that were trimmed are gone.
+that were trimmed are gone. reinstate names the oldest version that is left, and
+the age of the key.
 
 Role: retirer.`,
 		Example: `  recvault reinstate --oldest 3 --key-id "$key_id"`,
@@ -358,20 +367,23 @@ Role: retirer.`,
 		if err != nil {
 			return err
 		}
+		var reinstateErr error
 		if !*dryRun {
-			if err := k.Reinstate(ctx, id, oldest); err != nil {
-				return err
-			}
-		} else {
-			versions, err := k.Versions(ctx, id)
-			if err != nil {
-				return err
-			}
-			if oldest < versions.MinAvailable || oldest > versions.Latest {
-				return keys.ErrInvalidVersion
+			if reinstateErr = k.Reinstate(ctx, id, oldest); reinstateErr != nil && !errors.Is(reinstateErr, keys.ErrInvalidVersion) {
+				return reinstateErr
 			}
 		}
-		return c.print(reinstateResult{*dryRun, oldest, id})
+		v, err := k.Versions(ctx, id)
+		if err != nil {
+			return errors.Join(reinstateErr, err)
+		}
+		if oldest < v.MinAvailable || oldest > v.Latest {
+			reinstateErr = keys.ErrInvalidVersion
+		}
+		if reinstateErr != nil {
+			return fmt.Errorf("%w: the key has the versions %d to %d", reinstateErr, v.MinAvailable, v.Latest)
+		}
+		return c.print(reinstateResult{*dryRun, oldest, id, min(oldest, v.MinDecryption), v.MinAvailable, v.Latest, v.Rotated.UTC()})
 	}
 	return cmd
 }
@@ -381,5 +393,6 @@ func (r reinstateResult) writeText(w io.Writer) {
 	if r.DryRun {
 		verb = "would reinstate"
 	}
-	fmt.Fprintf(w, "%s %s: versions from %d on unwrap\n", verb, r.KeyID, r.Oldest)
+	fmt.Fprintf(w, "%s %s: versions from %d on unwrap\n", verb, r.KeyID, r.Usable)
+	fmt.Fprintf(w, "the key has the versions %d to %d, the newest made %s\n", r.Available, r.Latest, humanTime(r.Rotated))
 }

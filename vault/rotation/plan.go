@@ -25,6 +25,9 @@ type Plan struct {
 	Versions map[int]int `json:"versions"`
 	Behind   map[int]int `json:"versions_behind"`
 
+	// Usable counts patients by the oldest version of their key that unwraps.
+	Usable map[int]int `json:"oldest_usable"`
+
 	// Largest are the patients with the most envelopes to rewrap, at most [MaxLargest], in order.
 	Largest []PatientPlan `json:"largest"`
 
@@ -42,7 +45,9 @@ type PatientPlan struct {
 	KeyID     keys.KeyID `json:"key_id"`
 	Envelopes int        `json:"envelopes"`
 	Older     int        `json:"older"`
-	Latest    int        `json:"latest"` // the newest version of the patient's key
+	Latest    int        `json:"latest"`        // the newest version of the patient's key
+	Usable    int        `json:"oldest_usable"` // the oldest version that unwraps
+	Rotated   time.Time  `json:"rotated"`       // when the newest version was made
 }
 
 // Forecast is what a verb would take. It does not know of retries and races.
@@ -60,7 +65,7 @@ const writeCost = 5
 // the scope and makes one keyring call per patient, so it takes about a quarter of the time of rewrapping all. For a
 // very large store, plan one shard and multiply: shards are even.
 func (r *Rotation) Plan(ctx context.Context, s scope.Scope) (Plan, error) {
-	plan := Plan{Versions: map[int]int{}, Behind: map[int]int{}, Largest: []PatientPlan{}}
+	plan := Plan{Versions: map[int]int{}, Behind: map[int]int{}, Usable: map[int]int{}, Largest: []PatientPlan{}}
 	var calls int
 	var meanCall, meanRead time.Duration
 	report, err := r.run(ctx, verbPlan, s, func(w *run) error {
@@ -94,6 +99,10 @@ func (r *run) planBatch(plan *Plan, calls *int, p *patient, batch []*item) {
 			}
 			return
 		}
+		r.record(func(report *Report) {
+			report.Keys.Add(p.versions.Rotated)
+			plan.Usable[p.versions.MinDecryption]++
+		})
 	}
 	worth := first // sending, for Rewrap
 	for _, it := range batch {
@@ -144,7 +153,10 @@ func (plan *Plan) addPatient(p *patient) {
 	if p.outcomes[older] == 0 {
 		return
 	}
-	added := PatientPlan{KeyID: p.id, Envelopes: p.listed, Older: p.outcomes[older], Latest: p.versions.Latest}
+	added := PatientPlan{
+		KeyID: p.id, Envelopes: p.listed, Older: p.outcomes[older],
+		Latest: p.versions.Latest, Usable: p.versions.MinDecryption, Rotated: p.versions.Rotated.UTC(),
+	}
 	at, _ := slices.BinarySearchFunc(plan.Largest, added, func(a, b PatientPlan) int {
 		return cmp.Or(cmp.Compare(b.Older, a.Older), cmp.Compare(a.KeyID.String(), b.KeyID.String()))
 	})

@@ -64,6 +64,7 @@ func (r *run) raisePatient(m minimum, id keys.KeyID) error {
 	if err != nil {
 		return err
 	}
+	r.record(func(report *Report) { report.Keys.Add(v.Rotated) })
 	now, next := m.now(v), m.next(v)
 	if now >= next {
 		r.patientDone(now, now)

@@ -2,13 +2,31 @@ package rotation
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
 	"time"
 
 	"github.com/recvault/recvault/keys"
 )
 
 func (r *run) rotate() error {
+	if r.options.DryRun {
+		if err := r.mayRotate(); err != nil {
+			return err
+		}
+	}
 	return r.eachPatient(r.rotatePatient)
+}
+
+// mayRotate returns an error if the keyring refuses to rotate. It asks for the key of a made-up KeyID, which nobody has.
+func (r *run) mayRotate() error {
+	var mac [keys.KeyIDBytes]byte
+	_, _ = rand.Read(mac[:]) // never fails
+	err := r.change(r.ctx, r.ctx, func(ctx context.Context) error { return r.keyring.Rotate(ctx, keys.NewKeyID(mac[:])) })
+	if errors.Is(err, keys.ErrNotEnrolled) {
+		return nil
+	}
+	return err
 }
 
 func (r *run) rotatePatient(id keys.KeyID) error {
@@ -16,6 +34,8 @@ func (r *run) rotatePatient(id keys.KeyID) error {
 	if err != nil {
 		return err
 	}
+	rotated := before.Rotated
+	defer func() { r.record(func(report *Report) { report.Keys.Add(rotated) }) }()
 	// A keyring may keep no more than the second.
 	if !r.options.OlderThan.IsZero() && !before.Rotated.Before(r.options.OlderThan.Truncate(time.Second)) {
 		r.patientDone(before.Latest, before.Latest)
@@ -36,6 +56,7 @@ func (r *run) rotatePatient(id keys.KeyID) error {
 		if err != nil {
 			return err
 		}
+		rotated = time.Now() // nearly: the keyring's answer does not say
 	}
 	r.patientDone(before.Latest, before.Latest+1)
 	return nil
