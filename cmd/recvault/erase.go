@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -128,7 +126,10 @@ func (r erasePlanResult) writeText(w io.Writer) {
 		{"objects", fmt.Sprintf("%d, %s", r.Objects, humanBytes(r.Bytes))},
 		{"written", humanTime(r.Oldest) + " to " + humanTime(r.Newest)},
 	}...)
-	if r.Begun {
+	switch {
+	case r.Finished:
+		rows = append(rows, []string{"finished", "yes: the key is destroyed, and no object is left"})
+	case r.Begun:
 		rows = append(rows, []string{"begun", "yes: the erasure has begun; confirm it again to finish"})
 	}
 	if r.Hold != nil {
@@ -139,7 +140,11 @@ func (r erasePlanResult) writeText(w io.Writer) {
 		fmt.Fprintln(w, "\nnothing can be erased while the patient is on hold")
 		return
 	}
-	fmt.Fprintln(w, "\nAn erasure cannot be undone. To erase this:")
+	if r.Finished {
+		fmt.Fprintln(w, "\nNothing is left to erase. If there is no receipt yet:")
+	} else {
+		fmt.Fprintln(w, "\nAn erasure cannot be undone. To erase this:")
+	}
 	target := "--key-id " + r.KeyID.String()
 	if !r.Recording.IsZero() {
 		target = "--recording " + r.Recording.String()
@@ -162,6 +167,11 @@ always JSON. An erasure cannot be undone.
 After an interruption, run the same command again: it finishes the erasure. Run
 it once more when the longest upload that was in progress has ended.
 
+Before anything is destroyed, the --receipt file is on the disk, with what was
+proved so far and room for the receipt. If that fails, nothing is destroyed. Run
+again with the same file, confirm takes the proof from it. Until there is a
+receipt, the file says that it is none.
+
 With a grant for the patient, confirm also proves that readers cannot open the
 recordings any more.
 
@@ -181,7 +191,7 @@ Role: eraser.`,
 	grant.add(cmd)
 	operatorFlag(cmd, &operator)
 	cmd.Flags().StringVar(&digest, "digest", "", "the plan's `digest`; required")
-	cmd.Flags().StringVar(&receiptFile, "receipt", "", "new `file` for the receipt")
+	cmd.Flags().StringVar(&receiptFile, "receipt", "", "new `file` for the receipt, or the one that an interrupted run left")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		if digest == "" {
@@ -204,13 +214,13 @@ Role: eraser.`,
 		}
 		if *dryRun {
 			if receiptFile != "" {
-				if err := checkNewFile(receiptFile); err != nil {
+				if err := checkReceipt(receiptFile); err != nil {
 					return err
 				}
 			}
 			return c.checkPlan(ctx, e, keyID, id, digest)
 		}
-		return c.confirm(receiptFile, func() (erasure.Receipt, error) {
+		return c.confirm(receiptFile, approval, func(approval erasure.Approval) (erasure.Receipt, error) {
 			if id.IsZero() {
 				return e.ConfirmPatient(ctx, keyID, approval)
 			}
@@ -236,45 +246,32 @@ func (c *cli) checkPlan(ctx context.Context, e *erasure.Erasure, keyID keys.KeyI
 
 // confirm erases, and writes the receipt to the file and to standard output. If both fail, it writes the receipt to
 // standard error.
-func (c *cli) confirm(receiptFile string, erase func() (erasure.Receipt, error)) error {
-	var file *newFile
-	if receiptFile != "" {
+func (c *cli) confirm(receiptPath string, approval erasure.Approval, erase func(erasure.Approval) (erasure.Receipt, error)) error {
+	var file *receiptFile
+	if receiptPath != "" {
 		var err error
-		if file, err = createFile(receiptFile); err != nil {
+		if file, err = openReceipt(receiptPath); err != nil {
 			return err
 		}
+		approval.Begin, approval.Earlier = file.begin, file.earlier
 	}
-	receipt, err := erase()
+	receipt, err := erase(approval)
 	if err != nil {
 		if file != nil {
-			file.discard()
+			file.fail(err)
 		}
 		return err
 	}
 	if file != nil {
-		err = writeReceipt(file, receipt)
+		if err = file.commit(receipt); err != nil {
+			err = &notPrintedError{"it is erased", fmt.Errorf("write the receipt's file: %w", err)}
+		}
 	}
 	printErr := c.printDone(eraseReceipt{receipt}, "it is erased")
 	if printErr != nil && (file == nil || err != nil) {
 		c.printLine(receipt) // the only receipt
 	}
 	return errors.Join(err, printErr)
-}
-
-// writeReceipt writes the receipt to its file.
-func writeReceipt(file *newFile, receipt erasure.Receipt) error {
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	err := encoder.Encode(receipt)
-	if err == nil {
-		err = file.commit(text.Bytes())
-	}
-	if err != nil {
-		return &notPrintedError{"it is erased", fmt.Errorf("write the receipt's file: %w", err)}
-	}
-	return nil
 }
 
 func (r eraseReceipt) writeText(w io.Writer) {
@@ -287,7 +284,10 @@ func (r eraseReceipt) writeText(w io.Writer) {
 	} else {
 		rows = append(rows, []string{"erased recording", r.Recording.String()})
 	}
-	if r.Resumed {
+	switch {
+	case r.Resumed && r.ObjectsDeleted == 0:
+		rows = append(rows, []string{"finished", "yes: it was erased before, and nothing was left"})
+	case r.Resumed:
 		rows = append(rows, []string{"resumed", "yes: what an earlier run erased is not counted"})
 	}
 	rows = append(rows, [][]string{

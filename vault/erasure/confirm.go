@@ -27,6 +27,15 @@ type Approval struct {
 	// Operator is who answers for the erasure: an account, not a patient. The receipt names it. It has 1 to
 	// [MaxOperatorLen] bytes of printable UTF-8. Required, also if the erasure has begun.
 	Operator string
+
+	// Begin, if not nil, is called once with what the receipt is to say of the time before, and before anything is
+	// destroyed. If it returns an error, Confirm destroys nothing and returns that error. Begin should make it durable, and
+	// reserve the space for the receipt: then no interruption and no full disk loses the proof.
+	Begin func(Beginning) error
+
+	// Earlier, if not nil, is what Begin was given by a Confirm of the same erasure that returned no receipt. If the
+	// erasure has begun, the receipt says what Earlier shows of the time before. Otherwise Earlier is ignored.
+	Earlier *Beginning
 }
 
 // ConfirmPatient erases a patient: it destroys the envelope key with all its versions and deletes every object.
@@ -56,7 +65,7 @@ func (e *Erasure) confirmPatient(ctx context.Context, keyID keys.KeyID, approval
 	if keyID.IsZero() {
 		return Receipt{}, fmt.Errorf("%w: it is the zero KeyID", keys.ErrInvalidKeyID)
 	}
-	if err := checkOperator(approval.Operator); err != nil {
+	if err := approval.check(keyID, keys.RecordingID{}); err != nil {
 		return Receipt{}, err
 	}
 	if err := e.holds.veto(ctx, keyID); err != nil {
@@ -70,8 +79,13 @@ func (e *Erasure) confirmPatient(ctx context.Context, keyID keys.KeyID, approval
 	if err != nil {
 		return Receipt{}, err
 	}
-	taken, err := e.takeSample(ctx, found)
-	if err != nil {
+	var taken sample
+	if found.begun && approval.Earlier != nil {
+		taken = approval.Earlier.sample()
+	} else if taken, err = e.takeSample(ctx, found); err != nil {
+		return Receipt{}, err
+	}
+	if err := begin(found, approval, taken); err != nil {
 		return Receipt{}, err
 	}
 	destroy := e.destroyKey
@@ -84,7 +98,7 @@ func (e *Erasure) confirmPatient(ctx context.Context, keyID keys.KeyID, approval
 	if err := e.removePatient(ctx, &receipt); err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
-	if receipt.Proof, err = e.prove(ctx, found, taken); err != nil {
+	if receipt.Proof, err = e.prove(ctx, known(found, approval), taken); err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
 	receipt.MayRemain = remainsOfPatient[:]
@@ -98,6 +112,9 @@ func approve(found inventory, approval Approval) (Receipt, error) {
 		Recordings: []keys.RecordingID{}, Operator: approval.Operator,
 	}
 	if found.begun {
+		if approval.Earlier != nil {
+			receipt.KeyVersions, receipt.PlanDigest = approval.Earlier.KeyVersions, approval.Earlier.PlanDigest
+		}
 		return receipt, nil
 	}
 	if found.digest() != approval.Digest {
@@ -105,6 +122,22 @@ func approve(found inventory, approval Approval) (Receipt, error) {
 	}
 	receipt.PlanDigest = approval.Digest
 	return receipt, nil
+}
+
+// begin has the caller keep what is known before anything is destroyed.
+func begin(found inventory, approval Approval, taken sample) error {
+	if approval.Begin == nil {
+		return nil
+	}
+	if err := approval.Begin(beginning(found, approval, taken)); err != nil {
+		return fmt.Errorf("nothing was erased: %w", err)
+	}
+	return nil
+}
+
+// known reports whether it is known what worked before the erasure.
+func known(found inventory, approval Approval) bool {
+	return !found.begun || approval.Earlier != nil && approval.Earlier.PlanDigest != ""
 }
 
 // destroyKey destroys the key if everything is still as it was found. The steps before may have taken long, so it
@@ -204,7 +237,7 @@ func (e *Erasure) confirmRecording(ctx context.Context, id keys.RecordingID, app
 	if id.IsZero() {
 		return Receipt{}, fmt.Errorf("%w: it is the zero ID", keys.ErrInvalidRecordingID)
 	}
-	if err := checkOperator(approval.Operator); err != nil {
+	if err := approval.check(id.KeyID(), id); err != nil {
 		return Receipt{}, err
 	}
 	if err := e.holds.veto(ctx, id.KeyID()); err != nil {
@@ -218,6 +251,9 @@ func (e *Erasure) confirmRecording(ctx context.Context, id keys.RecordingID, app
 	if err != nil {
 		return Receipt{}, err
 	}
+	if err := begin(found, approval, sample{}); err != nil {
+		return Receipt{}, err
+	}
 	if err := e.remove(ctx, found, &receipt); err != nil {
 		return Receipt{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
@@ -229,7 +265,7 @@ func (e *Erasure) confirmRecording(ctx context.Context, id keys.RecordingID, app
 		return Receipt{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
 	receipt.Proof = []Evidence{{
-		Attempt: "stat", Recording: id, Before: before(!found.begun), After: storage.ErrNotFound.Error(),
+		Attempt: "stat", Recording: id, Before: before(known(found, approval)), After: storage.ErrNotFound.Error(),
 	}}
 	receipt.MayRemain = remainsOfRecording[:]
 	return e.finish(receipt)

@@ -30,6 +30,10 @@ type Plan struct {
 	// envelope. Confirm then ignores the digest and removes what is left.
 	Begun bool `json:"begun"`
 
+	// Finished reports whether the patient's key was destroyed and no object is left. There is nothing to erase, unless
+	// the last Confirm returned no receipt.
+	Finished bool `json:"finished"`
+
 	Recordings int       `json:"recordings"`      // those that have an envelope
 	Objects    int       `json:"objects"`         // envelopes, media, and other objects among them
 	Bytes      int64     `json:"bytes"`           // of all objects
@@ -194,6 +198,7 @@ func (i *inventory) plan() Plan {
 			plan.Newest = written
 		}
 	}
+	plan.Finished = plan.Begun && plan.Objects == 0
 	return plan
 }
 

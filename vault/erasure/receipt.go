@@ -18,7 +18,7 @@ type Receipt struct {
 	Recording keys.RecordingID `json:"recording,omitzero"` // zero if the whole patient was erased
 
 	// KeyVersions are those of the key that was destroyed. They are zero for one recording, because its patient's
-	// key stays, and if Resumed is set.
+	// key stays, and if Resumed is set without [Approval.Earlier].
 	KeyVersions KeyVersions `json:"key_versions_destroyed,omitzero"`
 
 	// Resumed reports whether the erasure had begun before: a Confirm that returned no receipt, or other means,
@@ -30,7 +30,7 @@ type Receipt struct {
 	BytesDeleted   int64              `json:"bytes_deleted"`
 	Time           time.Time          `json:"time"` // when it finished, by the clock of the computer that ran it, in UTC
 	Operator       string             `json:"operator"`
-	PlanDigest     string             `json:"plan_digest,omitempty"` // of the plan that was approved; none if Resumed
+	PlanDigest     string             `json:"plan_digest,omitempty"` // of the plan that was approved; none if Resumed without [Approval.Earlier]
 	Proof          []Evidence         `json:"proof"`
 	MayRemain      []string           `json:"may_remain"` // what the erasure could not reach, in sentences
 	Digest         string             `json:"digest"`     // SHA-256 of everything above, in hexadecimal
