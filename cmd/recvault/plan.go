@@ -98,6 +98,6 @@ func (r planResult) writeText(w io.Writer) {
 
 // forecast describes what a verb would take.
 func forecast(f rotation.Forecast) string {
-	return fmt.Sprintf("about %v: %d keyring calls, %d reads, %d writes (%s)",
-		f.Duration.Round(time.Millisecond), f.Requests.Keyring, f.Requests.Reads, f.Requests.Writes, f.Basis)
+	return fmt.Sprintf("about %v: %d keyring calls, %d lists, %d reads, %d writes (%s)",
+		f.Duration.Round(time.Millisecond), f.Requests.Keyring, f.Requests.Lists, f.Requests.Reads, f.Requests.Writes, f.Basis)
 }

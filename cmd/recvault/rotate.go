@@ -40,7 +40,7 @@ func (f *rotationFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.IntVar(&f.options.Concurrency, "concurrency", 8, "at most `n` requests at a time, and n writes at the same time")
 	flags.Float64Var(&f.options.KeyringRate, "keyring-rate", 0, "at most `n` requests to Vault per second, 0 for no limit")
-	flags.Float64Var(&f.options.StorageRate, "storage-rate", 0, "at most `n` reads and writes of objects per second, 0 for no limit")
+	flags.Float64Var(&f.options.StorageRate, "storage-rate", 0, "at most `n` lists, reads and writes of objects per second, 0 for no limit")
 }
 
 // addGrace adds the grace period and the writers' settings that it depends on.
@@ -271,7 +271,8 @@ func (r rotationResult) writeText(w io.Writer) {
 			{"failed", r.Envelopes.Failed},
 		})},
 		{"versions", versionCounts(r.Before) + " -> " + versionCounts(r.After)},
-		{"requests", fmt.Sprintf("%d to the keyring, %d reads, %d writes", r.Requests.Keyring, r.Requests.Reads, r.Requests.Writes)},
+		{"requests", fmt.Sprintf("%d to the keyring, %d lists, %d reads, %d writes",
+			r.Requests.Keyring, r.Requests.Lists, r.Requests.Reads, r.Requests.Writes)},
 	}
 	if !r.Keys.Oldest.IsZero() {
 		rows = append(rows, []string{"keys", keyAges(r.Report.Report)})

@@ -23,6 +23,8 @@ import (
 	"iter"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
@@ -239,14 +241,73 @@ func find(ctx context.Context, store storage.Store, name string) (*storage.Info,
 }
 
 // Walk yields what a store has in the scope: each recording once, in the order of their names, so that a patient's
-// recordings follow one another. It stops after the first error. Errors: those of [storage.Store] for List.
+// recordings follow one another. A scope of several prefixes, such as one of named patients, takes a listing for each: up
+// to [Listings] run side by side, ahead of the caller. Walk stops after the first error. Errors: those of
+// [storage.Store] for List.
 func (o *Objects) Walk(ctx context.Context, s scope.Scope) iter.Seq2[Item, error] {
+	prefixes := s.Prefixes()
 	return func(yield func(Item, error) bool) {
-		for _, prefix := range s.Prefixes() {
-			if !o.walk(ctx, o.Root()+prefix, yield) {
+		if len(prefixes) == 1 {
+			o.walk(ctx, o.Root()+prefixes[0], yield)
+			return
+		}
+		o.walkAll(ctx, prefixes, yield)
+	}
+}
+
+const (
+	// Listings is how many listings Walk runs side by side.
+	Listings = 8
+	// ahead is how many items of a listing are kept for the caller.
+	ahead = 256
+)
+
+// walkAll is Walk for several prefixes.
+func (o *Objects) walkAll(ctx context.Context, prefixes []string, yield func(Item, error) bool) {
+	type found struct {
+		item Item
+		err  error
+	}
+	listing, stop := context.WithCancel(ctx)
+	var group errgroup.Group
+	defer func() {
+		stop()
+		_ = group.Wait() // no listing returns an error
+	}()
+	queue := make(chan chan found, Listings-1) // and one that the caller reads
+	group.Go(func() error {
+		defer close(queue)
+		for _, prefix := range prefixes {
+			items := make(chan found, ahead)
+			select {
+			case queue <- items:
+			case <-listing.Done():
+				return nil
+			}
+			group.Go(func() error {
+				defer close(items)
+				o.walk(listing, o.Root()+prefix, func(item Item, err error) bool {
+					select {
+					case items <- found{item, err}:
+						return true
+					case <-listing.Done():
+						return false
+					}
+				})
+				return nil
+			})
+		}
+		return nil
+	})
+	for items := range queue {
+		for next := range items {
+			if !yield(next.item, next.err) || next.err != nil {
 				return
 			}
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		yield(Item{}, err) // the listings may have ended without
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"context"
 	"iter"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -133,6 +135,59 @@ func TestWalkYieldsEveryRecordingOnce(t *testing.T) {
 	for range o.Walk(t.Context(), scope.All()) {
 		break
 	}
+}
+
+// together is a store whose first listings wait until as many of them run as are wanted.
+type together struct {
+	storage.Store
+	wanted  int64
+	running atomic.Int64
+	all     chan struct{}
+}
+
+func (s *together) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		if s.running.Add(1) == s.wanted {
+			close(s.all)
+		}
+		select {
+		case <-s.all:
+			s.Store.List(ctx, prefix)(yield)
+		case <-ctx.Done():
+			yield(storage.Info{}, ctx.Err())
+		}
+	}
+}
+
+func TestNamedPatientsAreListedSideBySide(t *testing.T) {
+	store := openStore(t)
+	var ids []keys.KeyID
+	for i := range byte(40) {
+		ids = append(ids, patient(i))
+		for range 3 {
+			teststore.Write(t, store, in(t, store).EnvelopeName(keystest.NewRecordingID(patient(i))), []byte("x"))
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	walk := func() iter.Seq2[objects.Item, error] {
+		return in(t, &together{Store: store, wanted: objects.Listings, all: make(chan struct{})}).Walk(ctx, scope.Of(ids...))
+	}
+	var order []string
+	for item, err := range walk() {
+		require.NoError(t, err, "one listing after the other")
+		order = append(order, item.ID.String())
+	}
+	assert.Len(t, order, 120)
+	assert.IsNonDecreasing(t, order)
+	for range walk() {
+		break
+	}
+	cancel()
+	var last error
+	for _, last = range walk() {
+	}
+	assert.ErrorIs(t, last, context.Canceled)
 }
 
 func TestAnEnvelopeReadsAsItWasWritten(t *testing.T) {

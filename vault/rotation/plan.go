@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/scope"
@@ -67,17 +68,18 @@ const writeCost = 5
 func (r *Rotation) Plan(ctx context.Context, s scope.Scope) (Plan, error) {
 	plan := Plan{Versions: map[int]int{}, Behind: map[int]int{}, Usable: map[int]int{}, Largest: []PatientPlan{}}
 	var calls int
-	var meanCall, meanRead time.Duration
+	var meanCall, meanList, meanRead time.Duration
 	report, err := r.run(ctx, verbPlan, s, func(w *run) error {
 		w.patientSettled = plan.addPatient
 		err := w.inBatches(func(p *patient, batch []*item) { w.planBatch(&plan, &calls, p, batch) })
-		meanCall, meanRead = w.calls.mean(), w.reads.mean()
+		meanCall, meanList, meanRead = w.calls.mean(), w.lists.mean(), w.reads.mean()
 		return err
 	})
 	plan.Report, plan.Patients, plan.Envelopes, plan.Requests = report.Report, report.Patients, report.Envelopes, report.Requests
-	f := forecaster{r.options, meanCall, meanRead}
-	plan.Rotate = f.forecast(Requests{Keyring: 2 * plan.Patients.Seen, Reads: plan.Envelopes.Seen})
-	plan.Rewrap = f.forecast(Requests{Keyring: calls, Reads: plan.Envelopes.Seen, Writes: plan.Envelopes.Older})
+	f := forecaster{r.options, len(s.Prefixes()), meanCall, meanList, meanRead}
+	lists := plan.Requests.Lists
+	plan.Rotate = f.forecast(Requests{Keyring: 2 * plan.Patients.Seen, Lists: lists, Reads: plan.Envelopes.Seen})
+	plan.Rewrap = f.forecast(Requests{Keyring: calls, Lists: lists, Reads: plan.Envelopes.Seen, Writes: plan.Envelopes.Older})
 	return plan, err
 }
 
@@ -169,26 +171,32 @@ func (plan *Plan) addPatient(p *patient) {
 
 // forecaster computes forecasts from what requests took while planning, and from the rates.
 type forecaster struct {
-	options            Options
-	meanCall, meanRead time.Duration
+	options                      Options
+	prefixes                     int // that are listed
+	meanCall, meanList, meanRead time.Duration
 }
 
 func (f forecaster) forecast(requests Requests) Forecast {
 	atOnce := float64(f.options.Concurrency)
-	requestTime := float64(requests.Keyring)*f.meanCall.Seconds() + float64(requests.Reads+writeCost*requests.Writes)*f.meanRead.Seconds()
+	listTime := float64(requests.Lists) * f.meanList.Seconds()
+	requestTime := float64(requests.Keyring)*f.meanCall.Seconds() + listTime +
+		float64(requests.Reads+writeCost*requests.Writes)*f.meanRead.Seconds()
 	longest := requestTime / atOnce
-	basis := fmt.Sprintf("%v per keyring call and %v per read as measured, a write taken for %d reads, %d requests at a time",
-		f.meanCall, f.meanRead, writeCost, f.options.Concurrency)
+	basis := fmt.Sprintf("%v per keyring call, %v per list and %v per read as measured, a write taken for %d reads, %d requests at a time",
+		f.meanCall, f.meanList, f.meanRead, writeCost, f.options.Concurrency)
 	consider := func(seconds float64, why string) {
 		if seconds > longest {
 			longest, basis = seconds, why
 		}
 	}
+	if side := min(f.prefixes, objects.Listings, f.options.Concurrency); side > 0 {
+		consider(listTime/float64(side), fmt.Sprintf("%v per list as measured, %d at a time", f.meanList, side))
+	}
 	if rate := f.options.KeyringRate; rate > 0 {
 		consider(float64(requests.Keyring)/rate, fmt.Sprintf("the limit of %v keyring calls per second", rate))
 	}
 	if rate := f.options.StorageRate; rate > 0 {
-		consider(float64(requests.Reads+requests.Writes)/rate, fmt.Sprintf("the limit of %v reads and writes per second", rate))
+		consider(float64(requests.Lists+requests.Reads+requests.Writes)/rate, fmt.Sprintf("the limit of %v lists, reads and writes per second", rate))
 	}
 	return Forecast{Requests: requests, Duration: time.Duration(longest * float64(time.Second)), Basis: basis}
 }

@@ -129,8 +129,8 @@ func TestAuditLogOfAWholeRunHasNoDecrypt(t *testing.T) {
 	assert.Equal(t, 6+5+6+1+2*(6+5), asked["rewrap"], "%v", asked)
 	assert.Equal(t, 6+5, rewrapped.Requests.Keyring)
 	assert.Equal(t, 6+1, again.Requests.Keyring)
-	assert.Equal(t, 7+6+5+7, retired.Requests.Keyring)
-	assert.Equal(t, 7+6+5+7, trimmed.Requests.Keyring)
+	assert.Equal(t, 1+7+6+5+7, retired.Requests.Keyring)
+	assert.Equal(t, 1+7+6+5+7, trimmed.Requests.Keyring)
 	assert.Equal(t, 7, plan.Requests.Keyring)
 	b.requireOpens(t, recordings[0], recordings[6], recordings[len(recordings)-1])
 }

@@ -81,6 +81,7 @@ type Envelopes struct {
 // Requests counts the requests that were made, with any answer.
 type Requests struct {
 	Keyring int `json:"keyring"`
+	Lists   int `json:"lists"` // of up to 1,000 objects each
 	Reads   int `json:"reads"`
 	Writes  int `json:"writes"`
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -45,8 +46,8 @@ type requests struct {
 	keyring Keyring
 	objects *objects.Objects // reads through a meteredStore
 
-	keyringTurns, storageTurns turns
-	calls, reads, writes       meter
+	keyringTurns, storageTurns  turns
+	calls, lists, reads, writes meter
 
 	// Each kind of request has its own count: with the wrong role, or a read-only store, one kind keeps
 	// failing while another works.
@@ -56,8 +57,8 @@ type requests struct {
 	giveUp func(error) // ends the run
 }
 
-// meter counts requests of one kind and the time that they took. Each request under way has one of the slots. Reads and
-// calls share theirs. Writes have their own, so that a slow write holds up no read.
+// meter counts requests of one kind and the time that they took. Each request under way has one of the slots. Lists, reads
+// and calls share theirs. Writes have their own, so that a slow write holds up no read.
 type meter struct {
 	slots        chan struct{}
 	count, taken atomic.Int64
@@ -66,7 +67,10 @@ type meter struct {
 func (m *meter) mean() time.Duration { return time.Duration(m.taken.Load() / max(1, m.count.Load())) }
 
 func (q *requests) counts() Requests {
-	return Requests{Keyring: int(q.calls.count.Load()), Reads: int(q.reads.count.Load()), Writes: int(q.writes.count.Load())}
+	return Requests{
+		Keyring: int(q.calls.count.Load()), Lists: int(q.lists.count.Load()),
+		Reads: int(q.reads.count.Load()), Writes: int(q.writes.count.Load()),
+	}
 }
 
 // turns spreads requests evenly. One request at a time waits for the rate and then for a slot, and the others queue
@@ -213,10 +217,40 @@ func (q *requests) replace(ctx context.Context, old stored, next envelope.Envelo
 	return ended(ctx, err)
 }
 
-// meteredStore is the store of a run. Its reads wait for their turn.
+// meteredStore is the store of a run. Its lists and reads wait for their turn.
 type meteredStore struct {
 	storage.Store
 	requests *requests
+}
+
+// listPage is how many objects a store lists in one request.
+const listPage = 1000
+
+// List lists objects. It waits for its turn before the first object, and again after each page.
+func (s meteredStore) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		end, err := s.requests.begin(ctx, s.requests.storageTurns, &s.requests.lists)
+		if err != nil {
+			yield(storage.Info{}, err)
+			return
+		}
+		defer func() { end() }()
+		n := 0
+		for object, err := range s.Store.List(ctx, prefix) {
+			end()
+			end = func() {}
+			if !yield(object, err) || err != nil {
+				return
+			}
+			if n++; n%listPage == 0 {
+				if end, err = s.requests.begin(ctx, s.requests.storageTurns, &s.requests.lists); err != nil {
+					end = func() {}
+					yield(storage.Info{}, err)
+					return
+				}
+			}
+		}
+	}
 }
 
 // Get reads an object. The request goes on until the object is closed.

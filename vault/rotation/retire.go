@@ -11,7 +11,6 @@ import (
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault/job"
-	"github.com/recvault/recvault/vault/scope"
 )
 
 // minimum is a lower bound on the versions of a key that can be raised once nothing needs the versions
@@ -41,7 +40,33 @@ func (r *run) raise(m minimum) error {
 	if err := r.checkStore(); err != nil {
 		return err
 	}
-	return r.eachPatient(func(id keys.KeyID) error { return r.raisePatient(m, id) })
+	if err := r.readClock(); err != nil {
+		return err
+	}
+	return r.eachPatient(func(p listed) error { return r.raisePatient(m, p) })
+}
+
+// readClock notes the keyring's clock before the scope is listed. The keyring reports it with the versions of a key, so
+// the first patient whose key it has is looked for.
+func (r *run) readClock() error {
+	var last keys.KeyID
+	for item, err := range r.objects.Walk(r.ctx, r.scope) {
+		if err != nil {
+			return err
+		}
+		id := item.ID.KeyID()
+		if item.Envelope == nil || id == last {
+			continue
+		}
+		last = id
+		if v, err := r.versions(r.ctx, id); err == nil {
+			if r.began = v.Now; v.Now.IsZero() {
+				r.began = time.Now()
+			}
+			return nil
+		}
+	}
+	return nil // nobody has a key
 }
 
 // checkStore returns an error unless the keyring serves the store and prefix of this run.
@@ -56,10 +81,11 @@ func (r *run) checkStore() error {
 	return r.keyring.CheckStore(r.ctx, store)
 }
 
-// raisePatient raises the minimum of one patient. The order makes it safe: it first reads what the newest
-// version is and checks that it is old enough for every writer to use it, and only then lists the store. So the
-// listing has every envelope that was wrapped under an older version.
-func (r *run) raisePatient(m minimum, id keys.KeyID) error {
+// raisePatient raises the minimum of one patient. The order makes it safe: the keyring's clock was read before the store
+// was listed. If the newest version was old enough then for every writer to use it, the listing has every envelope that
+// was wrapped under an older version. This host's clock is no substitute: it stops while the host is suspended.
+func (r *run) raisePatient(m minimum, p listed) error {
+	id := p.id
 	v, err := r.versions(r.ctx, id)
 	if err != nil {
 		return err
@@ -74,16 +100,11 @@ func (r *run) raisePatient(m minimum, id keys.KeyID) error {
 		r.unresolved(id, now, KindGrace, "the keyring does not report when the newest version was made")
 		return nil
 	}
-	// The keyring's own clock says how old the version is: this host's may be fast.
-	clock := v.Now
-	if clock.IsZero() {
-		clock = time.Now()
-	}
-	if ready := v.Rotated.Add(r.options.Grace); clock.Before(ready) {
-		r.unresolved(id, now, KindGrace, "until "+ready.UTC().Format(time.RFC3339)+" by the keyring's clock")
+	if ready := v.Rotated.Add(r.options.Grace); r.began.Before(ready) {
+		r.unresolved(id, now, KindGrace, "when this run began; it ends at "+ready.UTC().Format(time.RFC3339)+" by the keyring's clock")
 		return nil
 	}
-	found, err := r.scan(id, v, next, true)
+	found, err := r.scan(p, v, next, true)
 	if err != nil {
 		return err
 	}
@@ -150,24 +171,21 @@ func (s *scan) obstacle() (job.Kind, string) {
 // key's label is not authenticated, so with prove set the keyring re-wraps every wrapped key, and the results are
 // discarded. Without it the keyring re-wraps those with versions above the newest, which fails unless the key was
 // rotated since versions was read. scan fails unless it has seen all.
-func (r *run) scan(id keys.KeyID, versions keys.Versions, oldest int, prove bool) (*scan, error) {
-	s := &scan{run: r, id: id, versions: versions, oldest: oldest, prove: prove}
+func (r *run) scan(p listed, versions keys.Versions, oldest int, prove bool) (*scan, error) {
+	s := &scan{run: r, id: p.id, versions: versions, oldest: oldest, prove: prove}
 	var reading sync.WaitGroup
 	defer reading.Wait()
-	for item, err := range r.objects.Walk(r.ctx, scope.Of(id)) {
+	for id, err := range r.recordingsOf(p) {
 		if err != nil {
 			r.watchStorage(&r.listingsFailed, err)
 			return nil, ended(r.ctx, err)
-		}
-		if item.Envelope == nil {
-			continue
 		}
 		if s.failure() != nil || !enter(r.ctx, r.inFlight) {
 			break
 		}
 		reading.Go(func() {
 			defer leave(r.inFlight)
-			s.examine(item.ID)
+			s.examine(id)
 			s.proveNow(s.take(batchSize))
 		})
 	}

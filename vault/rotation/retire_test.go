@@ -3,6 +3,7 @@ package rotation_test
 import (
 	"context"
 	"crypto/rand"
+	"iter"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/job"
 	"github.com/recvault/recvault/vault/rotation"
@@ -75,7 +77,7 @@ func (k *afterVersions) Versions(ctx context.Context, id keys.KeyID) (keys.Versi
 	return v, err
 }
 
-func TestRetireStopsAtVersionReadBeforeListing(t *testing.T) {
+func TestRetireStopsAtTheVersionThatItRead(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		patient, id := b.Enrol(t)
 		r := b.put(t, patient, 10)
@@ -83,7 +85,11 @@ func TestRetireStopsAtVersionReadBeforeListing(t *testing.T) {
 		b.rewrap(t)
 		b.waitForGrace(t, id)
 		var second recording
+		calls := 0
 		keyring := &afterVersions{b.retirer, func() {
+			if calls++; calls != 2 { // the first shows the clock, before the listing
+				return
+			}
 			second = b.put(t, patient, 10)
 			b.rotate(t)
 			b.rewrap(t)
@@ -97,6 +103,81 @@ func TestRetireStopsAtVersionReadBeforeListing(t *testing.T) {
 		assert.Equal(t, 2, v.MinDecryption)
 		b.requireOpens(t, r, second)
 	})
+}
+
+// afterList is a store that calls happens when a listing has come to its end.
+type afterList struct {
+	storage.Store
+	happens func()
+}
+
+func (s afterList) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		for object, err := range s.Store.List(ctx, prefix) {
+			if !yield(object, err) {
+				return
+			}
+		}
+		s.happens()
+	}
+}
+
+// later is a keyring whose clock is ahead.
+type later struct {
+	rotation.Keyring
+	by time.Duration
+}
+
+func (k *later) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
+	v, err := k.Keyring.Versions(ctx, id)
+	v.Now = v.Now.Add(k.by)
+	return v, err
+}
+
+// The host is suspended after the listing. Before it goes on, the key is rotated and a writer commits under the older
+// version, which is not in the listing. By the keyring's clock, the newest version is an hour old then.
+func TestASuspendedRetireLosesNothing(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		patient, id := b.Enrol(t)
+		b.put(t, patient, 10)
+		slow := b.put(t, patient, 10)
+		name := objectName(slow.id, "envelope")
+		envelope := teststore.Read(t, b.store, name)
+		require.NoError(t, b.store.Delete(t.Context(), name))
+		b.waitForGrace(t, id)
+		keyring := &later{Keyring: b.retirer}
+		store := afterList{b.store, func() {
+			b.rotate(t)
+			b.rewrap(t)
+			teststore.Write(t, b.store, name, envelope)
+			keyring.by = time.Hour
+		}}
+		report, err := rotationOf(t, keyring, store, hasty()).Retire(t.Context(), scope.All())
+		require.NoError(t, err)
+		assert.Equal(t, map[job.Kind]int64{rotation.KindGrace: 1}, report.Findings.Counts)
+		assert.Equal(t, 1, b.minDecryption(t, id))
+		b.requireOpens(t, slow)
+	})
+}
+
+func TestPatientsAreNotListedAgain(t *testing.T) {
+	b := embedded(t)
+	for range 20 {
+		patient, _ := b.Enrol(t)
+		b.put(t, patient, 10)
+	}
+	patient, id := b.Enrol(t)
+	many := b.putMany(t, patient, 1001) // too many to keep
+	rotated := b.rotate(t)
+	assert.Equal(t, 3+3, rotated.Requests.Lists, "one for each 1,000 objects, and those of one patient again")
+	b.rewrap(t)
+	b.waitForGrace(t, id)
+	report, err := b.rotation(t, b.retirer, hasty()).Retire(t.Context(), scope.All())
+	require.NoError(t, err)
+	assert.Equal(t, rotation.Patients{Seen: 21, Changed: 21}, report.Patients)
+	assert.Equal(t, 1021, report.Envelopes.Current)
+	assert.Equal(t, 1+3+3, report.Requests.Lists, "and one for the clock")
+	b.requireOpens(t, many[0], many[1000])
 }
 
 func TestUnreadableEnvelopePreventsRetire(t *testing.T) {

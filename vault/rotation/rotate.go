@@ -29,7 +29,8 @@ func (r *run) mayRotate() error {
 	return err
 }
 
-func (r *run) rotatePatient(id keys.KeyID) error {
+func (r *run) rotatePatient(p listed) error {
+	id := p.id
 	before, err := r.versions(r.ctx, id)
 	if err != nil {
 		return err
@@ -43,7 +44,7 @@ func (r *run) rotatePatient(id keys.KeyID) error {
 	}
 	// After a restore of the keyring from before a rotation, another rotation would make a second version of the same
 	// number, and hide that the first is missing.
-	found, err := r.scan(id, before, 0, false)
+	found, err := r.scan(p, before, 0, false)
 	if err != nil {
 		return err
 	}

@@ -22,8 +22,9 @@
 // A writer may still commit an envelope under an old version after all others have been moved: it wraps first and
 // uploads for an hour. Writers wrap again when their wrap is older than their freshness window, and bound the commit
 // by a timeout. So once the newest version is older than both together, no writer commits under an older one. Retire
-// and Trim wait until then by the keyring's clock ([Options.Grace]), then read every envelope of the patient, and only
-// then raise the minimum, never beyond what was the newest version before they began to read.
+// and Trim read the keyring's clock, list the store, and work on patients whose newest version was old enough by that
+// clock ([Options.Grace]): so the list has every envelope under an older version. They read every envelope of the patient,
+// and only then raise the minimum, never beyond what was the newest version before they began to read.
 //
 // The version in a wrapped key's label is not authenticated: whoever writes to the bucket can edit it, and after a
 // restore of the keyring from before a rotation it names another version. So labels only plan. Before Retire and Trim
@@ -91,9 +92,8 @@ type Options struct {
 	// set MaxIdleConnsPerHost of api.Config.HttpClient.Transport.
 	Concurrency int
 
-	// KeyringRate and StorageRate bound the calls to the keyring and the reads and writes of objects, in
-	// requests per second, spread evenly. The listing, one request for 1,000 objects, does not count. 0 means
-	// no bound.
+	// KeyringRate and StorageRate bound the calls to the keyring and the lists, reads and writes of objects, in
+	// requests per second, spread evenly. A list counts as one request for each 1,000 objects. 0 means no bound.
 	KeyringRate, StorageRate float64
 
 	// Freshness and CommitTimeout are the longest in the settings of any writer of these recordings: see
@@ -204,8 +204,8 @@ func (r *Rotation) Rewrap(ctx context.Context, s scope.Scope) (Report, error) {
 	return r.run(ctx, verbRewrap, s, (*run).rewrap)
 }
 
-// Retire ends the use of versions that no envelope needs. For each patient whose newest version is older than the
-// grace period, it reads every envelope and has the keyring re-wrap every wrapped key. If all are at the newest
+// Retire ends the use of versions that no envelope needs. For each patient whose newest version was older than the
+// grace period when the run began, it reads every envelope and has the keyring re-wrap every wrapped key. If all are at the newest
 // version, that becomes the oldest that unwraps. Otherwise the Report says why not. The keyring can take it back.
 //
 // Errors beside those of every verb: [keys.ErrForeignStore] if the keyring does not serve this store and prefix. Nothing

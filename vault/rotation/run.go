@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/recvault/recvault/internal/jobs"
@@ -18,11 +19,13 @@ type run struct {
 	*jobs.Run
 	*requests
 	options Options
+	scope   scope.Scope
 	report  Report
 
 	ctx    context.Context // ends with the caller's, or when the run gives up
 	finish context.Context // outlives ctx by finishTime, for changes that were begun
 
+	began          time.Time      // by the keyring's clock, before anything was listed; for retire and trim
 	inFlight       chan struct{}  // one for each envelope in memory
 	patientSettled func(*patient) // for a plan; called alone
 }
@@ -33,14 +36,14 @@ func (r *Rotation) run(ctx context.Context, verb string, s scope.Scope, work fun
 	defer giveUp(nil)
 	finish, cancel := linger(ctx)
 	defer cancel()
-	w := &run{options: r.options, ctx: ctx, finish: finish, report: newReport(verb, s, r.options.DryRun)}
+	w := &run{options: r.options, scope: s, ctx: ctx, finish: finish, report: newReport(verb, s, r.options.DryRun)}
 	w.inFlight = make(chan struct{}, max(minInFlight, 4*r.options.Concurrency))
 	w.requests = &requests{
 		keyring: r.keyring, keyringTurns: newTurns(r.options.KeyringRate), storageTurns: newTurns(r.options.StorageRate),
 		giveUp: func(err error) { giveUp(err) },
 	}
 	w.reads.slots, w.writes.slots = make(chan struct{}, r.options.Concurrency), make(chan struct{}, r.options.Concurrency)
-	w.calls.slots = w.reads.slots
+	w.calls.slots, w.lists.slots = w.reads.slots, w.reads.slots
 	w.objects = r.objects.In(meteredStore{r.store, w.requests})
 	w.Run = jobs.Start(&w.report.Report, s, r.options.Progress)
 	err := work(w)
@@ -98,13 +101,58 @@ func (r *run) recordings(yield func(objects.Item, error) bool) {
 	}
 }
 
+// listed is a patient as the walk over the scope found them.
+type listed struct {
+	id         keys.KeyID
+	recordings []keys.RecordingID // that have an envelope
+	more       bool               // there are more than maxListed, and none is kept
+}
+
+// maxListed is how many recordings of a patient are kept. Those of a patient with more are listed again.
+const maxListed = 1000
+
 // patients yields every patient in the scope who has recordings, as recordings does.
-func (r *run) patients(yield func(keys.KeyID, error) bool) {
-	var last keys.KeyID
+func (r *run) patients(yield func(listed, error) bool) {
+	var p listed
 	for item, err := range r.recordings {
-		if id := item.ID.KeyID(); err != nil || id != last {
-			last = id
-			if !yield(id, err) {
+		if err != nil {
+			yield(listed{}, err)
+			return
+		}
+		if id := item.ID.KeyID(); id != p.id {
+			if !p.id.IsZero() && !yield(p, nil) {
+				return
+			}
+			p = listed{id: id}
+		}
+		if len(p.recordings) == maxListed {
+			p.more, p.recordings = true, nil
+		}
+		if !p.more {
+			p.recordings = append(p.recordings, item.ID)
+		}
+	}
+	if !p.id.IsZero() {
+		yield(p, nil)
+	}
+}
+
+// recordingsOf yields a patient's recordings that have an envelope.
+func (r *run) recordingsOf(p listed) iter.Seq2[keys.RecordingID, error] {
+	return func(yield func(keys.RecordingID, error) bool) {
+		for _, id := range p.recordings {
+			if !yield(id, nil) {
+				return
+			}
+		}
+		if !p.more {
+			return
+		}
+		for item, err := range r.objects.Walk(r.ctx, scope.Of(p.id)) {
+			if err == nil && item.Envelope == nil {
+				continue
+			}
+			if !yield(item.ID, err) || err != nil {
 				return
 			}
 		}
@@ -113,13 +161,13 @@ func (r *run) patients(yield func(keys.KeyID, error) bool) {
 
 // eachPatient calls work for every patient in the scope, for several at a time. An error is the
 // patient's own: it is recorded and does not end the run.
-func (r *run) eachPatient(work func(keys.KeyID) error) error {
-	return objects.Each(r.ctx, r.patients, r.options.Concurrency, func(ctx context.Context, id keys.KeyID) error {
+func (r *run) eachPatient(work func(listed) error) error {
+	return objects.Each(r.ctx, r.patients, r.options.Concurrency, func(ctx context.Context, p listed) error {
 		if ctx.Err() != nil {
 			return ctx.Err() // it ended while the patient waited for a worker
 		}
-		if err := work(id); err != nil {
-			r.patientFailed(id, err)
+		if err := work(p); err != nil {
+			r.patientFailed(p.id, err)
 		}
 		return nil
 	})
