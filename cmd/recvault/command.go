@@ -114,7 +114,7 @@ be tried without a server.`,
 		topic("settings", "Flags and variables for keys and storage", settingsHelp),
 		topic("secrets", "How to pass tokens, grants and patient identifiers", secretsHelp),
 	)
-	root.InitDefaultCompletionCmd()
+	addCompletion(root)
 	root.InitDefaultHelpCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "help" {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -85,6 +86,27 @@ func TestHelpTopicsAndCompletion(t *testing.T) {
 			assert.Contains(t, d.in(t).run("completion", shell).ok().stdout, "recvault")
 		})
 	}
+}
+
+// Bash asks for completions as it does when somebody presses Tab.
+func TestBashCompletionNeedsNoPackage(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("there is no bash")
+	}
+	path, err := program()
+	require.NoError(t, err)
+	ask := exec.Command(bash, "--norc", "--noprofile", "-c", `compopt() { :; }
+source <(recvault completion bash)
+for COMP_LINE in "recvault rota" "recvault hold " "recvault rotate --all --storage-r"; do
+	COMP_TYPE=9 COMP_POINT=${#COMP_LINE} COMP_WORDS=() COMP_CWORD=0
+	__start_recvault
+	echo "${COMPREPLY[*]}"
+done`)
+	ask.Env = []string{"PATH=" + filepath.Dir(path) + ":/usr/bin:/bin"}
+	printed, err := ask.CombinedOutput()
+	require.NoError(t, err, "%s", printed)
+	assert.Equal(t, "rotate\nclear set show\n--storage-rate\n", strings.ReplaceAll(string(printed), " \n", "\n"))
 }
 
 func TestManualNamesEveryCommandAndCode(t *testing.T) {

@@ -34,19 +34,21 @@ Role: rotator.` + scopeHelp,
 	}
 	var flags rotationFlags
 	flags.add(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&flags.metrics, func(cmd *cobra.Command, _ []string) error {
 		r, s, end, err := c.rotation(cmd.Context(), &flags, "plan")
 		if err != nil {
 			return err
 		}
 		plan, err := r.Plan(cmd.Context(), s)
 		end()
+		done := plan.Patients.Unchanged + plan.Patients.Erased
+		flags.metrics.note(plan.Report, plan.Patients.Seen-done)
 		interrupted := err != nil && cmd.Context().Err() != nil
 		if err == nil {
 			err = errors.Join(flags.expected.check(), needsAttention(plan.Complete(), plan.Findings))
 		}
 		return errors.Join(err, c.print(planResult{plan, err == nil, interrupted}))
-	}
+	})
 	return cmd
 }
 

@@ -82,7 +82,7 @@ Role: rotator.` + scopeHelp,
 	flags.add(cmd)
 	olderThan := cmd.Flags().String("older-than", "", "skip keys rotated since this `time` (RFC 3339), or within this age (720h)")
 	dryRunVar(cmd, &flags.options.DryRun)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&flags.metrics, func(cmd *cobra.Command, _ []string) error {
 		begun := time.Now().UTC().Truncate(time.Second) // Vault may report whole seconds
 		since, err := parseOlderThan(*olderThan, begun)
 		if err != nil {
@@ -94,7 +94,7 @@ Role: rotator.` + scopeHelp,
 			resume = begun
 		}
 		return c.runRotation(cmd.Context(), &flags, "rotate", (*rotation.Rotation).Rotate, resume)
-	}
+	})
 	return cmd
 }
 
@@ -130,9 +130,9 @@ Role: rotator.` + resumeHelp,
 	var flags rotationFlags
 	flags.add(cmd)
 	dryRunVar(cmd, &flags.options.DryRun)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&flags.metrics, func(cmd *cobra.Command, _ []string) error {
 		return c.runRotation(cmd.Context(), &flags, "rewrap", (*rotation.Rotation).Rewrap, time.Time{})
-	}
+	})
 	return cmd
 }
 
@@ -159,9 +159,9 @@ Role: retirer.` + resumeHelp,
 	flags.add(cmd)
 	flags.addGrace(cmd)
 	dryRunVar(cmd, &flags.options.DryRun)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&flags.metrics, func(cmd *cobra.Command, _ []string) error {
 		return c.runRotation(cmd.Context(), &flags, "retire", (*rotation.Rotation).Retire, time.Time{})
-	}
+	})
 	return cmd
 }
 
@@ -186,12 +186,12 @@ Role: trimmer.` + resumeHelp,
 	flags.add(cmd)
 	flags.addGrace(cmd)
 	dryRunVar(cmd, &flags.options.DryRun)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&flags.metrics, func(cmd *cobra.Command, _ []string) error {
 		if !flags.options.DryRun {
 			c.note("trim destroys key versions, which cannot be undone; --dry-run shows which")
 		}
 		return c.runRotation(cmd.Context(), &flags, "trim", (*rotation.Rotation).Trim, time.Time{})
-	}
+	})
 	return cmd
 }
 
@@ -233,6 +233,8 @@ func (c *cli) runRotation(
 	}
 	report, err := run(r, ctx, s)
 	end()
+	done := report.Patients.Changed + report.Patients.Unchanged + report.Patients.Erased
+	flags.metrics.note(report.Report, report.Patients.Seen-done)
 	interrupted := err != nil && ctx.Err() != nil
 	if err == nil {
 		err = errors.Join(flags.expected.check(), needsAttention(report.Complete(), report.Findings))

@@ -18,6 +18,8 @@ type scopeFlags struct {
 	keyIDs      []string
 	keyIDFile   string
 	patientFile string
+
+	metrics metrics // every job for several patients has them
 }
 
 func (s *scopeFlags) add(cmd *cobra.Command) {
@@ -28,6 +30,7 @@ func (s *scopeFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVar(&s.keyIDs, "key-id", nil, "the patient with this `KeyID`; can be repeated")
 	flags.StringVar(&s.keyIDFile, "key-id-file", "", "the patients with the KeyIDs in this `file`, one per line, - for standard input")
 	flags.StringVar(&s.patientFile, "patient-file", "", "the patients with the identifiers in this `file`, one per line, - for standard input")
+	s.metrics.addFlag(flags)
 	for _, one := range []string{"key-id", "key-id-file", "patient-file"} {
 		for _, many := range []string{"all", "shard", "shards"} {
 			cmd.MarkFlagsMutuallyExclusive(one, many)

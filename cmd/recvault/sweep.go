@@ -44,7 +44,7 @@ granter or eraser.` + resumeHelp,
 	cmd.Flags().DurationVar(&options.OlderThan, "older-than", upkeep.DefaultOlderThan, "least age of what is removed: longer than any upload takes, at least 1h")
 	cmd.Flags().IntVar(&options.Concurrency, "concurrency", upkeep.DefaultConcurrency, "check `n` recordings at a time")
 	dryRunVar(cmd, &options.DryRun)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&flags.metrics, func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		s, err := flags.scope(ctx, c, c.keyringLater(ctx))
 		if err != nil {
@@ -58,6 +58,7 @@ granter or eraser.` + resumeHelp,
 		options.Prefix, options.Progress = c.prefix(), p.job()
 		report, err := upkeep.Sweep(ctx, store, s, options)
 		p.end()
+		flags.metrics.note(report.Report, unknown)
 		if report.Started.IsZero() {
 			return err // the options are not valid
 		}
@@ -67,7 +68,7 @@ granter or eraser.` + resumeHelp,
 			err = fmt.Errorf("%w: some objects need attention; the report lists them", errIncomplete)
 		}
 		return errors.Join(err, printErr)
-	}
+	})
 	return cmd
 }
 
