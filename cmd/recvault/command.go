@@ -21,6 +21,9 @@ type cli struct {
 	quiet    bool
 	settings settings
 
+	configFile string
+	config     map[string]configured // by the name of the flag; nil without a configuration file
+
 	stdinFor string         // what standard input is used for, because it can be read only once
 	closers  []func() error // called at the end, the last first
 }
@@ -85,6 +88,9 @@ be tried without a server.`,
 			if err := cmd.ValidateFlagGroups(); err != nil {
 				return usagef("%v", err) // names flags and no values
 			}
+			if err := c.configure(cmd.Context(), cmd.Flags()); err != nil {
+				return err
+			}
 			return errors.Join(c.checkOutput(), refuseEmpty(cmd.Flags()))
 		},
 	}
@@ -103,9 +109,10 @@ be tried without a server.`,
 	flags.SortFlags = false
 	flags.StringVar(&c.output, "output", c.output, "output `format`: text or json (RECVAULT_OUTPUT)")
 	flags.BoolVar(&c.quiet, "quiet", false, "print no progress and no notes")
+	flags.StringVar(&c.configFile, "config", "", "`file` with settings, in YAML (RECVAULT_CONFIG)")
 	c.settings.addFlags(flags)
 	root.AddCommand(
-		c.setup(), c.storeIDCommand(), c.enrol(),
+		c.setup(), c.storeIDCommand(), c.configCommand(), c.enrol(),
 		c.put(), c.get(), c.list(), c.stat(), c.describe(), c.copy(), c.reassign(), c.grant(), c.revoke(),
 		c.plan(), c.rotate(), c.rewrap(), c.retire(), c.reinstate(), c.trim(), c.rekey(),
 		c.erase(), c.hold(),

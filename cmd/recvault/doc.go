@@ -3,6 +3,7 @@
 //
 //	recvault setup       prepare Vault; --print shows every API call and policy, --dry-run what would change
 //	recvault store-id    print the ID of the bucket and prefix, for setup without access to the bucket
+//	recvault config      show the settings, and where each came from
 //	recvault enrol       create envelope keys for patients
 //
 //	recvault put         encrypt and store a recording
@@ -49,7 +50,8 @@
 //
 // A flag takes precedence over its environment variable. VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT and VAULT_NAMESPACE
 // name Vault. AWS_ENDPOINT_URL, AWS_REGION and RECVAULT_BUCKET name the S3 server, and AWS_* or MINIO_* hold its
-// credentials. "recvault help settings" lists all settings.
+// credentials. "recvault help settings" lists all settings. A file in YAML can have those of a deployment: --config or
+// RECVAULT_CONFIG names it, and "recvault config show" shows where each value came from.
 //
 // Tokens, grants and patient identifiers are never arguments, because every user of a machine can see those.
 // They are read from a file, from standard input or from the environment: "recvault help secrets".

@@ -28,6 +28,9 @@ import (
 const settingsHelp = `A flag takes precedence over its environment variable. Credentials have no flag,
 because every user of a machine can see arguments: see "recvault help secrets".
 
+A configuration file (--config, RECVAULT_CONFIG) comes after both: see "recvault
+help config".
+
 Keys, in HashiCorp Vault:
 
     --vault-addr        VAULT_ADDR
@@ -214,7 +217,7 @@ func (c *cli) vaultClient() (*api.Client, error) {
 		return nil, usagef("Vault's settings in the environment (VAULT_*) are not valid")
 	}
 	config.Address = address
-	if c.settings.vaultAddr != "" {
+	if _, fromFile := c.config["vault-addr"]; c.settings.vaultAddr != "" && !fromFile {
 		config.AgentAddress = "" // from VAULT_AGENT_ADDR, which would override the flag
 	}
 	if transport, ok := config.HttpClient.Transport.(*http.Transport); ok {
@@ -312,13 +315,16 @@ func (c *cli) openStore() (storage.Store, error) {
 	return store, nil
 }
 
+// s3Variables are the pairs of variables that hold credentials. The first pair that is set counts.
+var s3Variables = [][2]string{
+	{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
+	{"MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"},
+	{"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"},
+}
+
 // s3Credentials returns the credentials in the environment, or nil for those that AWS programs find elsewhere.
 func (c *cli) s3Credentials() *credentials.Credentials {
-	for _, pair := range [][2]string{
-		{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
-		{"MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"},
-		{"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"},
-	} {
+	for _, pair := range s3Variables {
 		id, secret := c.getenv(pair[0]), c.getenv(pair[1])
 		if id != "" && secret != "" {
 			session := ""
