@@ -70,14 +70,16 @@ func (w *witness) rest() []vault.Event {
 	}
 }
 
-// logged parses the lines of the log.
+// logged parses the lines of the log that are security events.
 func (w *witness) logged(t *testing.T) []map[string]any {
 	t.Helper()
 	var lines []map[string]any
 	for scanner := bufio.NewScanner(strings.NewReader(w.log.String())); scanner.Scan(); {
 		var line map[string]any
 		require.NoError(t, json.Unmarshal(scanner.Bytes(), &line))
-		lines = append(lines, line)
+		if line["msg"] == "recvault: security event" {
+			lines = append(lines, line)
+		}
 	}
 	return lines
 }

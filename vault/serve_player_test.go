@@ -198,11 +198,11 @@ func TestARevocationIsHonouredWithinTheCacheTTL(t *testing.T) {
 				require.NoError(t, b.server.RevokeSelf(t.Context(), grant))
 				revoked := time.Now()
 				if ttl == 0 {
-					assert.Equal(t, http.StatusForbidden, fetch(t, page(server, id)).status, "without a cache, at once")
+					assert.Equal(t, http.StatusUnauthorized, fetch(t, page(server, id)).status, "without a cache, at once")
 					return
 				}
 				// The player goes on sending requests, which must not extend the key's time.
-				require.Eventually(t, func() bool { return fetch(t, page(server, id)).status == http.StatusForbidden },
+				require.Eventually(t, func() bool { return fetch(t, page(server, id)).status == http.StatusUnauthorized },
 					ttl+10*time.Second, 5*time.Millisecond)
 				assert.Less(t, time.Since(revoked), ttl+time.Second)
 			})
@@ -220,7 +220,7 @@ func TestACachedKeyEndsWithItsGrant(t *testing.T) {
 		require.NoError(t, err)
 		server := listen(t, site(v, grant))
 		require.Equal(t, http.StatusOK, fetch(t, page(server, id)).status)
-		require.Eventually(t, func() bool { return fetch(t, page(server, id)).status == http.StatusForbidden }, 10*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return fetch(t, page(server, id)).status == http.StatusUnauthorized }, 10*time.Second, 10*time.Millisecond)
 		assert.WithinDuration(t, grant.Expires(), time.Now(), 2*time.Second)
 	})
 }
@@ -234,16 +234,19 @@ func TestACachedKeyOpensNothingElse(t *testing.T) {
 		grant, bobs := b.Grant(t, alice), b.Grant(t, bob)
 		server := listen(t, site(v, grant))
 		require.Equal(t, http.StatusOK, fetch(t, page(server, id)).status)
-		for name, other := range map[string]keys.Grant{
-			"another patient's grant":                     bobs,
-			"another patient's token, Alice's details":    keys.NewGrant(grant.Details(), bobs.Token()),
-			"no token, Alice's details":                   keys.NewGrant(grant.Details(), "hvs.nonsense"),
-			"the zero grant":                              {},
-			"Alice's token cut short":                     keys.NewGrant(grant.Details(), grant.Token()[:len(grant.Token())-1]),
-			"Alice's token and the cache key's separator": keys.NewGrant(grant.Details(), grant.Token()+"\x00"),
+		for name, other := range map[string]struct {
+			grant  keys.Grant
+			status int
+		}{
+			"another patient's grant":                  {bobs, http.StatusForbidden},
+			"another patient's token, Alice's details": {keys.NewGrant(grant.Details(), bobs.Token()), http.StatusForbidden},
+			"no token, Alice's details":                {keys.NewGrant(grant.Details(), "hvs.nonsense"), http.StatusUnauthorized},
+			"the zero grant":                           {keys.Grant{}, http.StatusUnauthorized},
+			"Alice's token cut short":                  {keys.NewGrant(grant.Details(), grant.Token()[:len(grant.Token())-1]), http.StatusUnauthorized},
+			"Alice's token and one byte more":          {keys.NewGrant(grant.Details(), grant.Token()+"\x00"), http.StatusUnauthorized},
 		} {
 			t.Run(name, func(t *testing.T) {
-				assert.Equal(t, http.StatusForbidden, fetch(t, page(listen(t, site(v, other)), id)).status)
+				assert.Equal(t, other.status, fetch(t, page(listen(t, site(v, other.grant)), id)).status)
 			})
 		}
 		renamed := bytes.ReplaceAll(teststore.Read(t, b.Store, objectName(sibling, "envelope")), []byte(sibling.String()), []byte(id.String()))

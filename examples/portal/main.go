@@ -91,14 +91,6 @@ func serve(ctx context.Context, listener net.Listener, handler http.Handler) err
 	return <-stopped
 }
 
-// keyCacheTTL is how long an unwrapped recording key is kept, and so the delay after which an ended grant is
-// refused. The vault's default is a minute. In the portal, access that is given up should end at the next
-// seek. Two seconds are enough that the requests which a browser sends for one seek share one unwrap.
-const (
-	keyCacheTTL  = 2 * time.Second
-	keyCacheSize = 1024
-)
-
 // portal is the two halves of the application, which in production are two services. They share the
 // sessions: the login puts a grant there, and the serving half uses it. They share nothing else that opens
 // a recording.
@@ -110,8 +102,7 @@ type portal struct {
 
 func newPortal(d *deployment.Deployment, people []person, accessTTL time.Duration) (*portal, error) {
 	events := newPanel()
-	v, err := vault.New(d.Server, d.Store, vault.WithPrefix(d.Prefix),
-		vault.WithKeyCache(keyCacheTTL, keyCacheSize), vault.WithEventHook(events.add))
+	v, err := vault.New(d.Server, d.Store, vault.WithPrefix(d.Prefix), vault.WithEventHook(events.add))
 	if err != nil {
 		return nil, err
 	}

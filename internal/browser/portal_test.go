@@ -183,8 +183,7 @@ func TestEndedAccessStopsNextSeek(t *testing.T) {
 		other := b.sameUser()
 		other.visit(proxy.url + "/patients")
 		other.follow(`form[action="/access/end"] button`, "/patients")
-		// The vault caches an unwrapped key for two seconds.
-		other.wait(fmt.Sprintf(`fetch(%q, {headers: {Range: "bytes=0-0"}}).then((answer) => answer.status === 403)`,
+		other.wait(fmt.Sprintf(`fetch(%q, {headers: {Range: "bytes=0-0"}}).then((answer) => answer.status === 401)`,
 			evaluate[string](b, `player.src`)))
 		evaluate[bool](b, fmt.Sprintf(`(player.currentTime = %v, true)`, there))
 		proxy.repair()
@@ -211,7 +210,7 @@ func TestExpiredAccessEndsVisibly(t *testing.T) {
 		assert.Equal(t, "false", evaluate[string](b, `String(player.hasAttribute("src"))`), "the player is closed")
 		b.screenshot(t.Name() + "-2-over")
 
-		// The page ends the access by its own clock. The vault may cache a key a moment longer, and then refuses.
+		// The page ends the access by its own clock, which may be ahead of the vault's.
 		b.wait(`fetch(location.href).then((answer) => answer.status === 403)`)
 		b.click("#over a")
 		b.wait(`document.querySelector("#outcome h2")?.textContent === "Your access has ended"`)
