@@ -48,7 +48,8 @@ func TestTheConfigurationFileSetsUpARun(t *testing.T) {
 	d = d.with("RECVAULT_CONFIG", file)
 	assert.EqualValues(t, 1, d.run("verify", "--all").ok().object()["recordings"])
 	assert.Contains(t, d.run("verify", "--all", "--output", "text").ok().stdout, "no problems found")
-	assert.Equal(t, "okafor", d.run("hold", "set", "--key-id", aliceID, "--reason", "r").ok().object()["operator"])
+	held := d.run("hold", "set", "--key-id", aliceID, "--reason", "r").ok().object()["hold"].(map[string]any)
+	assert.Equal(t, "okafor", held["operator"])
 	assert.Contains(t, d.run("retire", "--all").exits(exitUsage).stderr, "a grace period of 1ns")
 	d.run(append([]string{"retire", "--all"}, shortGrace...)...).ok()
 	assert.Equal(t, exitUnavailable, d.with("VAULT_ADDR", "http://127.0.0.1:1", "VAULT_TOKEN", "t", "RECVAULT_BUCKET", "recordings").

@@ -2,7 +2,7 @@
 // patients, store and open recordings, and rotate, retire and erase keys; auditors use it to check recordings.
 //
 //	recvault setup       prepare Vault; --print shows every API call and policy, --dry-run what would change
-//	recvault store-id    print the ID of the bucket and prefix, for setup without access to the bucket
+//	recvault store-id    print the ID of the bucket and prefix
 //	recvault config      show the settings, and where each came from
 //	recvault enrol       create envelope keys for patients
 //

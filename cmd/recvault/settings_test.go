@@ -119,6 +119,17 @@ func TestFlagsNameServersToo(t *testing.T) {
 	bare.runWith(strings.NewReader(d.tokens["rotator"]+"\n"), append(flags, "--token-file", "-")...).ok()
 }
 
+func TestABadCAFileIsNamed(t *testing.T) {
+	d := newDeployment(t)
+	d = d.with("VAULT_ADDR", "https://127.0.0.1:1", "VAULT_TOKEN", "t", "AWS_ENDPOINT_URL", "https://127.0.0.1:1", "RECVAULT_BUCKET", "recordings")
+	for _, file := range []string{d.file("empty.pem", nil), d.path("missing.pem")} {
+		assert.Contains(t, d.run("verify", "--all", "--vault-cacert", file).exits(exitUsage).stderr, file)
+		assert.Contains(t, d.with("VAULT_CACERT", file).run("verify", "--all").exits(exitUsage).stderr, file)
+		assert.Contains(t, d.run("verify", "--all", "--no-keyring", "--s3-cacert", file).exits(exitUsage).stderr, file)
+		assert.Contains(t, d.with("AWS_CA_BUNDLE", file).run("verify", "--all", "--no-keyring").exits(exitUsage).stderr, file)
+	}
+}
+
 func TestCAFilesAreTrusted(t *testing.T) {
 	d := newDeployment(t)
 	v, m := testserver.Vault(t, testserver.TLS()), testserver.MinIO(t, testserver.TLS())
@@ -136,12 +147,6 @@ func TestCAFilesAreTrusted(t *testing.T) {
 	d = d.with("AWS_CA_BUNDLE", "")
 	d.run("verify", "--all", "--no-keyring").exits(exitUnavailable)
 	d.run("verify", "--all", "--no-keyring", "--s3-cacert", m.CAFile()).ok()
-	empty := d.file("empty.pem", nil)
-	for _, file := range []string{empty, d.path("missing.pem")} {
-		assert.Contains(t, d.run("verify", "--all", "--vault-cacert", file).exits(exitUsage).stderr, file)
-		assert.Contains(t, trusting.with("VAULT_CACERT", file).run("verify", "--all").exits(exitUsage).stderr, file)
-		assert.Contains(t, d.run("verify", "--all", "--no-keyring", "--s3-cacert", file).exits(exitUsage).stderr, file)
-	}
 }
 
 func TestSetupPrintNeedsNoVault(t *testing.T) {
