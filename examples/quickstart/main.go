@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strconv"
@@ -45,31 +46,35 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Remove()) }()
-	s := &story{Deployment: d, out: out}
-	s.say("recvault quickstart: keys in %s, recordings in %s\n", d.KeysAt, d.ObjectsAt)
+	s := &story{Deployment: d, out: out, alerts: make(chan vault.Event, 2)}
+	s.say("recvault quickstart: keys in %s, recordings in %s", d.KeysAt, d.ObjectsAt)
 	return s.play(ctx)
 }
 
 // story is the demonstration. Each part of its deployment could be a process of its own.
 type story struct {
 	*deployment.Deployment
-	out io.Writer
+	out    io.Writer
+	alerts chan vault.Event // from the process that serves
 }
 
 func (s *story) say(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
 
 // play runs the five scenes in order.
-func (s *story) play(ctx context.Context) error {
+func (s *story) play(ctx context.Context) (err error) {
 	writer, err := vault.New(s.Writer, s.Store, vault.WithPrefix(s.Prefix))
 	if err != nil {
 		return err
 	}
-	server, err := vault.New(s.Server, s.Store, vault.WithPrefix(s.Prefix))
+	server, err := vault.New(s.Server, s.Store, vault.WithPrefix(s.Prefix),
+		vault.WithEventHook(func(event vault.Event) { s.alerts <- event }), // in production, to who is on call
+		vault.WithLogger(slog.New(slog.DiscardHandler)))                    // the story prints the event itself
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, server.Close()) }()
 
-	s.say("1. Two patients, two consultations. Each is encrypted under a key of its own, and has an ID.")
+	s.say("\n1. Two patients, two consultations. Each is encrypted under a key of its own, and has an ID.")
 	alice, err := s.record(ctx, writer, "Alice")
 	if err != nil {
 		return err
@@ -94,6 +99,9 @@ func (s *story) play(ctx context.Context) error {
 		return fmt.Errorf("want %w, got %w", keys.ErrDenied, err)
 	}
 	s.say("   REFUSED   %v", shorten(err))
+	if err := s.alert(ctx); err != nil {
+		return err
+	}
 	if err := s.showNoise(ctx, alice); err != nil {
 		return err
 	}
@@ -122,9 +130,13 @@ func (s *story) play(ctx context.Context) error {
 	}
 	s.say("   CAUGHT    %v", err)
 	s.say("             The %s before it were delivered intact, and nothing after it.", size(int(played)))
+	if err := s.alert(ctx); err != nil {
+		return err
+	}
 
-	s.say("\nAn ID is not a key. A recording opens with a grant for its patient. Whether a grant fits")
-	s.say("is decided by %s, not by the application.", s.Decides)
+	s.say("\nAn ID is not a key. Whether a grant fits is decided by %s, not by the application. Next:", s.Decides)
+	s.say("   go run ./examples/portal    the same bug in a patient portal, in your browser")
+	s.say("   make dev                    a real Vault and a real MinIO on this machine, to build on")
 	return nil
 }
 
@@ -183,6 +195,17 @@ func (s *story) watch(ctx context.Context, v *vault.Vault, grant keys.Grant, id 
 	return nil
 }
 
+// alert prints the security event that an attempt has raised.
+func (s *story) alert(ctx context.Context) error {
+	select {
+	case event := <-s.alerts:
+		s.say("   ALERT     %s: %s, with a grant for %.6s..., asked for %s", event.Kind, event.Subject, event.GrantKeyID, short(event.Recording))
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // showNoise prints a few bytes of a recording's media, as a reader of the storage sees them.
 func (s *story) showNoise(ctx context.Context, id vault.ID) error {
 	object, err := s.Store.Get(ctx, s.mediaName(id), 64<<10, 24)
@@ -224,10 +247,15 @@ func shorten(err error) string {
 	words := strings.Fields(err.Error())
 	for i, word := range words {
 		if id, parseErr := vault.ParseID(strings.TrimSuffix(word, ":")); parseErr == nil {
-			words[i] = id.KeyID().String()[:6] + "..." + id.Rec()[:6] + "...:"
+			words[i] = short(id) + ":"
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+// short returns the beginnings of both halves of an ID.
+func short(id vault.ID) string {
+	return id.KeyID().String()[:6] + "..." + id.Rec()[:6] + "..."
 }
 
 // size formats a number of bytes with thousands separators.

@@ -16,10 +16,10 @@ import (
 // wantStory matches the points that the output must make, in order.
 var wantStory = regexp.MustCompile(`(?s)Two patients.*` +
 	`PLAYED +"Bob's consultation", video/webm, 40s.*` +
-	`REFUSED +open recording [^\n]*permission denied.*` +
+	`REFUSED +open recording [^\n]*permission denied[^\n]*\n +ALERT +wrong-patient: bob@portal.*` +
 	`PLAYED +"Alice's consultation".*` +
-	`CAUGHT +recording is damaged: [^\n]*segment 5 of 12.*` +
-	`An ID is not a key\.`)
+	`CAUGHT +recording is damaged: [^\n]*segment 5 of 12.*ALERT +damaged: alice@portal.*` +
+	`An ID is not a key\..*go run \./examples/portal.*make dev`)
 
 func TestStoryOnTheEmbeddedDefault(t *testing.T) {
 	t.Setenv("VAULT_ADDR", "")
