@@ -35,8 +35,8 @@ func TestChild(t *testing.T) {
 		t.Skip("run by other tests")
 	}
 	v, m := Vault(t, TLS()), MinIO(t)
-	fmt.Printf("started %d %s\n", v.vault.process.pid, v.vault.dir)
-	fmt.Printf("started %d %s\n", m.minio.process.pid, m.minio.dir)
+	fmt.Printf("started %d %s\n", v.vault.process.PID(), v.vault.dir)
+	fmt.Printf("started %d %s\n", m.minio.process.PID(), m.minio.dir)
 	fmt.Println("ready")
 	switch end {
 	case "return":
@@ -138,7 +138,7 @@ func TestStoppedServerIsGone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			v, m := Vault(t, Dedicated()), MinIO(t, Dedicated())
-			pids := []int{v.vault.process.pid, m.minio.process.pid}
+			pids := []int{v.vault.process.PID(), m.minio.process.PID()}
 			end(v, m)
 			end(v, m) // a second call changes nothing
 			for _, pid := range pids {
@@ -160,7 +160,7 @@ func TestDedicatedServerIsRemovedWithItsTest(t *testing.T) {
 	var pids []int
 	t.Run("test", func(t *testing.T) {
 		v, m = Vault(t, Dedicated()), MinIO(t, Dedicated())
-		pids = []int{v.vault.process.pid, m.minio.process.pid}
+		pids = []int{v.vault.process.PID(), m.minio.process.PID()}
 	})
 	require.Len(t, pids, 2)
 	for _, pid := range pids {

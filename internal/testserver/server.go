@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/recvault/recvault/internal/testserver/binary"
+	"github.com/recvault/recvault/internal/testserver/process"
 )
 
 const (
@@ -45,7 +46,7 @@ type server struct {
 	tls     *certificates // nil for unencrypted HTTP
 
 	mu      sync.Mutex
-	process *process // nil while the server is stopped
+	process *process.Process // nil while the server is stopped
 }
 
 // configuration is the part that differs between Vault and MinIO.
@@ -106,7 +107,7 @@ func (s *server) start(ctx context.Context, c configuration) error {
 	return err
 }
 
-func (s *server) attempt(ctx context.Context, c configuration) (*process, error) {
+func (s *server) attempt(ctx context.Context, c configuration) (*process.Process, error) {
 	arguments, environment, err := c.command()
 	if err != nil {
 		return nil, err
@@ -119,21 +120,23 @@ func (s *server) attempt(ctx context.Context, c configuration) (*process, error)
 	logged := s.logSize()
 	// The rest of the environment is left out, as it may contain the developer's VAULT_* and MINIO_* settings.
 	environment = append(environment, "PATH="+os.Getenv("PATH"), "HOME="+s.dir)
-	process, err := startProcess(append([]string{s.path}, arguments...), environment, s.dir, log)
+	started, err := process.Start(process.Command{
+		Args: append([]string{s.path}, arguments...), Env: environment, Dir: s.dir, Remove: true, Log: log,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", s.program, err)
 	}
 	for {
-		if process.ended() {
+		if started.Ended() {
 			return nil, fmt.Errorf("start %s: %w:\n%s", s.program, errEnded, s.logTail(logged))
 		}
 		err := c.ready(ctx)
 		if err == nil {
-			return process, nil
+			return started, nil
 		}
 		select {
 		case <-ctx.Done():
-			process.kill()
+			started.Kill()
 			return nil, fmt.Errorf("start %s: %w: %w:\n%s", s.program, ctx.Err(), err, s.logTail(logged))
 		case <-time.After(pollInterval):
 		}
@@ -165,7 +168,7 @@ func (s *server) stop() error {
 	if s.process == nil {
 		return nil
 	}
-	err := s.process.terminate(stopTimeout)
+	err := s.process.Terminate(stopTimeout)
 	s.process = nil
 	if err != nil {
 		return fmt.Errorf("stop %s: %w", s.program, err)
@@ -178,7 +181,7 @@ func (s *server) kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.process != nil {
-		s.process.kill()
+		s.process.Kill()
 		s.process = nil
 	}
 }

@@ -84,7 +84,7 @@ func (s *VaultServer) PID(t testing.TB) int {
 	if s.vault.process == nil {
 		t.Fatal("testserver: the server is stopped")
 	}
-	return s.vault.process.pid
+	return s.vault.process.PID()
 }
 
 // DataDir returns the directory of the server's data.

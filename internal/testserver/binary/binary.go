@@ -78,6 +78,19 @@ func (p Program) Build(ctx context.Context) (string, error) {
 	return source.build(ctx)
 }
 
+// Obtain returns the path of the program. If [Program.Find] finds none, Obtain calls building and builds it.
+func (p Program) Obtain(ctx context.Context, building func()) (string, error) {
+	path, err := p.Find()
+	if !errors.Is(err, ErrMissing) {
+		return path, err
+	}
+	if _, err := p.source(); err != nil {
+		return "", err
+	}
+	building()
+	return p.Build(ctx)
+}
+
 // source describes how a program is built.
 type source struct {
 	name    string // of the program

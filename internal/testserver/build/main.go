@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -33,11 +32,9 @@ func main() {
 
 func run(ctx context.Context) error {
 	for _, program := range []binary.Program{binary.Vault, binary.MinIO} {
-		path, err := program.Find()
-		if errors.Is(err, binary.ErrMissing) {
+		path, err := program.Obtain(ctx, func() {
 			fmt.Fprintf(os.Stderr, "building %s: this takes a few minutes, once\n", program)
-			path, err = program.Build(ctx)
-		}
+		})
 		if err != nil {
 			return err
 		}
