@@ -134,9 +134,8 @@ func (s *story) play(ctx context.Context) (err error) {
 		return err
 	}
 
-	s.say("\nAn ID is not a key. Whether a grant fits is decided by %s, not by the application. Next:", s.Decides)
-	s.say("   go run ./examples/portal    the same bug in a patient portal, in your browser")
-	s.say("   make dev                    a real Vault and a real MinIO on this machine, to build on")
+	s.say("\nAn ID is not a key. Whether a grant fits is decided by %s, not by the application.", s.Decides)
+	s.say("Next: go run ./examples/portal (the bug in a patient portal), and make dev (a real Vault and MinIO, to build on).")
 	return nil
 }
 
