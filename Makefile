@@ -22,6 +22,10 @@ MODEL = "the model checker" spin=spin gcc=gcc,libc6-dev
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+dev: ## Run the real Vault and MinIO to develop with, until Ctrl-C; their data is kept in recvault-dev
+	@$(GO) build -o bin/ ./cmd/recvault
+	@bin/recvault dev
+
 test: test-tools servers ## Run every test of every module on real servers, with the race detector
 	docs/model/run
 	@set -e; for module in $(MODULES); do \
@@ -86,5 +90,5 @@ client-tools:
 model-tools:
 	@.ci/need $(MODEL)
 
-.PHONY: help test test-core browser clients model shards property lint bench servers clean \
+.PHONY: help dev test test-core browser clients model shards property lint bench servers clean \
 	test-tools browser-tools client-tools model-tools

@@ -1,6 +1,7 @@
 // Recvault manages encrypted recordings of medical consultations. Platform teams use it to set up Vault, enrol
 // patients, store and open recordings, and rotate, retire and erase keys; auditors use it to check recordings.
 //
+//	recvault dev         run a real Vault and a real MinIO to develop with
 //	recvault setup       prepare Vault; --print shows every API call and policy, --dry-run what would change
 //	recvault store-id    print the ID of the bucket and prefix
 //	recvault config      show the settings, and where each came from
@@ -46,6 +47,9 @@
 //	recvault grant --dir ./demo --patient-file patient --subject dr-lee --purpose TREAT --out grant
 //	recvault get --dir ./demo --grant-file grant --out copy.webm "$id"
 //
+// Inside recvault's source, "recvault dev" (or "make dev") runs the real servers on this machine until Ctrl-C, and prints
+// the settings with which the commands above run on them.
+//
 // # Settings
 //
 // A flag takes precedence over its environment variable. VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT and VAULT_NAMESPACE
@@ -65,7 +69,8 @@
 // are added to these objects and never renamed. Times are RFC 3339, sizes are bytes, and durations whose names
 // end in _ns are nanoseconds.
 //
-// Every command that changes something has --dry-run, which shows what would be done.
+// Every command that changes something has --dry-run, which shows what would be done. The exception is dev, which
+// works on servers of its own.
 //
 // # Exit codes
 //
