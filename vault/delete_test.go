@@ -2,6 +2,7 @@ package vault_test
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -9,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/internal/objects"
+	"github.com/recvault/recvault/internal/testdeployment"
+	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault"
 )
@@ -75,4 +78,25 @@ func TestOpenDuringDeleteNeverReportsDamage(t *testing.T) {
 			require.NoError(t, <-done)
 		}
 	})
+}
+
+// docs/operations.md: Delete asks Vault for the patient's pseudonym, and for nothing else.
+func TestDeleteNeedsVaultForThePseudonymAlone(t *testing.T) {
+	d := testdeployment.Servers(t, testserver.Dedicated())
+	known, _ := d.Enrol(t)
+	unknown, _ := d.Enrol(t)
+	v, err := vault.New(d.Keyring(testdeployment.Writer), d.Store)
+	require.NoError(t, err)
+	id, err := v.Put(t.Context(), known, strings.NewReader("one"), vault.Metadata{})
+	require.NoError(t, err)
+	admin, err := vault.New(d.Keyring(testdeployment.Admin), d.Store)
+	require.NoError(t, err)
+	other, err := admin.Put(t.Context(), unknown, strings.NewReader("two"), vault.Metadata{})
+	require.NoError(t, err)
+
+	d.Vault.Seal(t)
+	require.ErrorIs(t, v.Delete(t.Context(), unknown, other), keys.ErrUnavailable)
+	assert.Len(t, d.Names(t), 4, "nothing is removed")
+	require.NoError(t, v.Delete(t.Context(), known, id))
+	assert.Len(t, d.Names(t), 2)
 }
