@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/base64"
 	"encoding/json"
+	"net/http"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -117,7 +118,7 @@ func TestBucketPoliciesFitTheirRoles(t *testing.T) {
 			DurationSeconds: 3600, Policy: policies[policy],
 		})
 		require.NoError(t, err)
-		value, err := temporary.Get()
+		value, err := temporary.GetWithContext(&credentials.CredContext{Client: http.DefaultClient})
 		require.NoError(t, err)
 		return d.with("AWS_ACCESS_KEY_ID", value.AccessKeyID, "AWS_SECRET_ACCESS_KEY", value.SecretAccessKey, "AWS_SESSION_TOKEN", value.SessionToken)
 	}
