@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/keys/transit"
@@ -84,6 +85,29 @@ func TestExitCodesMatchTheErrors(t *testing.T) {
 			d.as("writer").with("VAULT_ADDR", "http://127.0.0.1:1").wants(exitUnavailable, "unavailable", "put", "--patient-file", alice, grant)
 		}
 	})
+}
+
+func TestJobsEndSoonWhenVaultIsSealed(t *testing.T) {
+	v := testserver.Vault(t, testserver.Dedicated())
+	d := onVault(t, v)
+	var aliceID string
+	for range 30 {
+		var alice string
+		alice, aliceID = d.enrol("alice")
+		d.put(alice, random(t, 10))
+	}
+	v.Seal(t)
+	for _, verb := range []string{"verify", "plan", "rewrap"} {
+		for _, which := range [][]string{{"--all"}, {"--key-id", aliceID}} {
+			o := d.as("rotator").run(append([]string{verb, "--output", "json"}, which...)...).exits(exitUnavailable)
+			assert.Equal(t, "unavailable", o.failure().Code)
+			var found float64
+			for _, n := range o.object()["findings"].(map[string]any)["counts"].(map[string]any) {
+				found += n.(float64)
+			}
+			assert.Less(t, found, 30.0, "it does not go on")
+		}
+	}
 }
 
 func mustKeyID(t *testing.T, text string) keys.KeyID {

@@ -59,8 +59,14 @@ func inDirectory(t *testing.T) *deployment {
 
 func onServers(t *testing.T) *deployment {
 	t.Helper()
+	return onVault(t, testserver.Vault(t))
+}
+
+// onVault is onServers with this Vault.
+func onVault(t *testing.T, v *testserver.VaultServer) *deployment {
+	t.Helper()
 	d := newDeployment(t)
-	v, m := testserver.Vault(t), testserver.MinIO(t)
+	m := testserver.MinIO(t)
 	d.environment["VAULT_ADDR"] = v.Address()
 	d.environment["RECVAULT_MOUNT"] = v.Mount()
 	d.environment["RECVAULT_POLICY_PREFIX"] = v.Prefix()

@@ -51,7 +51,7 @@ type Approval struct {
 //
 // Errors: [vault.ErrHeld] and ErrPlanChanged, with which this call erased nothing unless the error is
 // [ErrIncomplete] as well; ErrIncomplete, together with its cause, if it must be run again; [ErrKeyWorks];
-// [ErrInvalidOperator]; [keys.ErrNotEnrolled], [keys.ErrInvalidKeyID], [keys.ErrDenied], [keys.ErrInvalidGrant],
+// [ErrInvalidOperator]; [ErrInvalidOptions] if Earlier is of another erasure; [keys.ErrNotEnrolled], [keys.ErrInvalidKeyID], [keys.ErrDenied], [keys.ErrInvalidGrant],
 // [keys.ErrUnavailable]; those of [storage.Store] for List, Stat, Get and Delete.
 func (e *Erasure) ConfirmPatient(ctx context.Context, keyID keys.KeyID, approval Approval) (Receipt, error) {
 	receipt, err := e.confirmPatient(ctx, keyID, approval)
@@ -130,7 +130,7 @@ func begin(found inventory, approval Approval, taken sample) error {
 		return nil
 	}
 	if err := approval.Begin(beginning(found, approval, taken)); err != nil {
-		return fmt.Errorf("nothing was erased: %w", err)
+		return fmt.Errorf("nothing was erased by this run: %w", err)
 	}
 	return nil
 }

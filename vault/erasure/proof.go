@@ -101,8 +101,7 @@ func (e *Erasure) unwrap(ctx context.Context, s *sample) []error {
 }
 
 // prove tries the sample again after the erasure. It need not ask for the versions of the key: removePatient did,
-// after the last object was deleted.
-// known reports whether the keyring had the versions before.
+// after the last object was deleted. known says whether the key is known to have worked before.
 func (e *Erasure) prove(ctx context.Context, known bool, s sample) ([]Evidence, error) {
 	proof := []Evidence{{Attempt: "versions", Before: before(known), After: keys.ErrErased.Error()}}
 	if s.id.IsZero() {

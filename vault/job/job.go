@@ -35,8 +35,11 @@ type KeyAges struct {
 	Newest time.Time `json:"newest,omitzero"`
 }
 
-// Add adds a key whose newest version was made at this time.
+// Add adds a key whose newest version was made at this time. A time up to 1970 is unknown, and is not added.
 func (a *KeyAges) Add(rotated time.Time) {
+	if rotated.Unix() <= 0 {
+		return
+	}
 	if a.Oldest.IsZero() || rotated.Before(a.Oldest) {
 		a.Oldest = rotated.UTC()
 	}

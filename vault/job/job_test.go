@@ -70,3 +70,11 @@ func TestReportIsJSONWithoutNulls(t *testing.T) {
 	require.NoError(t, err)
 	assert.JSONEq(t, `{"kind":"stray","object":"recordings/README","bytes":7,"since":"2026-01-02T02:04:05Z","detail":"unknown name"}`, string(text))
 }
+
+func TestKeyAgesSpanTheKeysOfKnownAge(t *testing.T) {
+	var ages job.KeyAges
+	for _, rotated := range []time.Time{time.Unix(20, 0), {}, time.Unix(0, 0), time.Unix(10, 0), time.Unix(30, 0)} {
+		ages.Add(rotated)
+	}
+	assert.Equal(t, job.KeyAges{Oldest: time.Unix(10, 0).UTC(), Newest: time.Unix(30, 0).UTC()}, ages)
+}

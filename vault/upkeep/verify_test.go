@@ -519,3 +519,44 @@ func TestReportsListFindingsInOrder(t *testing.T) {
 		assert.Less(t, report.Findings.Listed[i].Object, finding.Object)
 	}
 }
+
+// refusing is a keyring that answers with an error after so many calls.
+type refusing struct {
+	upkeep.KeyVersions
+	err   error
+	after int64
+	calls *atomic.Int64
+}
+
+func (k refusing) Versions(ctx context.Context, id keys.KeyID) (keys.Versions, error) {
+	if k.calls.Add(1) > k.after {
+		return keys.Versions{}, k.err
+	}
+	return k.KeyVersions.Versions(ctx, id)
+}
+
+func TestVerifyEndsWhenEveryRequestFails(t *testing.T) {
+	d := embedded(t)
+	var first keys.KeyID
+	for i := range 40 {
+		p := d.newPatient(t)
+		if d.put(t, p, 10); i == 0 {
+			first = p.keyID
+		}
+	}
+	for _, failure := range []error{keys.ErrUnavailable, keys.ErrDenied, keys.ErrUnauthenticated} {
+		t.Run(failure.Error(), func(t *testing.T) {
+			for name, s := range map[string]scope.Scope{"all": scope.All(), "one": scope.Of(first)} {
+				keyring := refusing{d.auditor, failure, 0, new(atomic.Int64)}
+				report, err := upkeep.Verify(t.Context(), keyring, d.Store, s, upkeep.VerifyOptions{Prefix: prefix, Concurrency: 1})
+				assert.ErrorIs(t, err, failure, name)
+				assert.LessOrEqual(t, keyring.calls.Load(), int64(10), "it does not go on")
+				assert.Less(t, report.Recordings, int64(10), name)
+			}
+			keyring := refusing{d.auditor, failure, 38, new(atomic.Int64)}
+			report, err := upkeep.Verify(t.Context(), keyring, d.Store, scope.All(), upkeep.VerifyOptions{Prefix: prefix, Concurrency: 1})
+			require.NoError(t, err, "two of forty")
+			assert.EqualValues(t, 2, report.Findings.Counts[upkeep.KindUnchecked])
+		})
+	}
+}
