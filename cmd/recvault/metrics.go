@@ -25,7 +25,8 @@ type metrics struct {
 }
 
 func (m *metrics) addFlag(flags *pflag.FlagSet) {
-	flags.StringVar(&m.file, "metrics-file", "", "write metrics of the run to this `file`, which ends in .prom, for node_exporter's textfile collector")
+	flags.StringVar(&m.file, "metrics-file", "",
+		"write metrics of the run to this `file`, which ends in .prom, for node_exporter's textfile collector")
 }
 
 // note keeps what the job reports.

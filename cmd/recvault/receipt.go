@@ -12,8 +12,8 @@ import (
 	"github.com/recvault/recvault/vault/erasure"
 )
 
-// receiptFile is the file of a receipt. Until there is a receipt, it says what is known of the time before the erasure, and a
-// second file beside it reserves the space. So neither an interruption nor a full disk loses the proof.
+// receiptFile is the file of a receipt. Until there is a receipt, it says what is known of the time before the erasure,
+// and a second file beside it reserves the space. So neither an interruption nor a full disk loses the proof.
 type receiptFile struct {
 	path    string
 	earlier *erasure.Beginning // that an earlier confirm left in the file
