@@ -27,8 +27,9 @@ import (
 type Option func(*options)
 
 type options struct {
-	dedicated bool
-	tls       bool
+	dedicated    bool
+	tls          bool
+	legacyTokens bool
 }
 
 // Dedicated requests a server for this test alone, which the test may stop, kill, restart and seal. The
@@ -40,6 +41,12 @@ func Dedicated() Option {
 // TLS requests a server that serves TLS with a certificate of a test authority. It implies [Dedicated].
 func TLS() Option {
 	return func(o *options) { o.dedicated, o.tls = true, true }
+}
+
+// LegacyTokens requests a Vault whose tokens start with "s.", as those of OpenBao and of Vault before 1.10 do. It implies
+// [Dedicated]. A Vault that RECVAULT_VAULT_BIN or PATH names has no such setting since 1.14: the test is skipped.
+func LegacyTokens() Option {
+	return func(o *options) { o.dedicated, o.legacyTokens = true, true }
 }
 
 func newOptions(given []Option) options {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -33,6 +34,9 @@ func Vault(t testing.TB, given ...Option) *VaultServer {
 	t.Helper()
 	o := newOptions(given)
 	v := obtain(t, o, sharedVault, startVault)
+	if o.legacyTokens && !strings.HasPrefix(v.rootToken, "s.") {
+		t.Skip("testserver: this Vault has no tokens that start with \"s.\"")
+	}
 	return &VaultServer{vault: v, options: o, t: t, prefix: "t" + randomName(6), auditFrom: fileSize(v.auditFile())}
 }
 
@@ -130,9 +134,10 @@ func (s *VaultServer) Restart(t testing.TB) {
 // vault is a Vault server and its secrets, which exist only in memory.
 type vault struct {
 	*server
-	identity  string // sent in a header; distinguishes this server from others on its port
-	rootToken string
-	unsealKey string
+	identity     string // sent in a header; distinguishes this server from others on its port
+	legacyTokens bool
+	rootToken    string
+	unsealKey    string
 }
 
 // sharedVault returns the shared server. The first call starts it.
@@ -145,7 +150,7 @@ func startVault(ctx context.Context, o options) (*vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &vault{server: s, identity: randomName(16)}
+	v := &vault{server: s, identity: randomName(16), legacyTokens: o.legacyTokens}
 	if err := v.start(ctx, v); err != nil {
 		return nil, errors.Join(err, v.remove())
 	}
@@ -177,7 +182,10 @@ func (v *vault) command() (arguments, environment []string, err error) {
 		return nil, nil, err
 	}
 	path := filepath.Join(v.dir, "config.json")
-	return []string{"server", "-config=" + path}, nil, os.WriteFile(path, config, 0o600)
+	if v.legacyTokens {
+		environment = []string{"VAULT_DISABLE_SERVER_SIDE_CONSISTENT_TOKENS=true"}
+	}
+	return []string{"server", "-config=" + path}, environment, os.WriteFile(path, config, 0o600)
 }
 
 func (v *vault) ready(ctx context.Context) error {

@@ -1,5 +1,5 @@
 // Command vault is HashiCorp Vault's server with the parts that recvault's tests use: the Transit secrets
-// engine, AppRole authentication, the file audit device and the file storage backend. It is built from
+// engine, AppRole and JWT authentication, the file audit device and the file storage backend. It is built from
 // Vault's own packages, without the user interface, database drivers and cloud plugins, because the tests
 // cannot download a Vault binary.
 //
@@ -7,6 +7,9 @@
 //
 //	vault server -config=FILE
 //	vault version
+//
+// With VAULT_DISABLE_SERVER_SIDE_CONSISTENT_TOKENS=true, a variable of Vault 1.10 to 1.13, tokens start with "s.", as
+// those of Vault before 1.10 and of OpenBao do.
 package main
 
 import (
@@ -24,6 +27,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	jwt "github.com/hashicorp/vault-plugin-auth-jwt"
 	"github.com/hashicorp/vault/audit"
 	"github.com/hashicorp/vault/builtin/credential/approle"
 	"github.com/hashicorp/vault/builtin/logical/transit"
@@ -87,7 +91,8 @@ func serve(ctx context.Context, config *server.Config) error {
 		BuiltinRegistry:    registry{},
 		AuditBackends:      map[string]audit.Factory{audit.TypeFile: audit.NewFileBackend},
 		LogicalBackends:    map[string]logical.Factory{"transit": transit.Factory},
-		CredentialBackends: map[string]logical.Factory{"approle": approle.Factory},
+		CredentialBackends: map[string]logical.Factory{"approle": approle.Factory, "jwt": jwt.Factory},
+		DisableSSCTokens:   os.Getenv("VAULT_DISABLE_SERVER_SIDE_CONSISTENT_TOKENS") == "true",
 	})
 	if err != nil {
 		return fmt.Errorf("core: %w", err)
@@ -143,7 +148,7 @@ type registry struct{}
 
 var builtins = map[consts.PluginType][]string{
 	consts.PluginTypeSecrets:    {"transit"},
-	consts.PluginTypeCredential: {"approle"},
+	consts.PluginTypeCredential: {"approle", "jwt"},
 }
 
 func (registry) Contains(name string, kind consts.PluginType) bool {
@@ -156,6 +161,8 @@ func (registry) Get(name string, kind consts.PluginType) (func() (any, error), b
 		return func() (any, error) { return logical.Factory(transit.Factory), nil }, true
 	case kind == consts.PluginTypeCredential && name == "approle":
 		return func() (any, error) { return logical.Factory(approle.Factory), nil }, true
+	case kind == consts.PluginTypeCredential && name == "jwt":
+		return func() (any, error) { return logical.Factory(jwt.Factory), nil }, true
 	}
 	return nil, false
 }
