@@ -56,6 +56,9 @@ shards: servers ## Rotate with four processes at the same time, and kill two of 
 property: servers ## Run puts, rotations and deletions in random order for a minute, and kill workers
 	RECVAULT_SERVERS=require RECVAULT_PROPERTY=1m $(GO) test -count=1 -v -run Property ./vault/rotation
 
+logins: servers ## Run services for a minute whose own tokens live 5 to 10 seconds
+	RECVAULT_SERVERS=require RECVAULT_LOGINS=1m $(GO) test -count=1 -v -run Outlive ./keys/transit/login
+
 lint: ## Check formatting, vet, staticcheck and go.mod in every module
 	@unformatted=$$($(GOFUMPT) -l .); \
 		if [ -n "$$unformatted" ]; then echo "not gofumpt-formatted:"; echo "$$unformatted"; exit 1; fi
@@ -90,5 +93,5 @@ client-tools:
 model-tools:
 	@.ci/need $(MODEL)
 
-.PHONY: help dev test test-core browser clients model shards property lint bench servers clean \
+.PHONY: help dev test test-core browser clients model shards property logins lint bench servers clean \
 	test-tools browser-tools client-tools model-tools

@@ -17,6 +17,7 @@
 //   - [github.com/recvault/recvault/cmd/recvault] is the command for all of these jobs.
 //   - [github.com/recvault/recvault/keys] defines Patient, KeyID, Grant, the roles and the errors.
 //   - [github.com/recvault/recvault/keys/transit] is the keyring on HashiCorp Vault, and sets Vault up.
+//   - [github.com/recvault/recvault/keys/transit/login] keeps a service's own Vault token valid.
 //   - [github.com/recvault/recvault/keys/local] is the keyring in a directory, for development and single hosts.
 //   - [github.com/recvault/recvault/storage] defines what a store does.
 //   - [github.com/recvault/recvault/storage/s3] is the store on MinIO, AWS S3 and other S3 servers.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -23,6 +24,9 @@ type cli struct {
 
 	configFile string
 	config     map[string]configured // by the name of the flag; nil without a configuration file
+
+	client *api.Client // of Vault, with the operator's token; nil if the command has not used one
+	role   string      // that the token needs
 
 	stdinFor string         // what standard input is used for, because it can be read only once
 	closers  []func() error // called at the end, the last first

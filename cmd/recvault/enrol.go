@@ -48,7 +48,7 @@ Role: enroller.`,
 			}
 			patients = []keys.Patient{patient}
 		}
-		k, err := c.openKeyring(ctx)
+		k, err := c.openKeyring(ctx, "enroller")
 		if err != nil {
 			return err
 		}

@@ -55,7 +55,7 @@ An erasure cannot be undone. While the patient is on hold, nothing is erased.`,
 
 // erasure returns an Erasure, and the patient or the recording to erase.
 func (c *cli) erasure(ctx context.Context, target *erasureTarget, options erasure.Options) (*erasure.Erasure, keys.KeyID, vault.ID, error) {
-	k, err := c.openKeyring(ctx)
+	k, err := c.openKeyring(ctx, "eraser")
 	if err != nil {
 		return nil, keys.KeyID{}, vault.ID{}, err
 	}

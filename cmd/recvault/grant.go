@@ -66,7 +66,7 @@ Role: granter.`,
 		if err != nil {
 			return err
 		}
-		k, err := c.openKeyring(ctx)
+		k, err := c.openKeyring(ctx, "granter")
 		if err != nil {
 			return err
 		}
@@ -215,7 +215,7 @@ Role: revoker with --accessor; none with the grant itself.`,
 // revocation returns a function that revokes the grant, by its accessor or with the grant itself. It sets the accessor.
 func (c *cli) revocation(ctx context.Context, accessor *string, grant *grantFlag) (func(context.Context) error, error) {
 	if *accessor != "" {
-		k, err := c.openKeyring(ctx)
+		k, err := c.openKeyring(ctx, "revoker")
 		if err != nil {
 			return nil, err
 		}

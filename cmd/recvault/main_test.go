@@ -31,8 +31,9 @@ type deployment struct {
 	home string // an empty directory for the test's files
 
 	environment map[string]string
-	tokens      map[string]string // by role; empty for a directory, which has no roles
-	secrets     []string          // that no command may print
+	vault       *testserver.VaultServer // nil without servers
+	tokens      map[string]string       // by role; empty for a directory, which has no roles
+	secrets     []string                // that no command may print
 
 	binary string // if not empty, commands run as processes of this program
 }
@@ -67,6 +68,7 @@ func onVault(t *testing.T, v *testserver.VaultServer) *deployment {
 	t.Helper()
 	d := newDeployment(t)
 	m := testserver.MinIO(t)
+	d.vault = v
 	d.environment["VAULT_ADDR"] = v.Address()
 	d.environment["RECVAULT_MOUNT"] = v.Mount()
 	d.environment["RECVAULT_POLICY_PREFIX"] = v.Prefix()

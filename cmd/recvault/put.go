@@ -140,7 +140,7 @@ Role: writer.`,
 		if err != nil {
 			return err
 		}
-		k, err := c.openKeyring(ctx)
+		k, err := c.openKeyring(ctx, "writer")
 		if err != nil {
 			return err
 		}

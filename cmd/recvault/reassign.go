@@ -100,7 +100,7 @@ func (c *cli) giving(cmd *cobra.Command, moves bool) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		k, err := c.openKeyring(ctx)
+		k, err := c.openKeyring(ctx, "writer, and a grant for the first patient")
 		if err != nil {
 			return err
 		}

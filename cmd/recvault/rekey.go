@@ -49,7 +49,7 @@ grant.`,
 		if err != nil {
 			return err
 		}
-		k, err := c.openKeyring(ctx)
+		k, err := c.openKeyring(ctx, "writer, and a grant for the patient")
 		if err != nil {
 			return err
 		}

@@ -195,12 +195,15 @@ Role: trimmer.` + resumeHelp,
 	return cmd
 }
 
+// roleOf has the role that each verb needs.
+var roleOf = map[string]string{"plan": "rotator", "rotate": "rotator", "rewrap": "rotator", "retire": "retirer", "trim": "trimmer"}
+
 // rotation returns a Rotation with the options of the flags, and the scope to run a verb on. The caller calls end
 // after the run.
 func (c *cli) rotation(
 	ctx context.Context, flags *rotationFlags, verb string,
 ) (r *rotation.Rotation, s scope.Scope, end func(), err error) {
-	k, err := c.openKeyring(ctx)
+	k, err := c.openKeyring(ctx, roleOf[verb])
 	if err != nil {
 		return nil, scope.Scope{}, nil, err
 	}
@@ -362,7 +365,7 @@ Role: retirer.`,
 		if oldest < 1 {
 			return usagef("no version: set --oldest, which counts from 1")
 		}
-		k, err := c.openKeyring(ctx)
+		k, err := c.openKeyring(ctx, "retirer")
 		if err != nil {
 			return err
 		}

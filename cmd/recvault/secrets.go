@@ -21,6 +21,7 @@ machine can see arguments, and shells store them. Each is read from a file, from
 standard input (the file "-"), or from the environment.
 
     Vault token          --token-file FILE     VAULT_TOKEN
+    Secret ID or JWT     --login-file FILE
     Grant                --grant-file FILE     RECVAULT_GRANT
     Patient identifier   --patient-file FILE   RECVAULT_PATIENT
     S3 credentials                             AWS_ACCESS_KEY_ID,
@@ -71,7 +72,7 @@ func (c *cli) secret(ctx context.Context, what, file, flag, variable string) (st
 	return string(text), nil
 }
 
-// vaultToken reads the operator's Vault token.
+// vaultToken reads the operator's Vault token, once.
 func (c *cli) vaultToken(ctx context.Context) (string, error) {
 	token, err := c.secret(ctx, "Vault token", c.settings.tokenFile, "--token-file", "VAULT_TOKEN")
 	if err == nil && strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {

@@ -37,13 +37,22 @@ Keys, in HashiCorp Vault:
     --vault-namespace   VAULT_NAMESPACE
     --vault-cacert      VAULT_CACERT
     --token-file        VAULT_TOKEN            the token itself
+    --login             RECVAULT_LOGIN         approle, kubernetes or jwt
+    --login-role        RECVAULT_LOGIN_ROLE    the role; the role ID of an AppRole
+    --login-file        RECVAULT_LOGIN_FILE    the secret ID or JWT; default the
+                                               token of the pod's service account
+    --login-mount       RECVAULT_LOGIN_MOUNT   default as --login
     --mount             RECVAULT_MOUNT         default "recordings"
     --policy-prefix     RECVAULT_POLICY_PREFIX default "recvault"
 
-  VAULT_TOKEN must have the role that the command's help page names. The other
-  variables of Vault's own command (VAULT_CLIENT_CERT, VAULT_CLIENT_KEY,
-  VAULT_TLS_SERVER_NAME, VAULT_PROXY_ADDR, ...) work as well. ~/.vault-token is
-  not read.
+  The token must have the role that the command's help page names. It comes from
+  one of --token-file, VAULT_TOKEN and --login. A token file is read again when it
+  changes, as Vault Agent changes it. With --login, the command logs in to Vault,
+  renews its token and logs in again, so a job may take longer than a token lives.
+
+  The other variables of Vault's own command (VAULT_CLIENT_CERT,
+  VAULT_CLIENT_KEY, VAULT_TLS_SERVER_NAME, VAULT_PROXY_ADDR, ...) work as well.
+  ~/.vault-token is not read.
 
 Recordings, on an S3 server:
 
@@ -83,9 +92,10 @@ Others:
 type settings struct {
 	dir string
 
-	vaultAddr, vaultNamespace, vaultCACert string
-	tokenFile                              string
-	mount, policyPrefix                    string
+	vaultAddr, vaultNamespace, vaultCACert  string
+	tokenFile                               string
+	login, loginRole, loginFile, loginMount string
+	mount, policyPrefix                     string
 
 	endpoint, region, bucket, prefix, s3CACert string
 	pathStyle                                  bool
@@ -97,6 +107,10 @@ func (s *settings) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.vaultNamespace, "vault-namespace", "", "Vault's `namespace` (VAULT_NAMESPACE)")
 	flags.StringVar(&s.vaultCACert, "vault-cacert", "", "`file` with the CA certificate of Vault (VAULT_CACERT)")
 	flags.StringVar(&s.tokenFile, "token-file", "", "`file` with the Vault token, - for standard input (VAULT_TOKEN: the token itself)")
+	flags.StringVar(&s.login, "login", "", "log in to Vault by this `method`: approle, kubernetes or jwt (RECVAULT_LOGIN)")
+	flags.StringVar(&s.loginRole, "login-role", "", "`role` of the login, or role ID of an AppRole (RECVAULT_LOGIN_ROLE)")
+	flags.StringVar(&s.loginFile, "login-file", "", "`file` with the secret ID or JWT, default the pod's service account (RECVAULT_LOGIN_FILE)")
+	flags.StringVar(&s.loginMount, "login-mount", "", "`path` of the auth method in Vault, default as --login (RECVAULT_LOGIN_MOUNT)")
 	flags.StringVar(&s.mount, "mount", "", "`path` of the Transit engine in Vault, default recordings (RECVAULT_MOUNT)")
 	flags.StringVar(&s.policyPrefix, "policy-prefix", "", "`prefix` of policy names in Vault, default recvault (RECVAULT_POLICY_PREFIX)")
 	flags.StringVar(&s.endpoint, "endpoint", "", "the S3 server's `URL`, default Amazon S3 (AWS_ENDPOINT_URL)")
@@ -150,13 +164,13 @@ func (c *cli) directory() (string, error) {
 	return c.getenv("RECVAULT_DIR"), nil
 }
 
-// openKeyring opens the keyring with the operator's own token.
-func (c *cli) openKeyring(ctx context.Context) (keys.Keyring, error) {
-	return c.keyringWith(func() (string, error) { return c.vaultToken(ctx) })
+// openKeyring opens the keyring with the operator's own token, which should have the role.
+func (c *cli) openKeyring(ctx context.Context, role string) (keys.Keyring, error) {
+	return c.keyringWith(func(client *api.Client) (refresh, error) { return c.authenticate(ctx, client, role) })
 }
 
-// keyringWith opens the keyring: in Vault with the token that a function returns, or in a directory.
-func (c *cli) keyringWith(token func() (string, error)) (keys.Keyring, error) {
+// keyringWith opens the keyring: in Vault after a function has given the client its token, or in a directory.
+func (c *cli) keyringWith(authenticate func(*api.Client) (refresh, error)) (keys.Keyring, error) {
 	directory, err := c.directory()
 	if err != nil {
 		return nil, err
@@ -168,12 +182,11 @@ func (c *cli) keyringWith(token func() (string, error)) (keys.Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := token()
-	if err != nil {
+	options := c.transitOptions()
+	if options.Refresh, err = authenticate(client); err != nil {
 		return nil, err
 	}
-	client.SetToken(text)
-	k, err := transit.New(client, c.transitOptions())
+	k, err := transit.New(client, options)
 	if err != nil {
 		return nil, usagef("%v (RECVAULT_MOUNT or --mount, RECVAULT_POLICY_PREFIX or --policy-prefix)", err)
 	}
@@ -183,12 +196,12 @@ func (c *cli) keyringWith(token func() (string, error)) (keys.Keyring, error) {
 // keyringLater returns a function that opens the keyring. It is called only for patients who are named by their
 // identifiers: by KeyID, no keyring is needed.
 func (c *cli) keyringLater(ctx context.Context) func() (keys.Wrapper, error) {
-	return func() (keys.Wrapper, error) { return c.openKeyring(ctx) }
+	return func() (keys.Wrapper, error) { return c.openKeyring(ctx, "writer, enroller, granter or eraser") }
 }
 
 // openGrantKeyring opens the keyring without a token, so that a grant is the only right in use.
 func (c *cli) openGrantKeyring() (keys.Keyring, error) {
-	return c.keyringWith(func() (string, error) { return "", nil })
+	return c.keyringWith(func(*api.Client) (refresh, error) { return nil, nil })
 }
 
 // openGrantVault opens a vault without a token, so that a grant is the only right in use.

@@ -183,11 +183,9 @@ func (c *cli) setUpVault(ctx context.Context, options transit.SetupOptions) erro
 	if err != nil {
 		return err
 	}
-	token, err := c.vaultToken(ctx)
-	if err != nil {
+	if _, err := c.authenticate(ctx, client, "setup"); err != nil {
 		return err
 	}
-	client.SetToken(token)
 	report, err := transit.Setup(ctx, client, options)
 	if err != nil && len(report.Changes) == 0 {
 		return err // not "nothing to change"

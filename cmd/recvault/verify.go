@@ -86,7 +86,7 @@ are not checked then.` + scopeHelp,
 		}
 		var versions upkeep.KeyVersions
 		if !noKeyring {
-			if versions, err = c.openKeyring(ctx); err != nil {
+			if versions, err = c.openKeyring(ctx, "rotator or auditor"); err != nil {
 				return err
 			}
 		}

@@ -11,10 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/recvault/recvault/internal/testserver"
 )
 
 // object has the fields of a Kubernetes object that these tests check.
@@ -87,13 +90,15 @@ func manifests(t *testing.T) []object {
 }
 
 // TestManifestsRunOnRealServers runs the arguments and settings of every container as a dry run, once for each
-// pod. Only addresses, credentials and the token are those of the test's own servers.
+// pod. Only addresses and credentials are those of the test's own servers.
 func TestManifestsRunOnRealServers(t *testing.T) {
 	d := deploy(t)
 	d.record(t)
 	d.run(t, "rotate", "--all")
 	objects := manifests(t)
 	config := find(t, objects, "ConfigMap", "recvault").Data
+	life := testserver.Lifetime{TTL: 2 * time.Second, Max: 4 * time.Second}
+	logins := map[string]testserver.Login{"rotator": d.vault.JWT(t, "rotator", life), "retirer": d.vault.JWT(t, "retirer", life)}
 	var verbs []string
 	for _, o := range objects {
 		j := o.Spec.job
@@ -111,8 +116,8 @@ func TestManifestsRunOnRealServers(t *testing.T) {
 			assert.Equal(t, "Never", p.RestartPolicy)
 			assert.True(t, p.SecurityContext.RunAsNonRoot)
 			find(t, objects, "ServiceAccount", p.ServiceAccountName)
-			token := d.tokens[strings.TrimPrefix(p.ServiceAccountName, "recvault-")]
-			require.NotEmpty(t, token, p.ServiceAccountName)
+			account := logins[strings.TrimPrefix(p.ServiceAccountName, "recvault-")]
+			require.NotEmpty(t, account, p.ServiceAccountName)
 			require.Len(t, p.Containers, 1)
 			c := p.Containers[0]
 			assert.True(t, c.SecurityContext.ReadOnlyRootFilesystem)
@@ -120,8 +125,9 @@ func TestManifestsRunOnRealServers(t *testing.T) {
 			assert.False(t, *c.SecurityContext.AllowPrivilegeEscalation)
 			verbs = append(verbs, c.Args[0])
 			for index := range j.Completions {
-				cmd := exec.CommandContext(t.Context(), d.binary, append(d.arguments(t, c, token), "--dry-run")...)
-				cmd.Env = append(d.settings(t, c, config), "JOB_COMPLETION_INDEX="+strconv.Itoa(index))
+				cmd := exec.CommandContext(t.Context(), d.binary, append(slices.Clone(c.Args), "--dry-run")...)
+				cmd.Env = append(d.settings(t, c, config), "JOB_COMPLETION_INDEX="+strconv.Itoa(index),
+					"RECVAULT_LOGIN_MOUNT="+account.Mount, "RECVAULT_LOGIN_FILE="+account.File)
 				var stderr bytes.Buffer
 				cmd.Stderr = &stderr
 				out, err := cmd.Output()
@@ -146,16 +152,6 @@ func find(t *testing.T, objects []object, kind, name string) object {
 	i := slices.IndexFunc(objects, func(o object) bool { return o.Kind == kind && o.Metadata.Name == name })
 	require.GreaterOrEqual(t, i, 0, "%s %s", kind, name)
 	return objects[i]
-}
-
-// arguments returns a container's arguments, with the test's file for the token.
-func (d *deployment) arguments(t *testing.T, c container, token string) []string {
-	t.Helper()
-	args := slices.Clone(c.Args)
-	i := slices.Index(args, "--token-file=/vault/secrets/token")
-	require.GreaterOrEqual(t, i, 0, "%v", args)
-	args[i] = "--token-file=" + token
-	return args
 }
 
 // settings returns a container's environment, with the test's values for what differs between clusters.

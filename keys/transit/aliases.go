@@ -50,7 +50,7 @@ func (s *setup) aliases(ctx context.Context) error {
 	}
 	var foreign, sample []ForeignAlias
 	path := "identity/entity-alias/id"
-	err := s.vault.list(ctx, s.token, path, func(details []byte) error {
+	err := s.vault.list(ctx, s.own, path, func(details []byte) error {
 		var alias struct {
 			Name     string `json:"name"`
 			Mount    string `json:"mount_accessor"`

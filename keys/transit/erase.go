@@ -25,31 +25,30 @@ func (k *Keyring) Erase(ctx context.Context, id keys.KeyID) error {
 // key is gone. In the other order, an interruption in between would leave an erased patient who looks as if
 // never enrolled, for good.
 func (k *Keyring) erase(ctx context.Context, id keys.KeyID) error {
-	token := k.client.Token()
-	_, err := k.vault.write(ctx, token, k.envelopeKeyPath(id)+"/config", map[string]any{"deletion_allowed": true})
+	_, err := k.vault.write(ctx, k.own, k.envelopeKeyPath(id)+"/config", map[string]any{"deletion_allowed": true})
 	if missing(err) {
-		if err := k.noEnvelopeKey(ctx, token, id); !errors.Is(err, keys.ErrErased) {
+		if err := k.noEnvelopeKey(ctx, k.own, id); !errors.Is(err, keys.ErrErased) {
 			return err
 		}
-		return k.revokeWrapped(ctx, token, id)
+		return k.revokeWrapped(ctx, id)
 	}
 	if err != nil {
 		return err
 	}
-	if _, err := k.vault.write(ctx, token, k.erasedMarkPath(id), map[string]any{"type": markType, "key_size": hmacKeySize}); err != nil {
+	if _, err := k.vault.write(ctx, k.own, k.erasedMarkPath(id), map[string]any{"type": markType, "key_size": hmacKeySize}); err != nil {
 		return err
 	}
-	err = k.vault.delete(ctx, token, k.envelopeKeyPath(id))
+	err = k.vault.delete(ctx, k.own, k.envelopeKeyPath(id))
 	if err != nil && !missing(err) { // missing: another call deleted the key, or the answer to a first attempt was lost
 		return err
 	}
-	return k.revokeWrapped(ctx, token, id)
+	return k.revokeWrapped(ctx, id)
 }
 
 // revokeWrapped removes the answers with a patient's recording keys in them that Vault keeps because a grant asked
 // for a wrapped answer (X-Vault-Wrap-TTL). They would outlive the envelope key and the grant.
-func (k *Keyring) revokeWrapped(ctx context.Context, token string, id keys.KeyID) error {
-	_, err := k.vault.write(ctx, token, "sys/leases/revoke-prefix/"+k.mount+"/decrypt/"+envelopeKey(id), map[string]any{"sync": true})
+func (k *Keyring) revokeWrapped(ctx context.Context, id keys.KeyID) error {
+	_, err := k.vault.write(ctx, k.own, "sys/leases/revoke-prefix/"+k.mount+"/decrypt/"+envelopeKey(id), map[string]any{"sync": true})
 	return err
 }
 

@@ -54,7 +54,7 @@ func (k *Keyring) issue(ctx context.Context, id keys.KeyID, options keys.GrantOp
 		role = k.prefix + "-describe"
 	}
 	asked := time.Now()
-	secret, err := k.vault.write(ctx, k.client.Token(), "auth/token/create/"+role, map[string]any{
+	secret, err := k.vault.write(ctx, k.own, "auth/token/create/"+role, map[string]any{
 		"entity_alias":      envelopeKey(id),
 		"meta":              meta,
 		"ttl":               strconv.FormatInt(int64(options.TTL/time.Second), 10) + "s",
@@ -91,9 +91,9 @@ func (k *Keyring) issue(ctx context.Context, id keys.KeyID, options keys.GrantOp
 
 // RevokeSelf implements [keys.Unwrapper] with the grant's token only.
 func (k *Keyring) RevokeSelf(ctx context.Context, grant keys.Grant) error {
-	token, err := grantToken(grant)
+	holder, err := ofHolder(grant)
 	if err == nil {
-		_, err = k.vault.write(ctx, token, "auth/token/revoke-self", nil)
+		_, err = k.vault.write(ctx, holder, "auth/token/revoke-self", nil)
 	}
 	if err != nil {
 		return fmt.Errorf("transit: end grant: %w", ofGrant(err))
@@ -114,7 +114,7 @@ func (k *Keyring) revoke(ctx context.Context, accessor string) error {
 	if !consistsOf(accessor, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.") || len(accessor) > maxTokenLen {
 		return fmt.Errorf("%w: it is not the accessor of a grant", keys.ErrInvalidGrant)
 	}
-	secret, err := k.vault.write(ctx, k.client.Token(), "auth/token/revoke-accessor", map[string]any{"accessor": accessor})
+	secret, err := k.vault.write(ctx, k.own, "auth/token/revoke-accessor", map[string]any{"accessor": accessor})
 	switch {
 	case err == nil && secret != nil && slices.ContainsFunc(secret.Warnings, func(warning string) bool {
 		return strings.Contains(warning, "No token found")
@@ -129,13 +129,13 @@ func (k *Keyring) revoke(ctx context.Context, accessor string) error {
 
 const maxTokenLen = 2048
 
-// grantToken returns the grant's token if it has the form of a service token. Vault would refuse any
+// ofHolder returns the grant's token as a credential if it has the form of a service token. Vault would refuse any
 // other, and some could not be sent in an HTTP header.
-func grantToken(grant keys.Grant) (string, error) {
+func ofHolder(grant keys.Grant) (credential, error) {
 	if !isServiceToken(grant.Token()) {
-		return "", fmt.Errorf("%w: its token is not a service token of Vault", keys.ErrInvalidGrant)
+		return credential{}, fmt.Errorf("%w: its token is not a service token of Vault", keys.ErrInvalidGrant)
 	}
-	return grant.Token(), nil
+	return credential{token: grant.Token}, nil
 }
 
 func isServiceToken(token string) bool {

@@ -71,6 +71,13 @@ type Options struct {
 	// MaxRetries is how often a request is sent again after a failure that may be temporary: no
 	// connection, a sealed or overloaded Vault, an internal error. Negative means never. Default 3.
 	MaxRetries int
+
+	// Refresh is called when Vault does not know the client's token: it has ended, or was revoked. It gives the client
+	// another one, or returns why not. refused is the token that Vault did not know; the client may have another
+	// by now. The request is then sent once more, which is safe, because Vault did nothing. It is never called for a
+	// grant's token. Package login has such a function; nil means that the call fails with [keys.ErrUnauthenticated],
+	// unless the client got another token while the request was under way.
+	Refresh func(ctx context.Context, refused string) error
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -120,7 +127,7 @@ func consistsOf(text, characters string) bool {
 // need not be closed.
 type Keyring struct {
 	vault      *requester
-	client     *api.Client // the caller's; only its token is used
+	own        credential // the token of the caller's client
 	mount      string
 	prefix     string
 	pseudonyms *lru.Cache[keys.Patient, keys.KeyID]
@@ -147,7 +154,7 @@ func New(client *api.Client, options Options) (*Keyring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("transit: pseudonym cache: %w", err)
 	}
-	return &Keyring{vault, client, options.Mount, options.Prefix, pseudonyms}, nil
+	return &Keyring{vault, credential{client.Token, options.Refresh}, options.Mount, options.Prefix, pseudonyms}, nil
 }
 
 // Enrol implements [keys.Enroller], for the enroller's role. In addition to that interface's errors
@@ -158,7 +165,7 @@ func (k *Keyring) Enrol(ctx context.Context, patient keys.Patient) (keys.KeyID, 
 		return keys.KeyID{}, err
 	}
 	// If the key exists, Vault leaves it as it is and answers with its settings.
-	secret, err := k.vault.write(ctx, k.client.Token(), k.envelopeKeyPath(id), map[string]any{
+	secret, err := k.vault.write(ctx, k.own, k.envelopeKeyPath(id), map[string]any{
 		"type":    envelopeKeyType,
 		"derived": true,
 	})
@@ -198,7 +205,7 @@ func (k *Keyring) wrap(ctx context.Context, binding keys.Binding, key *keys.Key)
 		return "", keys.ErrInvalidKeyID
 	}
 	encrypt := func() (*api.Secret, error) {
-		return k.vault.write(ctx, k.client.Token(), k.mount+"/encrypt/"+envelopeKey(id), map[string]any{
+		return k.vault.write(ctx, k.own, k.mount+"/encrypt/"+envelopeKey(id), map[string]any{
 			"plaintext": base64.StdEncoding.EncodeToString(key.Bytes()),
 			"context":   vaultContext(binding),
 		})
@@ -216,7 +223,7 @@ func (k *Keyring) wrap(ctx context.Context, binding keys.Binding, key *keys.Key)
 		}
 	}
 	if missing(err) {
-		return "", k.noEnvelopeKey(ctx, k.client.Token(), id)
+		return "", k.noEnvelopeKey(ctx, k.own, id)
 	}
 	var answer struct {
 		Ciphertext keys.WrappedKey `json:"ciphertext"`
@@ -246,7 +253,7 @@ func (k *Keyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Bin
 
 func (k *Keyring) unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
 	id := binding.KeyID()
-	token, err := grantToken(grant)
+	holder, err := ofHolder(grant)
 	if err != nil {
 		return nil, err
 	}
@@ -257,13 +264,13 @@ func (k *Keyring) unwrap(ctx context.Context, grant keys.Grant, binding keys.Bin
 		return nil, err
 	}
 	// Vault decides whether the grant is for this patient, and logs the attempt.
-	secret, err := k.vault.write(ctx, token, k.mount+"/decrypt/"+envelopeKey(id), map[string]any{
+	secret, err := k.vault.write(ctx, holder, k.mount+"/decrypt/"+envelopeKey(id), map[string]any{
 		"ciphertext": string(wrapped),
 		"context":    vaultContext(binding),
 	})
 	switch {
 	case missing(err):
-		return nil, k.noEnvelopeKey(ctx, token, id)
+		return nil, k.noEnvelopeKey(ctx, holder, id)
 	case badRequest(err):
 		return nil, fmt.Errorf("%w: %s", ofCiphertext(reason(err)), reason(err))
 	case err != nil:
@@ -295,9 +302,9 @@ func checkWrapped(wrapped keys.WrappedKey) error {
 }
 
 // noEnvelopeKey returns why there is no envelope key: the patient was erased, or never enrolled.
-func (k *Keyring) noEnvelopeKey(ctx context.Context, token string, id keys.KeyID) error {
+func (k *Keyring) noEnvelopeKey(ctx context.Context, by credential, id keys.KeyID) error {
 	// The policy of the eraser requires the parameter, also for reads.
-	secret, _, err := k.vault.readWith(ctx, token, k.erasedMarkPath(id), url.Values{"type": {markType}})
+	secret, _, err := k.vault.readWith(ctx, by, k.erasedMarkPath(id), url.Values{"type": {markType}})
 	var mark struct {
 		Type string `json:"type"`
 	}

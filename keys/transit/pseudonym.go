@@ -34,7 +34,7 @@ func (k *Keyring) keyID(ctx context.Context, patient keys.Patient) (keys.KeyID, 
 		return id, nil
 	}
 	// The key version is fixed, so that a rotation of the key does not give patients new pseudonyms.
-	secret, err := k.vault.write(ctx, k.client.Token(), k.mount+"/hmac/"+pseudonymKey+"/sha2-256", map[string]any{
+	secret, err := k.vault.write(ctx, k.own, k.mount+"/hmac/"+pseudonymKey+"/sha2-256", map[string]any{
 		"input":       base64.StdEncoding.EncodeToString([]byte(patient)),
 		"key_version": 1,
 	})

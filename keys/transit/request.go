@@ -58,30 +58,61 @@ func backoff(least, most time.Duration, attempt int, _ *http.Response) time.Dura
 	return wait - rand.N(wait/2+1)
 }
 
-func (r *requester) read(ctx context.Context, token, path string) (*api.Secret, error) {
-	secret, _, err := r.readWith(ctx, token, path, nil)
+// credential is the token that a request is sent with: that of this process, or a grant's.
+type credential struct {
+	token   func() string                                   // as it is now
+	refresh func(ctx context.Context, refused string) error // as Options.Refresh; nil if there is none
+}
+
+// send makes one request, and a second one if Vault did not know the token and there is another one by now.
+func (r *requester) send(ctx context.Context, by credential, request func(context.Context, *api.Logical) error) error {
+	once := func(token string) error {
+		limited, cancel := context.WithTimeout(ctx, r.timeout)
+		defer cancel()
+		if err := request(limited, r.as(token)); err != nil {
+			return failure(ctx, token, err)
+		}
+		return nil
+	}
+	token := by.token()
+	err := once(token)
+	if !errors.Is(err, keys.ErrUnauthenticated) {
+		return err
+	}
+	if by.refresh != nil {
+		if err := by.refresh(ctx, token); err != nil {
+			return err
+		}
+	}
+	if next := by.token(); next != token {
+		return once(next)
+	}
+	return err
+}
+
+func (r *requester) read(ctx context.Context, by credential, path string) (*api.Secret, error) {
+	secret, _, err := r.readWith(ctx, by, path, nil)
 	return secret, err
 }
 
 // readWith also returns Vault's clock when it answered (the Date header, to the second), or zero if it does not report
 // it.
-func (r *requester) readWith(ctx context.Context, token, path string, parameters url.Values) (*api.Secret, time.Time, error) {
-	limited, cancel := context.WithTimeout(ctx, r.timeout)
-	defer cancel()
-	// The raw call is used, because the other one does not distinguish a missing mount from a missing key.
-	response, err := r.as(token).ReadRawWithDataWithContext(limited, path, parameters)
-	if response != nil {
-		defer response.Body.Close()
-	}
-	if err != nil {
-		return nil, time.Time{}, failure(ctx, token, err)
-	}
-	secret, err := api.ParseSecret(response.Body)
-	if err != nil {
-		return nil, time.Time{}, failure(ctx, token, err)
-	}
-	now, _ := http.ParseTime(response.Header.Get("Date"))
-	return secret, now.UTC(), nil
+func (r *requester) readWith(ctx context.Context, by credential, path string, parameters url.Values) (secret *api.Secret, now time.Time, err error) {
+	err = r.send(ctx, by, func(ctx context.Context, vault *api.Logical) error {
+		// The raw call is used, because the other one does not distinguish a missing mount from a missing key.
+		response, err := vault.ReadRawWithDataWithContext(ctx, path, parameters)
+		if response != nil {
+			defer response.Body.Close()
+		}
+		if err != nil {
+			return err
+		}
+		date, _ := http.ParseTime(response.Header.Get("Date"))
+		now = date.UTC()
+		secret, err = api.ParseSecret(response.Body)
+		return err
+	})
+	return secret, now, err
 }
 
 // listTimeout is Vault's own limit for a request, unless it is configured (default_max_request_duration).
@@ -89,7 +120,8 @@ const listTimeout = 90 * time.Second
 
 // list calls each with the details of every entry of a list, in JSON, as they arrive. It keeps one entry at a time in
 // memory, so the list may be long.
-func (r *requester) list(ctx context.Context, token, path string, each func(details []byte) error) error {
+func (r *requester) list(ctx context.Context, by credential, path string, each func(details []byte) error) error {
+	token := by.token()
 	limited, cancel := context.WithTimeout(ctx, max(r.timeout, listTimeout))
 	defer cancel()
 	response, err := r.as(token).ReadRawWithDataWithContext(limited, path, url.Values{"list": {"true"}})
@@ -145,23 +177,19 @@ func fields(d *json.Decoder, each func(name string) error) error {
 }
 
 // write returns a nil secret without an error if the answer has no content.
-func (r *requester) write(ctx context.Context, token, path string, data map[string]any) (*api.Secret, error) {
-	limited, cancel := context.WithTimeout(ctx, r.timeout)
-	defer cancel()
-	secret, err := r.as(token).WriteWithContext(limited, path, data)
-	if err != nil {
-		return nil, failure(ctx, token, err)
-	}
-	return secret, nil
+func (r *requester) write(ctx context.Context, by credential, path string, data map[string]any) (secret *api.Secret, err error) {
+	err = r.send(ctx, by, func(ctx context.Context, vault *api.Logical) error {
+		secret, err = vault.WriteWithContext(ctx, path, data)
+		return err
+	})
+	return secret, err
 }
 
-func (r *requester) delete(ctx context.Context, token, path string) error {
-	limited, cancel := context.WithTimeout(ctx, r.timeout)
-	defer cancel()
-	if _, err := r.as(token).DeleteWithContext(limited, path); err != nil {
-		return failure(ctx, token, err)
-	}
-	return nil
+func (r *requester) delete(ctx context.Context, by credential, path string) error {
+	return r.send(ctx, by, func(ctx context.Context, vault *api.Logical) error {
+		_, err := vault.DeleteWithContext(ctx, path)
+		return err
+	})
 }
 
 // as returns the client for one request with this token.

@@ -13,9 +13,9 @@ func (k *Keyring) Rotate(ctx context.Context, id keys.KeyID) error {
 	if id.IsZero() {
 		return fmt.Errorf("transit: rotate: %w", keys.ErrInvalidKeyID)
 	}
-	_, err := k.vault.write(ctx, k.client.Token(), k.envelopeKeyPath(id)+"/rotate", nil)
+	_, err := k.vault.write(ctx, k.own, k.envelopeKeyPath(id)+"/rotate", nil)
 	if missing(err) {
-		err = k.noEnvelopeKey(ctx, k.client.Token(), id)
+		err = k.noEnvelopeKey(ctx, k.own, id)
 	}
 	if err != nil {
 		return fmt.Errorf("transit: rotate: %w", err)
@@ -61,9 +61,9 @@ func (k *Keyring) rewrap(ctx context.Context, id keys.KeyID, items []keys.Rewrap
 	if len(input) == 0 {
 		return results, nil
 	}
-	secret, err := k.vault.write(ctx, k.client.Token(), k.mount+"/rewrap/"+envelopeKey(id), map[string]any{"batch_input": input})
+	secret, err := k.vault.write(ctx, k.own, k.mount+"/rewrap/"+envelopeKey(id), map[string]any{"batch_input": input})
 	if missing(err) {
-		return nil, k.noEnvelopeKey(ctx, k.client.Token(), id)
+		return nil, k.noEnvelopeKey(ctx, k.own, id)
 	}
 	// Vault answers a rewrap with status 200 even if some or all items failed, unlike encrypt and decrypt.
 	var answer struct {
@@ -85,7 +85,7 @@ func (k *Keyring) rewrap(ctx context.Context, id keys.KeyID, items []keys.Rewrap
 		_, parseErr := result.Ciphertext.Version()
 		switch i := sent[n]; {
 		case result.Error != "":
-			results[i].Err = fmt.Errorf("transit: rewrap: %w: %s", ofCiphertext(result.Error), plain(result.Error, k.client.Token()))
+			results[i].Err = fmt.Errorf("transit: rewrap: %w: %s", ofCiphertext(result.Error), plain(result.Error, k.own.token()))
 		case parseErr != nil:
 			return nil, fmt.Errorf("%w: Vault answered with no wrapped key", keys.ErrUnavailable)
 		default:

@@ -128,7 +128,7 @@ func Setup(ctx context.Context, client *api.Client, options SetupOptions) (Repor
 // setup is one run of Setup or SetupCalls.
 type setup struct {
 	vault   settings
-	token   string
+	own     credential
 	where   Options // the mount and the prefix
 	options SetupOptions
 	report  Report
@@ -139,9 +139,9 @@ type setup struct {
 // settings reads and writes Vault's settings. For SetupCalls it is a freshVault, for a dry run a
 // dryVault, and otherwise a requester.
 type settings interface {
-	read(ctx context.Context, token, path string) (*api.Secret, error)
-	write(ctx context.Context, token, path string, data map[string]any) (*api.Secret, error)
-	list(ctx context.Context, token, path string, each func(details []byte) error) error
+	read(ctx context.Context, by credential, path string) (*api.Secret, error)
+	write(ctx context.Context, by credential, path string, data map[string]any) (*api.Secret, error)
+	list(ctx context.Context, by credential, path string, each func(details []byte) error) error
 }
 
 // minCacheSize is the smallest cache size that Transit accepts.
@@ -159,7 +159,7 @@ func newSetup(client *api.Client, options SetupOptions) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &setup{vault: vault, token: client.Token(), where: where, options: options}
+	s := &setup{vault: vault, own: credential{token: client.Token}, where: where, options: options}
 	if options.DryRun {
 		s.vault = &dryVault{vault: vault, mount: where.Mount}
 	}
@@ -413,7 +413,7 @@ func inJSON(value any) string {
 }
 
 func (s *setup) read(ctx context.Context, path string, into any) error {
-	secret, err := s.vault.read(ctx, s.token, path)
+	secret, err := s.vault.read(ctx, s.own, path)
 	if err == nil {
 		err = decode(secret, into)
 	}
@@ -428,7 +428,7 @@ func (s *setup) change(ctx context.Context, what, before, after, path string, da
 	if before == after {
 		return nil
 	}
-	if _, err := s.vault.write(ctx, s.token, path, data); err != nil {
+	if _, err := s.vault.write(ctx, s.own, path, data); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	s.report.Changes = append(s.report.Changes, Change{what, before, after})

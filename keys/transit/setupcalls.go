@@ -49,7 +49,7 @@ type freshVault struct {
 	calls []Call
 }
 
-func (v *freshVault) read(_ context.Context, _, path string) (*api.Secret, error) {
+func (v *freshVault) read(_ context.Context, _ credential, path string) (*api.Secret, error) {
 	if path != authPath {
 		return &api.Secret{}, nil
 	}
@@ -57,9 +57,9 @@ func (v *freshVault) read(_ context.Context, _, path string) (*api.Secret, error
 	return &api.Secret{Data: map[string]any{"token/": map[string]any{"accessor": TokenAccessor}}}, nil
 }
 
-func (v *freshVault) list(context.Context, string, string, func([]byte) error) error { return nil }
+func (v *freshVault) list(context.Context, credential, string, func([]byte) error) error { return nil }
 
-func (v *freshVault) write(_ context.Context, _, path string, data map[string]any) (*api.Secret, error) {
+func (v *freshVault) write(_ context.Context, _ credential, path string, data map[string]any) (*api.Secret, error) {
 	v.calls = append(v.calls, Call{Method: http.MethodPost, Path: path, Body: data})
 	return nil, nil
 }

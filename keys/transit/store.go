@@ -35,7 +35,7 @@ func (k *Keyring) CheckStore(ctx context.Context, store keys.StoreID) error {
 	var mount struct {
 		Description string `json:"description"`
 	}
-	secret, err := k.vault.read(ctx, k.client.Token(), tunePath(k.mount))
+	secret, err := k.vault.read(ctx, k.own, tunePath(k.mount))
 	if err == nil {
 		err = decode(secret, &mount)
 	}

@@ -45,7 +45,7 @@ func (k *Keyring) versions(ctx context.Context, id keys.KeyID) (versions, error)
 	}
 	secret, now, err := k.readKey(ctx, id)
 	if missing(err) {
-		err = k.noEnvelopeKey(ctx, k.client.Token(), id)
+		err = k.noEnvelopeKey(ctx, k.own, id)
 	}
 	v := versions{Now: now}
 	if err == nil {
@@ -145,7 +145,7 @@ func (k *Keyring) changeVersions(ctx context.Context, id keys.KeyID, below strin
 		if err != nil || data == nil {
 			return err
 		}
-		_, err = k.vault.write(ctx, k.client.Token(), k.envelopeKeyPath(id)+below, data)
+		_, err = k.vault.write(ctx, k.own, k.envelopeKeyPath(id)+below, data)
 		if badRequest(err) && attempt < attempts {
 			continue
 		}
@@ -160,5 +160,5 @@ const markType = "hmac"
 // no effect on the answer, but the enroller's policy requires them, and for a token with several roles Vault
 // demands what any of their policies requires for the path, for reads too.
 func (k *Keyring) readKey(ctx context.Context, id keys.KeyID) (*api.Secret, time.Time, error) {
-	return k.vault.readWith(ctx, k.client.Token(), k.envelopeKeyPath(id), url.Values{"type": {envelopeKeyType}, "derived": {"true"}})
+	return k.vault.readWith(ctx, k.own, k.envelopeKeyPath(id), url.Values{"type": {envelopeKeyType}, "derived": {"true"}})
 }
