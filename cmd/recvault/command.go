@@ -10,6 +10,8 @@ import (
 	"github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/recvault/recvault/keys"
 )
 
 // cli is one run of the command: what it was given, and the flags that all commands share.
@@ -42,6 +44,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdin i
 		return exitOK
 	}
 	failed := classify(ctx, err)
+	if failed.Code == "denied" && errors.Is(err, keys.ErrDenied) && c.role != "" {
+		failed.Error += ": " + c.explainDenial(ctx)
+	}
 	c.printFailure(failed)
 	return failed.Exit
 }

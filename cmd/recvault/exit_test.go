@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/vault/api"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -108,6 +109,46 @@ func TestJobsEndSoonWhenVaultIsSealed(t *testing.T) {
 			assert.Less(t, found, 30.0, "it does not go on")
 		}
 	}
+}
+
+func TestDenialNamesTheRole(t *testing.T) {
+	d := onServers(t)
+	alice, aliceID := d.enrol("alice")
+	d.put(alice, random(t, 10))
+	prefix := d.environment["RECVAULT_POLICY_PREFIX"]
+	curious, err := d.vault.Client(d.vault.RootToken()).Auth().Token().CreateOrphanWithContext(t.Context(), // may look itself up
+		&api.TokenCreateRequest{Policies: []string{prefix + "-granter"}, TTL: "1h"})
+	require.NoError(t, err)
+	d.secrets = append(d.secrets, curious.Auth.ClientToken)
+	for role, args := range map[string][]string{
+		"enroller": {"enrol", "--patient-file", alice},
+		"granter":  {"grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--out", d.path("out")},
+		"revoker":  {"revoke", "--accessor", "6RIMVwMdPiwbxbroJbsvTPff"},
+		"rotator":  {"rotate", "--all"},
+		"retirer":  {"reinstate", "--oldest", "1", "--key-id", aliceID},
+		"eraser":   {"erase", "plan", "--key-id", aliceID},
+		"setup":    {"setup"},
+		"writer":   {"put", "--patient-file", alice, d.file("a.webm", nil)},
+	} {
+		t.Run(role, func(t *testing.T) {
+			token := "granter"
+			if role == token {
+				token = "writer"
+			}
+			text := lastLine(d.in(t).as(token).run(args...).exits(exitDenied).stderr)
+			assert.True(t, strings.HasSuffix(text, "permission denied by Vault: the command needs the role "+role), text)
+			assert.Equal(t, 1, strings.Count(text, "denied"), text)
+			if role != "granter" {
+				text = lastLine(d.in(t).with("VAULT_TOKEN", curious.Auth.ClientToken).run(args...).exits(exitDenied).stderr)
+				assert.True(t, strings.HasSuffix(text, "the role "+role+"; this token's policies are default, "+prefix+"-granter"), text)
+			}
+		})
+	}
+	t.Run("unknown token", func(t *testing.T) {
+		text := lastLine(d.in(t).with("VAULT_TOKEN", "hvs.unknown").run("enrol", "--patient-file", alice).exits(exitDenied).stderr)
+		assert.NotContains(t, text, "role")
+		assert.True(t, strings.HasSuffix(text, "the process's own credentials are not valid: Vault answered 403: invalid token"), text)
+	})
 }
 
 func mustKeyID(t *testing.T, text string) keys.KeyID {

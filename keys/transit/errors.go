@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"unicode"
 
@@ -36,8 +37,23 @@ func newRefusal(err *api.ResponseError, token string) *refusal {
 	if err.RawError {
 		return &refusal{err.StatusCode, "the answer does not have Vault's form", true} // without a proxy's text
 	}
-	return &refusal{status: err.StatusCode, reason: plain(strings.Join(err.Errors, "; "), token)}
+	return &refusal{status: err.StatusCode, reason: unframed(plain(strings.Join(err.Errors, "; "), token))}
 }
+
+// frame is what Vault writes before a list of errors. Each error begins with " * ".
+var frame = regexp.MustCompile(`^[0-9]+ errors? occurred: \* `)
+
+// unframed returns the errors of a list, separated by "; ". That permission was denied goes without saying where there
+// is another reason.
+func unframed(reason string) string {
+	if framed := frame.FindString(reason); framed != "" {
+		reason = strings.ReplaceAll(reason[len(framed):], " * ", "; ")
+	}
+	return strings.TrimPrefix(reason, bareDenial+"; ")
+}
+
+// bareDenial is Vault's reason where no policy of the token allows a request.
+const bareDenial = "permission denied"
 
 // plain returns a text that a server sent, or may have sent, as it can be shown: in one line, without the request's
 // token and at most maxReasonLen bytes long. Control characters and bidirectional marks, which could change what a
@@ -59,6 +75,9 @@ func plain(text, token string) string {
 }
 
 func (r *refusal) Error() string {
+	if r.reason == bareDenial {
+		return fmt.Sprintf("%v by Vault", r.Unwrap())
+	}
 	return fmt.Sprintf("%v: Vault answered %d: %s", r.Unwrap(), r.status, r.reason)
 }
 

@@ -220,3 +220,26 @@ func TestRequestsUnderWayAreBounded(t *testing.T) {
 		assert.LessOrEqual(t, writing.most.Load(), int64(concurrency))
 	}
 }
+
+// Fewer patients than end a run by their failures.
+func TestRunThatIsDeniedAltogetherFails(t *testing.T) {
+	b := embedded(t)
+	for range 3 {
+		patient, _ := b.Enrol(t)
+		b.put(t, patient, 10)
+	}
+	keyring := &changesDenied{Keyring: b.rotator}
+	report, err := b.rotation(t, keyring, rotation.Options{}).Rotate(t.Context(), scope.All())
+	assert.ErrorIs(t, err, keys.ErrDenied)
+	assert.Equal(t, 3, report.Patients.Failed)
+	assert.EqualValues(t, 3, report.Findings.Counts[rotation.KindDenied])
+
+	b.rotate(t)
+	denied := &failing{Keyring: b.rotator, err: keys.ErrDenied, after: 1}
+	report, err = b.rotation(t, denied, rotation.Options{Concurrency: 1}).Rewrap(t.Context(), scope.All())
+	assert.NoError(t, err, "one patient was not denied")
+	assert.Equal(t, 2, report.Patients.Failed)
+	denied = &failing{Keyring: b.rotator, err: keys.ErrDenied}
+	_, err = b.rotation(t, denied, rotation.Options{}).Rewrap(t.Context(), scope.All())
+	assert.ErrorIs(t, err, keys.ErrDenied)
+}

@@ -158,8 +158,8 @@ func (o Options) withDefaults() (Options, error) {
 // A failure of a single patient or recording does not end a run: it is in the Report, and [Report.Complete] is
 // false. The verbs return the errors that end a run: the context's, those of the store's listing, and one that the
 // keyring or the store answers ten times in a row, or every time, to one kind of request, each time after its own retries:
-// [keys.ErrDenied], [keys.ErrUnauthenticated], [keys.ErrUnavailable], [storage.ErrDenied], [storage.ErrUnavailable], [storage.ErrNoBucket],
-// [storage.ErrFull]. The Report that comes with an error says what was done.
+// [keys.ErrDenied], [keys.ErrUnauthenticated], [keys.ErrUnavailable], [storage.ErrDenied], [storage.ErrUnavailable],
+// [storage.ErrNoBucket], [storage.ErrFull]. The Report that comes with an error says what was done.
 //
 // When a run ends early, changes that were begun are finished, for up to five seconds, and no others begin.
 type Rotation struct {
