@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/vault/api"
+
 	"github.com/recvault/recvault/keys"
 )
 
@@ -23,8 +25,9 @@ const (
 
 // Issue implements [keys.Granter], for the granter's role. The granter's token must have no limit of
 // uses, because Vault does not let a limited token create others. The TTL is rounded down to whole
-// seconds and is at most [SetupOptions].MaxGrantTTL. In addition to the interface's errors it
-// returns [ErrNotSetUp].
+// seconds and is at most [SetupOptions].MaxGrantTTL. In addition to the interface's errors it returns
+// [ErrNotSetUp], if Vault made a token with other rights than a grant's; that token is revoked. If it cannot be, the
+// error has its accessor.
 func (k *Keyring) Issue(ctx context.Context, patient keys.Patient, options keys.GrantOptions) (keys.Grant, error) {
 	if err := options.Validate(); err != nil {
 		return keys.Grant{}, fmt.Errorf("transit: issue: %w", err)
@@ -69,12 +72,16 @@ func (k *Keyring) issue(ctx context.Context, id keys.KeyID, options keys.GrantOp
 		return keys.Grant{}, fmt.Errorf("%w: %s", ErrNotSetUp, reason(err))
 	case err != nil:
 		return keys.Grant{}, err
-	case secret == nil || secret.Auth == nil || secret.Auth.Accessor == "" || !isServiceToken(secret.Auth.ClientToken):
+	case secret == nil || secret.Auth == nil || secret.Auth.ClientToken == "":
 		return keys.Grant{}, fmt.Errorf("%w: Vault answered with no token", keys.ErrUnavailable)
-	// A token has other policies if the token role was changed, or if the patient's entity was given
-	// some. Such a token is not returned.
+	case secret.Auth.Accessor == "" || !isServiceToken(secret.Auth.ClientToken): // as a batch token
+		err = fmt.Errorf("%w: grants come as tokens of another kind than service tokens", ErrNotSetUp)
+	// A token has other policies if the token role was changed, or if the patient's entity was given some.
 	case !slices.Equal(secret.Auth.Policies, []string{role}):
-		return keys.Grant{}, fmt.Errorf("%w: grants come with other policies than %s", ErrNotSetUp, role)
+		err = fmt.Errorf("%w: grants come with other policies than %s", ErrNotSetUp, role)
+	}
+	if err != nil {
+		return keys.Grant{}, k.discard(ctx, secret.Auth, err)
 	}
 	return keys.NewGrant(keys.GrantDetails{
 		KeyID:    id,
@@ -87,6 +94,21 @@ func (k *Keyring) issue(ctx context.Context, id keys.KeyID, options keys.GrantOp
 
 		DescribeOnly: options.DescribeOnly,
 	}, secret.Auth.ClientToken), nil
+}
+
+// discard revokes a token that Issue does not return, and returns the error that says why. If neither the token itself
+// nor the granter may revoke it, the error has its accessor.
+func (k *Keyring) discard(ctx context.Context, issued *api.SecretAuth, why error) error {
+	ctx = context.WithoutCancel(ctx)
+	itself := credential{token: func() string { return issued.ClientToken }}
+	if _, err := k.vault.write(ctx, itself, "auth/token/revoke-self", nil); err == nil {
+		return why
+	}
+	if err := k.revoke(ctx, issued.Accessor); err == nil {
+		return why
+	}
+	return fmt.Errorf("%w; the token that Vault made is valid for %d s and could not be revoked: revoke it by its accessor, %q",
+		why, issued.LeaseDuration, issued.Accessor)
 }
 
 // RevokeSelf implements [keys.Unwrapper] with the grant's token only.
@@ -140,6 +162,9 @@ func ofHolder(grant keys.Grant) (credential, error) {
 
 func isServiceToken(token string) bool {
 	rest, ok := strings.CutPrefix(token, "hvs.")
+	if !ok { // of OpenBao, and of Vault before 1.10
+		rest, ok = strings.CutPrefix(token, "s.")
+	}
 	return ok && len(token) <= maxTokenLen &&
 		consistsOf(rest, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.")
 }

@@ -2,6 +2,7 @@ package transit_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/transit"
 )
@@ -173,32 +175,77 @@ func TestGranterRefusesOtherSpellingsOfAKeyID(t *testing.T) {
 }
 
 // A change of the token role, or a policy given to the patient's entity, does not make Issue return a
-// token that is more than a grant.
-func TestIssueReturnsNoWiderToken(t *testing.T) {
+// token that is more than a grant, or leave it behind.
+func TestIssueLeavesNoWiderToken(t *testing.T) {
 	f := newFixture(t)
 	granter := f.keyring("granter")
 	patient := newPatient()
 	grant := f.grant(granter, patient)
-
-	role := "auth/token/roles/" + f.options.Prefix + "-grant"
-	_, err := f.admin.Logical().WriteWithContext(t.Context(), role,
-		data{"allowed_policies": []string{f.options.Prefix + "-grant", f.options.Prefix + "-writer"}})
-	require.NoError(t, err)
-	wider, err := granter.Issue(t.Context(), patient, grantOptions())
-	assert.ErrorIs(t, err, transit.ErrNotSetUp)
-	assert.True(t, wider.IsZero())
+	grantPolicy, writerPolicy := f.options.Prefix+"-grant", f.options.Prefix+"-writer"
+	write := func(path string, d data) *api.Secret {
+		secret, err := f.admin.Logical().WriteWithContext(t.Context(), path, d)
+		require.NoError(t, err)
+		return secret
+	}
+	accessors := func() []any {
+		list, err := f.admin.Logical().ListWithContext(t.Context(), "auth/token/accessors")
+		require.NoError(t, err)
+		return list.Data["keys"].([]any)
+	}
+	role := "auth/token/roles/" + grantPolicy
+	refused := func(t *testing.T) error {
+		wider, err := granter.Issue(t.Context(), patient, grantOptions())
+		assert.ErrorIs(t, err, transit.ErrNotSetUp)
+		assert.True(t, wider.IsZero())
+		return err
+	}
+	t.Run("more policies", func(t *testing.T) {
+		write(role, data{"allowed_policies": []string{grantPolicy, writerPolicy}})
+		before := accessors()
+		assert.NotContains(t, refused(t).Error(), "accessor")
+		assert.ElementsMatch(t, before, accessors())
+	})
+	t.Run("other policies, which may not revoke", func(t *testing.T) {
+		write(role, data{"allowed_policies": []string{writerPolicy}})
+		before := accessors()
+		err := refused(t)
+		left := slices.DeleteFunc(accessors(), func(accessor any) bool { return slices.Contains(before, accessor) })
+		require.Len(t, left, 1)
+		assert.ErrorContains(t, err, fmt.Sprintf("revoke it by its accessor, %q", left[0]))
+		require.NoError(t, f.keyring("revoker").Revoke(t.Context(), left[0].(string)))
+	})
 	f.setUp()
 	f.grant(granter, patient)
+	t.Run("policies of the entity", func(t *testing.T) {
+		entity := write("identity/lookup/entity", data{"alias_name": grant.KeyID().String() + "-kek", "alias_mount_accessor": f.tokenAccessor()})
+		write("identity/entity/id/"+entity.Data["id"].(string), data{"policies": []string{writerPolicy}})
+		before := accessors()
+		assert.NotContains(t, refused(t).Error(), "accessor")
+		assert.ElementsMatch(t, before, accessors())
+	})
+}
 
-	entity, err := f.admin.Logical().WriteWithContext(t.Context(), "identity/lookup/entity",
-		data{"alias_name": grant.KeyID().String() + "-kek", "alias_mount_accessor": f.tokenAccessor()})
+// OpenBao's tokens start with "s.", and those of Vault without server side consistent tokens.
+func TestGrantsWithLegacyTokens(t *testing.T) {
+	f := newFixture(t, testserver.LegacyTokens())
+	k := f.roles()
+	patient, id := f.enrol(k)
+	rec := f.record(k, id)
+	grant := f.grant(k, patient)
+	require.True(t, strings.HasPrefix(grant.Token(), "s."))
+	f.opens(k, grant, rec)
+	other, _ := f.enrol(k)
+	_, err := k.Unwrap(t.Context(), f.grant(k, other), rec.binding, rec.wrapped)
+	assert.ErrorIs(t, err, keys.ErrDenied)
+	parsed, err := keys.ParseGrant(grant.Reveal())
 	require.NoError(t, err)
-	_, err = f.admin.Logical().WriteWithContext(t.Context(), "identity/entity/id/"+entity.Data["id"].(string),
-		data{"policies": []string{f.options.Prefix + "-writer"}})
-	require.NoError(t, err)
-	wider, err = granter.Issue(t.Context(), patient, grantOptions())
-	assert.ErrorIs(t, err, transit.ErrNotSetUp)
-	assert.True(t, wider.IsZero())
+	require.NoError(t, k.RevokeSelf(t.Context(), parsed))
+	_, err = k.Unwrap(t.Context(), grant, rec.binding, rec.wrapped)
+	assert.ErrorIs(t, err, keys.ErrInvalidGrant)
+	second := f.grant(k, patient)
+	require.NoError(t, k.Revoke(t.Context(), second.Accessor()))
+	_, err = k.Unwrap(t.Context(), second, rec.binding, rec.wrapped)
+	assert.ErrorIs(t, err, keys.ErrInvalidGrant)
 }
 
 func TestGranterTokenWithLimitedUsesIsDenied(t *testing.T) {

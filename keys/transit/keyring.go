@@ -32,7 +32,8 @@
 //   - Compare grants by the accessors that Vault reports, never by their tokens. Vault does not check
 //     the signature inside a token, so different texts can be the same token.
 //
-// The package is written for and tested with Vault 1.21.
+// The package is written for and tested with Vault 1.21. It accepts the tokens of OpenBao, which start with "s.", and was
+// not run on OpenBao.
 package transit
 
 import (
