@@ -75,8 +75,8 @@ type Options struct {
 
 	// Refresh is called when Vault does not know the client's token: it has ended, or was revoked. It gives the client
 	// another one, or returns why not. refused is the token that Vault did not know; the client may have another
-	// by now. The request is then sent once more, which is safe, because Vault did nothing. It is never called for a
-	// grant's token. Package login has such a function; nil means that the call fails with [keys.ErrUnauthenticated],
+	// by now. The request is then sent once more, with another Timeout, which is safe, because Vault did nothing. It is
+	// never called for a grant's token. Package login has such a function; nil means that the call fails with [keys.ErrUnauthenticated],
 	// unless the client got another token while the request was under way.
 	Refresh func(ctx context.Context, refused string) error
 }

@@ -466,3 +466,30 @@ func TestInvalidOptionsAreRefused(t *testing.T) {
 		})
 	}
 }
+
+func TestRefreshIsForTheClientsTokenAlone(t *testing.T) {
+	f := newFixture(t)
+	k := f.roles()
+	patient, id := f.enrol(k)
+	rec := f.record(k, id)
+	grant := f.grant(k, patient)
+	require.NoError(t, k.RevokeSelf(t.Context(), grant))
+	token := f.token("writer")
+	require.NoError(t, f.admin.Auth().Token().RevokeOrphanWithContext(t.Context(), token))
+
+	var refused []string
+	options := f.options
+	options.Refresh = func(_ context.Context, token string) error {
+		refused = append(refused, token)
+		return keys.ErrUnavailable
+	}
+	keyring, err := transit.New(f.server.Client(token), options)
+	require.NoError(t, err)
+	_, err = keyring.Unwrap(t.Context(), grant, rec.binding, rec.wrapped)
+	assert.ErrorIs(t, err, keys.ErrInvalidGrant)
+	assert.ErrorIs(t, keyring.RevokeSelf(t.Context(), grant), keys.ErrInvalidGrant)
+	assert.Empty(t, refused)
+	_, err = keyring.Wrap(t.Context(), rec.binding, rec.key)
+	assert.ErrorIs(t, err, keys.ErrUnavailable)
+	assert.Equal(t, []string{token}, refused)
+}
