@@ -74,7 +74,7 @@ lint: ## Check formatting, vet, staticcheck and go.mod in every module
 bench: servers ## Compare the speed of recvault, minio-go, tink-go and the standard library
 	RECVAULT_SERVERS=require $(GO) test ./internal/bench -run '^$$' -bench . -benchtime 1x -timeout 60m
 
-servers: ## Build the real Vault and MinIO for the tests into the user's cache, if they are missing
+servers: ## Build the real Vault, MinIO and versitygw for the tests into the user's cache, if they are missing
 	@$(GO) run ./internal/testserver/build
 
 clean: ## Remove the built servers and cached test results

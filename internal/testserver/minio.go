@@ -31,6 +31,12 @@ func MinIO(t testing.TB, given ...Option) *MinIOServer {
 	t.Helper()
 	o := newOptions(given)
 	m := obtain(t, o, sharedMinIO, startMinIO)
+	return withBucket(t, m, o)
+}
+
+// withBucket returns the server with a new bucket, which a shared server removes when the test ends.
+func withBucket(t testing.TB, m *minioServer, o options) *MinIOServer {
+	t.Helper()
 	s := &MinIOServer{minio: m, options: o, t: t, bucket: "t" + randomName(6)}
 	check(t, m.makeBucket(t.Context(), s.bucket))
 	if !o.dedicated {
@@ -105,7 +111,7 @@ func (s *MinIOServer) Restart(t testing.TB) {
 	t.Helper()
 	requireDedicated(t, s.options)
 	check(t, s.minio.stop())
-	check(t, s.minio.start(t.Context(), s.minio))
+	check(t, s.minio.start(t.Context(), s.minio.configuration))
 }
 
 const (
@@ -113,11 +119,12 @@ const (
 	bucketTimeout = 30 * time.Second // for emptying and removing a bucket
 )
 
-// minioServer is a MinIO server and its root user's credentials, which exist only in memory.
+// minioServer is a MinIO server, or a versitygw, and its root user's credentials, which exist only in memory.
 type minioServer struct {
 	*server
-	accessKey string
-	secretKey string
+	accessKey     string
+	secretKey     string
+	configuration configuration
 }
 
 // sharedMinIO returns the shared server. The first call starts it.
@@ -131,6 +138,7 @@ func startMinIO(ctx context.Context, o options) (*minioServer, error) {
 		return nil, err
 	}
 	m := &minioServer{server: s, accessKey: randomName(8), secretKey: randomName(16)}
+	m.configuration = m
 	if err := m.start(ctx, m); err != nil {
 		return nil, errors.Join(err, m.remove())
 	}
@@ -230,7 +238,13 @@ func (m *minioServer) removeBucket(ctx context.Context, name string) error {
 			return ignoreNoBucket(err)
 		}
 	}
-	return ignoreNoBucket(client.RemoveBucketWithOptions(ctx, name, minio.RemoveBucketOptions{ForceDelete: true}))
+	if m.program != binary.MinIO { // removing a bucket with its objects is MinIO's own
+		objects := client.ListObjects(ctx, name, minio.ListObjectsOptions{Recursive: true})
+		for failure := range client.RemoveObjects(ctx, name, objects, minio.RemoveObjectsOptions{}) {
+			return ignoreNoBucket(failure.Err)
+		}
+	}
+	return ignoreNoBucket(client.RemoveBucketWithOptions(ctx, name, minio.RemoveBucketOptions{ForceDelete: m.program == binary.MinIO}))
 }
 
 func ignoreNoBucket(err error) error {

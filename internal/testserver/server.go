@@ -36,7 +36,7 @@ var (
 	errEnded    = errors.New("the server ended")
 )
 
-// server is what Vault and MinIO have in common: a program, a directory, an address and, while the server
+// server is what the servers have in common: a program, a directory, an address and, while the server
 // runs, a process.
 type server struct {
 	program binary.Program
@@ -49,7 +49,7 @@ type server struct {
 	process *process.Process // nil while the server is stopped
 }
 
-// configuration is the part that differs between Vault and MinIO.
+// configuration is the part that differs between the servers.
 type configuration interface {
 	// command writes the server's configuration for its address, and returns its arguments and environment.
 	command() (arguments, environment []string, err error)

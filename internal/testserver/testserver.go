@@ -1,7 +1,7 @@
-// Package testserver starts real servers for tests, HashiCorp Vault and MinIO, on free loopback ports, and
+// Package testserver starts real servers for tests, HashiCorp Vault, MinIO and versitygw, on free loopback ports, and
 // returns clients for them.
 //
-// [Vault] and [MinIO] return a server that all tests of a process share, with names that belong to one
+// [Vault], [MinIO] and [VersityGW] return a server that all tests of a process share, with names that belong to one
 // test: a mount path, a prefix for policies, a bucket. A test that stops, kills, restarts or seals a server
 // requests its own with [Dedicated]. A test that needs TLS requests it with [TLS].
 //
@@ -23,7 +23,7 @@ import (
 	"testing"
 )
 
-// Option selects the server that [Vault] and [MinIO] return.
+// Option selects the server that [Vault], [MinIO] and [VersityGW] return.
 type Option func(*options)
 
 type options struct {
@@ -57,7 +57,7 @@ func newOptions(given []Option) options {
 	return o
 }
 
-// running is a running Vault or MinIO.
+// running is a running server.
 type running interface {
 	remove() error
 	logSize() int64

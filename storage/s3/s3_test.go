@@ -124,6 +124,13 @@ func TestConformanceOverTLS(t *testing.T) {
 	})
 }
 
+func TestConformanceOnVersityGW(t *testing.T) {
+	storagetest.Run(t, func(t *testing.T) storage.Store {
+		server := testserver.VersityGW(t)
+		return open(t, server, server.Bucket())
+	})
+}
+
 func TestPutOfUnknownSizeBoundsMemory(t *testing.T) {
 	storagetest.RunMemory(t, func(t *testing.T) storage.Store {
 		server := testserver.MinIO(t)

@@ -1,6 +1,6 @@
-// Package binary finds and builds the programs of HashiCorp Vault and MinIO, the servers that tests start.
+// Package binary finds and builds the programs of HashiCorp Vault, MinIO and versitygw, the servers that tests start.
 //
-// Both are Go programs. Each has its own module next to this package, so that its dependencies stay out of
+// All are Go programs. Each has its own module next to this package, so that its dependencies stay out of
 // the library's go.mod. A built program is kept in the user's cache directory, by version. It is built
 // again if its module, the Go version or the platform changes.
 package binary
@@ -27,8 +27,9 @@ type Program string
 
 // The programs that tests use.
 const (
-	Vault Program = "vault"
-	MinIO Program = "minio"
+	Vault     Program = "vault"
+	MinIO     Program = "minio"
+	VersityGW Program = "versitygw"
 )
 
 // ErrMissing means that [Program.Find] found no program, or that there is no source to build it from.
@@ -108,6 +109,8 @@ func (p Program) source() (source, error) {
 		s.pkg, s.path = ".", "github.com/hashicorp/vault"
 	case MinIO:
 		s.pkg, s.path = "github.com/minio/minio", "github.com/minio/minio"
+	case VersityGW:
+		s.pkg, s.path = "github.com/versity/versitygw/cmd/versitygw", "github.com/versity/versitygw"
 	default:
 		return source{}, fmt.Errorf("%s: no such program", p)
 	}

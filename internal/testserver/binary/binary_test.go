@@ -21,7 +21,7 @@ func TestFindPrefersVariableThenPathThenCache(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", cache)
 	t.Setenv("HOME", cache) // macOS has its cache there
 	t.Setenv("PATH", onPath)
-	for _, program := range []Program{Vault, MinIO} {
+	for _, program := range []Program{Vault, MinIO, VersityGW} {
 		t.Run(string(program), func(t *testing.T) {
 			t.Setenv(program.Variable(), "")
 			_, err := program.Find()
@@ -57,6 +57,8 @@ func TestCachedProgramsAreNamedByVersion(t *testing.T) {
 	for program, pattern := range map[Program]string{
 		Vault: `^vault-v1\.\d+\.\d+-[0-9a-f]{12}$`,
 		MinIO: `^minio-v[-0-9a-z.]+-[0-9a-f]{12}$`,
+
+		VersityGW: `^versitygw-v\d+\.\d+\.\d+-[0-9a-f]{12}$`,
 	} {
 		t.Run(string(program), func(t *testing.T) {
 			source, err := program.source()

@@ -31,7 +31,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	for _, program := range []binary.Program{binary.Vault, binary.MinIO} {
+	for _, program := range []binary.Program{binary.Vault, binary.MinIO, binary.VersityGW} {
 		path, err := program.Obtain(ctx, func() {
 			fmt.Fprintf(os.Stderr, "building %s: this takes a few minutes, once\n", program)
 		})
