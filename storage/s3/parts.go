@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/minio/minio-go/v7"
 
@@ -99,4 +100,39 @@ func (u *upload) start(ctx context.Context, buffer []byte, n int) {
 		u.mutex.Unlock()
 		u.free <- buffer
 	})
+}
+
+// partData is the data of a part. Once the context has ended, the transport gets no more of it.
+type partData struct {
+	ctx context.Context
+
+	mutex sync.Mutex
+	data  *sentData
+}
+
+func (d *partData) Read(p []byte) (int, error) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	if err := d.ctx.Err(); err != nil && d.data.data.Len() > 0 {
+		return 0, err
+	}
+	return d.data.Read(p)
+}
+
+func (d *partData) Seek(offset int64, whence int) (int64, error) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	return d.data.Seek(offset, whence)
+}
+
+// whenLost calls cancel when the server's answer does not matter any more, after the context has ended: at once if the
+// transport does not have all data, otherwise after the grace period.
+func (d *partData) whenLost(cancel func()) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	if d.data.data.Len() > 0 {
+		cancel()
+	} else {
+		time.AfterFunc(grace, cancel)
+	}
 }

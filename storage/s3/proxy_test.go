@@ -65,6 +65,13 @@ func startProxy(t *testing.T, secure bool, options ...s3.Option) *proxy {
 		front.Start()
 	}
 	t.Cleanup(front.Close)
+	p.store = openEndpointOf(t, server, front, options...)
+	return p
+}
+
+// openEndpointOf returns a store in the server's bucket that sends its requests to the front.
+func openEndpointOf(t *testing.T, server *testserver.MinIOServer, front *httptest.Server, options ...s3.Option) inspected {
+	t.Helper()
 	transport := front.Client().Transport.(*http.Transport)
 	client, err := s3.NewClient(s3.Config{
 		Endpoint:    front.URL,
@@ -75,8 +82,7 @@ func startProxy(t *testing.T, secure bool, options ...s3.Option) *proxy {
 	require.NoError(t, err)
 	store, err := s3.New(client, server.Bucket(), options...)
 	require.NoError(t, err)
-	p.store = inspected{store, client, server.Bucket(), transport.CloseIdleConnections}
-	return p
+	return inspected{store, client, server.Bucket(), transport.CloseIdleConnections}
 }
 
 // flipped is a body with flipped bits.

@@ -30,8 +30,9 @@ const (
 const (
 	// How long a request may outlive the context if its outcome decides what remains in the bucket.
 	grace = 2 * time.Second
-	// How long the removal of a failed upload's parts may take.
+	// How long the removal of a failed upload's parts may take, and the first wait before it is repeated.
 	abortTimeout = 5 * time.Second
+	abortPause   = 20 * time.Millisecond
 )
 
 // checksum is the kind that the server compares.
@@ -175,24 +176,30 @@ func (p *put) begin(ctx context.Context) (string, error) {
 	return id, nil
 }
 
-// sendPart sends one part.
+// sendPart sends one part. If the context ends, the part is either cut, so that the server does not store it, or
+// sent in full; then sendPart waits for the answer for the grace period, because an abort that overtakes the server's
+// work on a part may miss it.
 func (p *put) sendPart(ctx context.Context, uploadID string, number int, data []byte) (minio.ObjectPart, error) {
 	options := minio.PutObjectPartOptions{DisableContentSha256: true, Sha256Hex: p.sha256Hex(data)}
 	sum := checksum.EncodeToString(data)
 	if !p.store.signed {
 		options.CustomHeader = http.Header{http.CanonicalHeaderKey(checksum.Key()): {sum}}
 	}
-	ctx, watch := p.store.watch(ctx)
+	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	sending, watch := p.store.watch(sending)
 	defer watch.stop()
+	body := &partData{ctx: ctx, data: watch.body(data)}
+	defer context.AfterFunc(ctx, func() { body.whenLost(cancel) })()
 	var part minio.ObjectPart
 	err := resend(func() (err error) {
-		part, err = p.store.core.PutObjectPart(ctx, p.store.bucket, p.name, uploadID, number, watch.body(data), int64(len(data)), options)
+		part, err = p.store.core.PutObjectPart(sending, p.store.bucket, p.name, uploadID, number, body, int64(len(data)), options)
 		return err
 	})
 	if err == nil && !p.store.signed && part.ChecksumCRC64NVME != sum {
 		err = errUnchecked
 	}
-	return part, timeoutOr(ctx, err)
+	return part, timeoutOr(sending, err)
 }
 
 // join makes an object of the parts if the condition holds, and returns its ETag. The server compares the
@@ -222,12 +229,27 @@ func (p *put) join(ctx context.Context, uploadID string, parts []minio.ObjectPar
 	return joined.ETag, timeoutOr(ctx, err)
 }
 
-// abort removes an upload's parts, even if the context has ended. If it fails, the upload remains
-// incomplete: see the package's comment.
+// abort removes an upload's parts, even if the context has ended. A server may still finish a part whose request has
+// broken off, and keep it after the abort (documented for Amazon S3, seen on versitygw). So abort repeats until the
+// server lists no part. If it fails, the upload remains incomplete: see the package's comment.
 func (p *put) abort(ctx context.Context, uploadID string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
-	_ = p.store.core.AbortMultipartUpload(ctx, p.store.bucket, p.name, uploadID)
+	for pause := abortPause; ; pause *= 2 {
+		err := p.store.core.AbortMultipartUpload(ctx, p.store.bucket, p.name, uploadID)
+		if err != nil && !hasCode(err, minio.NoSuchUpload) {
+			return
+		}
+		left, err := p.store.core.ListObjectParts(ctx, p.store.bucket, p.name, uploadID, 0, 1)
+		if err != nil || len(left.ObjectParts) == 0 { // usually NoSuchUpload
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
 }
 
 // confirm returns the result of a write whose last request ended with err. If the reply to a successful

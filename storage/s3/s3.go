@@ -14,7 +14,8 @@
 //
 // Permissions: the credentials need s3:GetObject, s3:PutObject, s3:DeleteObject and
 // s3:AbortMultipartUpload on the objects, and s3:ListBucket on the bucket. Without s3:ListBucket, a
-// missing object is reported as [storage.ErrDenied]. [Store.Uploads] needs s3:ListBucketMultipartUploads.
+// missing object is reported as [storage.ErrDenied]. [Store.Uploads] needs s3:ListBucketMultipartUploads. With
+// s3:ListMultipartUploadParts on the objects, a Put or Copy that fails checks that the server keeps no part of it.
 //
 // Incomplete uploads remain when a client dies or loses its connection. On Amazon S3, give the bucket a
 // lifecycle rule with AbortIncompleteMultipartUpload. MinIO removes incomplete uploads after a day.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http/httptrace"
 	"time"
 
@@ -99,7 +98,7 @@ type sentData struct {
 }
 
 // body returns the request body that sends the data under the watch.
-func (w *watch) body(data []byte) io.ReadSeeker {
+func (w *watch) body(data []byte) *sentData {
 	return &sentData{data: bytes.NewReader(data), watch: w}
 }
 
