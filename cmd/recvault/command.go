@@ -121,7 +121,7 @@ be tried without a server.`,
 	flags.StringVar(&c.configFile, "config", "", "`file` with settings, in YAML (RECVAULT_CONFIG)")
 	c.settings.addFlags(flags)
 	root.AddCommand(
-		c.dev(), c.setup(), c.storeIDCommand(), c.configCommand(), c.enrol(),
+		c.dev(), c.setup(), c.doctor(), c.storeIDCommand(), c.configCommand(), c.enrol(),
 		c.put(), c.get(), c.list(), c.stat(), c.describe(), c.copy(), c.reassign(), c.grant(), c.revoke(),
 		c.plan(), c.rotate(), c.rewrap(), c.retire(), c.reinstate(), c.trim(), c.rekey(),
 		c.erase(), c.hold(),

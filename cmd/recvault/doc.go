@@ -3,6 +3,7 @@
 //
 //	recvault dev         run a real Vault and a real MinIO to develop with
 //	recvault setup       prepare Vault; --print shows every API call and policy, --dry-run what would change
+//	recvault doctor      check the store and Vault before they are trusted
 //	recvault store-id    print the ID of the bucket and prefix
 //	recvault config      show the settings, and where each came from
 //	recvault enrol       create envelope keys for patients

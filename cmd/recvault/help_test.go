@@ -63,7 +63,7 @@ func TestEveryCommandHasHelpAndDryRun(t *testing.T) {
 			assert.NotEmpty(t, sub.Short, sub.Name())
 			assert.Contains(t, sub.Example, sub.CommandPath(), "%s has an example", sub.Name())
 			switch sub.Name() {
-			case "get", "list", "stat", "plan", "show", "verify", "inspect", "store-id", "version", "dev":
+			case "get", "list", "stat", "plan", "show", "verify", "inspect", "store-id", "version", "dev", "doctor":
 				assert.Nil(t, sub.Flags().Lookup("dry-run"), "%s changes nothing of a deployment", sub.Name())
 			default:
 				assert.NotNil(t, sub.Flags().Lookup("dry-run"), "%s changes something", sub.Name())

@@ -34,6 +34,7 @@ func TestJSONFieldsAreStable(t *testing.T) {
 		return object
 	}
 	record(0, "setup", "--dry-run")
+	record(0, "doctor", "--quick")
 	record(0, "enrol", "--patient-file", alice)
 	described := record(0, "put", "--patient-file", alice, "--metadata-file", about, file)["id"].(string)
 	record(0, "get", "--grant-file", grant, "--out", d.path("out"), described)

@@ -307,12 +307,17 @@ func (c *cli) openStore() (storage.Store, error) {
 		}
 		return store, err
 	}
+	return c.openBucket(c.endpoint())
+}
+
+// openBucket opens the bucket at an endpoint.
+func (c *cli) openBucket(endpoint string) (storage.Store, error) {
 	bucket := c.bucket()
 	if bucket == "" {
 		return nil, usagef("no store: set RECVAULT_BUCKET or --bucket (and AWS_ENDPOINT_URL or --endpoint), or use a directory with RECVAULT_DIR or --dir")
 	}
 	client, err := s3.NewClient(s3.Config{
-		Endpoint:    c.endpoint(),
+		Endpoint:    endpoint,
 		Region:      c.setting(c.settings.region, "AWS_REGION", "AWS_DEFAULT_REGION"),
 		PathStyle:   c.settings.pathStyle,
 		CAFile:      c.setting(c.settings.s3CACert, "AWS_CA_BUNDLE"),

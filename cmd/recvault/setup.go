@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/recvault/recvault/keys/transit"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/storage/dir"
+	"github.com/recvault/recvault/storage/storecheck"
 )
 
 // setupResult is what setup changed, or would change.
@@ -30,6 +32,8 @@ type setupResult struct {
 	Foreign           []foreignAlias `json:"foreign_aliases,omitempty"`
 	MoreForeign       int            `json:"more_foreign_aliases,omitempty"`
 	UncheckedEntities int            `json:"unchecked_entities,omitempty"`
+
+	Problems []doctorCheck `json:"problems,omitempty"` // the doctor's checks that failed
 }
 
 type foreignAlias struct {
@@ -84,9 +88,14 @@ At the end, setup looks for entity aliases of Vault's token mount that a stolen
 granter's token could use, lists them and ends with code 6. It removes none. It
 does not look if Vault has more entities than --max-entities.
 
+Then setup checks the store and Vault as "recvault doctor --quick" does, which
+takes about a second, shows what failed and ends with code 6. --no-doctor leaves
+that out.
+
 With --dir, setup creates the directory, to try things out.
 
-Role: setup, or more. --print shows its policy. At the store: read, write.`,
+Role: setup, or more. --print shows its policy. At the store: read, write; to
+check it also list, delete.`,
 		Example: `  recvault setup --print
   recvault setup --dry-run
   recvault setup --max-grant-ttl 1h --expected-patients 50000
@@ -95,6 +104,7 @@ Role: setup, or more. --print shows its policy. At the store: read, write.`,
 	}
 	var (
 		printOnly bool
+		noDoctor  bool
 		storeID   string
 		options   transit.SetupOptions
 		dryRun    = dryRunFlag(cmd)
@@ -104,6 +114,7 @@ Role: setup, or more. --print shows its policy. At the store: read, write.`,
 	cmd.Flags().IntVar(&options.ExpectedPatients, "expected-patients", 0, "`number` of keys that Vault keeps in memory, 8 KiB each; 0 leaves the limit unchanged")
 	cmd.Flags().StringVar(&storeID, "store-id", "", "the `ID` of the bucket and prefix, without access to the bucket")
 	cmd.Flags().IntVar(&options.MaxEntities, "max-entities", 100_000, "`number` of Vault's entities up to which setup lists their aliases, 300 bytes each")
+	cmd.Flags().BoolVar(&noDoctor, "no-doctor", false, "do not check the store and Vault at the end")
 	cmd.MarkFlagsMutuallyExclusive("print", "dry-run")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		directory, err := c.directory()
@@ -124,7 +135,7 @@ Role: setup, or more. --print shows its policy. At the store: read, write.`,
 				return err
 			}
 		}
-		return c.setUpVault(cmd.Context(), options)
+		return c.setUpVault(cmd.Context(), options, !noDoctor && !*dryRun)
 	}
 	return cmd
 }
@@ -177,8 +188,8 @@ func (c *cli) storeID(ctx context.Context, dryRun bool) (keys.StoreID, error) {
 	return id, err
 }
 
-// setUpVault sets up Vault, or shows what would change.
-func (c *cli) setUpVault(ctx context.Context, options transit.SetupOptions) error {
+// setUpVault sets up Vault, or shows what would change. Then it makes the doctor's quick checks if it is asked to.
+func (c *cli) setUpVault(ctx context.Context, options transit.SetupOptions, check bool) error {
 	client, err := c.vaultClient()
 	if err != nil {
 		return err
@@ -201,7 +212,27 @@ func (c *cli) setUpVault(ctx context.Context, options transit.SetupOptions) erro
 	if err == nil && len(result.Foreign) > 0 {
 		err = fmt.Errorf("%w: Vault has entity aliases that a stolen granter's token could use", errIncomplete)
 	}
+	if err == nil && check {
+		result.Problems, err = c.problems(ctx, client.Token())
+	}
 	return errors.Join(c.print(result), err)
+}
+
+// problems makes the doctor's quick checks and returns those that failed.
+func (c *cli) problems(ctx context.Context, token string) ([]doctorCheck, error) {
+	found, err := c.diagnose(ctx, token, doctorOptions{quick: true})
+	if err != nil {
+		return nil, err
+	}
+	if first := found.Checks[0]; first.Of == "store" && first.Status == string(storecheck.Failed) {
+		// setup has read and written store-id: these credentials may be for that alone.
+		c.note("the store was not checked (%s): run \"recvault doctor\" with the credentials of a service", first.Detail)
+		found.Checks = slices.DeleteFunc(found.Checks, func(check doctorCheck) bool { return check.Of == "store" })
+	}
+	failed := slices.DeleteFunc(found.Checks, func(check doctorCheck) bool {
+		return check.Status != string(storecheck.Failed) || check.Name == "set-up" // setup has just reported that itself
+	})
+	return failed, doctorResult{Failed: len(failed)}.err()
 }
 
 // printSetup shows what setup does in a Vault where nothing is set up. It needs no Vault.
@@ -230,6 +261,10 @@ func (r setupResult) writeText(w io.Writer) {
 			rows = append(rows, []string{fmt.Sprintf("%q", alias.Alias), alias.EntityID, strings.Join(alias.Policies, ","), strconv.Itoa(alias.Groups)})
 		}
 		table(w, rows)
+	}
+	if len(r.Problems) > 0 {
+		fmt.Fprintln(w, "\nchecks that failed:")
+		writeChecks(w, r.Problems)
 	}
 	if r.MoreForeign > 0 {
 		fmt.Fprintf(w, "and %d more\n", r.MoreForeign)
