@@ -54,9 +54,10 @@
 // # Settings
 //
 // A flag takes precedence over its environment variable. VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT and VAULT_NAMESPACE
-// name Vault. AWS_ENDPOINT_URL, AWS_REGION and RECVAULT_BUCKET name the S3 server, and AWS_* or MINIO_* hold its
-// credentials. "recvault help settings" lists all settings. A file in YAML can have those of a deployment: --config or
-// RECVAULT_CONFIG names it, and "recvault config show" shows where each value came from.
+// name Vault; --login logs in to it, for jobs that take longer than a token lives. AWS_ENDPOINT_URL, AWS_REGION and
+// RECVAULT_BUCKET name the S3 server, and AWS_* or MINIO_* hold its credentials. "recvault help settings" lists all
+// settings. A file in YAML can have those of a deployment: --config or RECVAULT_CONFIG names it, and "recvault config
+// show" shows where each value came from.
 //
 // Tokens, grants and patient identifiers are never arguments, because every user of a machine can see those.
 // They are read from a file, from standard input or from the environment: "recvault help secrets".
