@@ -33,8 +33,9 @@ func (m *metrics) addFlag(flags *pflag.FlagSet) {
 func (m *metrics) note(r job.Report, left int) { m.report, m.left = r, left }
 
 // measured returns a job's RunE that also writes its metrics, however the job ends.
-func (c *cli) measured(m *metrics, run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+func (c *cli) measured(s *scopeFlags, run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
+		m := &s.metrics
 		if m.file == "" {
 			return run(cmd, args)
 		}
@@ -44,7 +45,8 @@ func (c *cli) measured(m *metrics, run func(*cobra.Command, []string) error) fun
 		begun := time.Now()
 		m.left = unknown
 		err := run(cmd, args)
-		if writeErr := m.write(cmd.Context(), cmd.Name(), begun, err); writeErr != nil {
+		labels := fmt.Sprintf("{verb=%q,scope=%q}", cmd.Name(), s.label(c))
+		if writeErr := m.write(cmd.Context(), labels, begun, err); writeErr != nil {
 			err = errors.Join(err, fmt.Errorf("write the metrics: %w", writeErr))
 		}
 		return err
@@ -77,13 +79,12 @@ const (
 )
 
 // write replaces the file, at once. A job that failed keeps the time of the last success.
-func (m *metrics) write(ctx context.Context, verb string, begun time.Time, err error) error {
+func (m *metrics) write(ctx context.Context, labels string, begun time.Time, err error) error {
 	now := time.Now()
 	exit := exitOK
 	if err != nil {
 		exit = classify(ctx, err).Exit
 	}
-	labels := fmt.Sprintf("{verb=%q}", verb)
 	var text bytes.Buffer
 	add := func(name, help, value string) {
 		fmt.Fprintf(&text, "# HELP %s %s\n# TYPE %s gauge\n%s%s %s\n", name, help, name, name, labels, value)

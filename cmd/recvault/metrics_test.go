@@ -14,9 +14,9 @@ import (
 func metricsIn(t *testing.T, path, verb string) map[string]float64 {
 	t.Helper()
 	text := readFile(t, path)
-	assert.Regexp(t, `^(# HELP \w+ [^\n]+\.\n# TYPE \w+ gauge\n\w+\{verb="\w+"\} [0-9.]+\n)+$`, text)
+	assert.Regexp(t, `^(# HELP \w+ [^\n]+\.\n# TYPE \w+ gauge\n\w+\{verb="\w+",scope="[^"]+"\} [0-9.]+\n)+$`, text)
 	found := map[string]float64{}
-	for _, line := range regexp.MustCompile(`(?m)^(\w+)\{verb="(\w+)"\} (.*)$`).FindAllStringSubmatch(text, -1) {
+	for _, line := range regexp.MustCompile(`(?m)^(\w+)\{verb="(\w+)",scope="[^"]+"\} (.*)$`).FindAllStringSubmatch(text, -1) {
 		value, err := strconv.ParseFloat(line[3], 64)
 		require.NoError(t, err)
 		assert.Equal(t, verb, line[2])
@@ -59,6 +59,11 @@ func TestEveryJobLeavesMetrics(t *testing.T) {
 	assert.EqualValues(t, exitUsage, failed[exitCodeMetric])
 	assert.Equal(t, succeeded[lastSuccessMetric], failed[lastSuccessMetric], "the time of the last success stays")
 	assert.Greater(t, failed[lastRunMetric], failed[lastSuccessMetric])
+
+	d.run("plan", "--shard", "1/4", "--metrics-file", file).ok()
+	assert.Contains(t, readFile(t, file), `{verb="plan",scope="1/4"}`)
+	d.with("RECVAULT_SHARDS", "4", "JOB_COMPLETION_INDEX", "2").run("plan", "--metrics-file", file).ok()
+	assert.Contains(t, readFile(t, file), `{verb="plan",scope="2/4"}`)
 
 	for _, refused := range [][]string{
 		{"--metrics-file", d.path("recvault.txt")}, {"--metrics-file", d.path("missing/recvault.prom")}, {"--metrics-file", file, "--dry-run"},

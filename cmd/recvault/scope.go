@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 
@@ -82,6 +83,22 @@ func (s *scopeFlags) scope(ctx context.Context, c *cli, openKeyring func() (keys
 		return scope.All(), nil
 	}
 	return scope.Scope{}, usagef("no patients selected: use --all, --shard, --shards, --key-id, --key-id-file or --patient-file")
+}
+
+// label names the selected patients for metrics, also if the flags are not valid: "all", a share such as "0/4", or "named".
+func (s *scopeFlags) label(c *cli) string {
+	n := c.getenv("RECVAULT_SHARDS")
+	if s.shards != 0 {
+		n = strconv.Itoa(s.shards)
+	}
+	shard := cmp.Or(s.shard, c.getenv(indexVariable)+"/"+n)
+	switch _, err := scope.ParseShard(shard); {
+	case s.all:
+		return "all"
+	case err == nil:
+		return shard
+	}
+	return "named"
 }
 
 // patients returns the KeyIDs of the patients who are named one by one.
