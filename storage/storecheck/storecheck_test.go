@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -107,6 +108,19 @@ func TestWritersUseAllEndpoints(t *testing.T) {
 	hosts := 0
 	requests.Range(func(any, any) bool { hosts++; return true })
 	assert.Equal(t, 3, hosts)
+}
+
+func TestUnreachableStoreSkipsTheRest(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, listener.Close())
+	store := open(t, testserver.MinIO(t), "http://"+listener.Addr().String())
+	results, err := storecheck.Run(t.Context(), store, storecheck.Options{})
+	require.NoError(t, err)
+	assert.Equal(t, storecheck.Failed, results[0].Status)
+	for _, result := range results[1:] {
+		assert.Equal(t, storecheck.Skipped, result.Status, result.Name)
+	}
 }
 
 func TestWrongOptionsAreRefused(t *testing.T) {
