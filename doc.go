@@ -24,6 +24,8 @@
 //   - [github.com/recvault/recvault/storage/dir] is the store in a local directory.
 //   - [github.com/recvault/recvault/keys/keystest] and [github.com/recvault/recvault/storage/storagetest] are the
 //     conformance suites for other keyrings and stores.
+//   - [github.com/recvault/recvault/keys/transit/transitcheck] and [github.com/recvault/recvault/storage/storecheck]
+//     check a Vault and a store of a deployment before they are trusted.
 //
 // # Usage
 //

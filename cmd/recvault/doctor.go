@@ -183,14 +183,18 @@ func (c *cli) roleTokens(ctx context.Context, pairs []string) (map[string]string
 }
 
 // diagnoseVault checks Vault, and the tokens of roles.
-func (c *cli) diagnoseVault(ctx context.Context, token string, tokens map[string]string, store keys.StoreID, result *doctorResult) error {
+func (c *cli) diagnoseVault(
+	ctx context.Context, token string, tokens map[string]string, store keys.StoreID, result *doctorResult,
+) error {
 	client, err := c.vaultClient()
 	if err != nil {
 		return err
 	}
 	client.SetToken(token)
 	where := c.transitOptions()
-	checks, err := transitcheck.Run(ctx, client, transitcheck.Options{Mount: where.Mount, Prefix: where.Prefix, Store: store, Tokens: tokens})
+	checks, err := transitcheck.Run(ctx, client, transitcheck.Options{
+		Mount: where.Mount, Prefix: where.Prefix, Store: store, Tokens: tokens,
+	})
 	if err != nil {
 		return err
 	}

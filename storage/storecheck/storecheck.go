@@ -82,8 +82,9 @@ func Run(ctx context.Context, store storage.Store, options Options) ([]Result, e
 	if options.PartSize == 0 {
 		options.PartSize = 16 << 20
 	}
-	if store == nil || options.Writers < 2 || options.PartSize < 0 || options.Prefix != "" && !strings.HasSuffix(options.Prefix, "/") {
-		return nil, errors.New(`storecheck: no store, fewer than 2 writers, a negative part size, or a prefix without "/" at its end`)
+	unfinished := options.Prefix != "" && !strings.HasSuffix(options.Prefix, "/")
+	if store == nil || options.Writers < 2 || options.PartSize < 0 || unfinished {
+		return nil, errors.New(`storecheck: no store, fewer than 2 writers, a negative part size, or a prefix without a last "/"`)
 	}
 	r := &run{
 		ctx: ctx, store: store, stores: append([]storage.Store{store}, options.Others...), options: options,
@@ -412,7 +413,7 @@ func (r *run) listAfterWrite() (string, error) {
 					return "", err
 				}
 				if slices.Contains(names, name) != listed {
-					return "", fmt.Errorf("an object that was written or deleted just before: listed is %v, instead of %v", !listed, listed)
+					return "", fmt.Errorf("just after an object was written or deleted: listed is %v, instead of %v", !listed, listed)
 				}
 			}
 			if err := r.through(i+1).Delete(r.ctx, r.folder+name); err != nil {
@@ -430,7 +431,17 @@ func (r *run) ranges(size int64) (string, error) {
 		return "", err
 	}
 	for _, at := range [][2]int64{
-		{0, 1}, {0, 100}, {1, 1}, {size / 2, 1000}, {size - 1, 1}, {size - 10, 1000}, {size - 10, -1}, {size, 1}, {size + 5, -1}, {5, 0}, {0, -1},
+		{0, 1},
+		{0, 100},
+		{1, 1},
+		{size / 2, 1000},
+		{size - 1, 1},
+		{size - 10, 1000},
+		{size - 10, -1},
+		{size, 1},
+		{size + 5, -1},
+		{5, 0},
+		{0, -1},
 	} {
 		if err := r.compare(r.store, name, 7, size, at[0], at[1]); err != nil {
 			return "", fmt.Errorf("range of %d bytes at %d: %w", at[1], at[0], err)
@@ -472,7 +483,10 @@ func (r *run) list(store storage.Store, prefix string) ([]string, error) {
 
 // listing checks that names are listed in byte order, and by prefix.
 func (r *run) listing() (string, error) {
-	all := []string{"l/B", "l/a-b", "l/a.b", "l/a/b", "l/a/b-c", "l/a0", "l/a_b", "l/aa/" + strings.Repeat("x", 200), "l/b/c/d", "l/b/c/d0", "l/b/c-d", "l/Z"}
+	all := []string{
+		"l/B", "l/a-b", "l/a.b", "l/a/b", "l/a/b-c", "l/a0", "l/a_b", "l/aa/" + strings.Repeat("x", 200),
+		"l/b/c/d", "l/b/c/d0", "l/b/c-d", "l/Z",
+	}
 	for i, name := range all {
 		if _, err := r.put(r.store, name, i, 10, storage.Condition{}); err != nil {
 			return "", err
