@@ -190,6 +190,43 @@ func TestNamedPatientsAreListedSideBySide(t *testing.T) {
 	assert.ErrorIs(t, last, context.Canceled)
 }
 
+// unlistable is a store that cannot list one patient.
+type unlistable struct {
+	storage.Store
+	patient keys.KeyID
+}
+
+func (s unlistable) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	if strings.HasSuffix(prefix, s.patient.String()) {
+		return func(yield func(storage.Info, error) bool) { yield(storage.Info{}, storage.ErrUnavailable) }
+	}
+	return s.Store.List(ctx, prefix)
+}
+
+func TestOneListingThatFailsEndsTheWalk(t *testing.T) {
+	store := openStore(t)
+	var ids []keys.KeyID
+	for i := range byte(30) {
+		ids = append(ids, patient(i))
+		teststore.Write(t, store, in(t, store).EnvelopeName(keystest.NewRecordingID(patient(i))), []byte("x"))
+	}
+	found := 0
+	var last error
+	for _, err := range in(t, unlistable{store, patient(20)}).Walk(t.Context(), scope.Of(ids...)) {
+		if last = err; err == nil {
+			found++
+		}
+	}
+	assert.ErrorIs(t, last, storage.ErrUnavailable)
+	before := 0
+	for _, id := range ids {
+		if id.String() < patient(20).String() {
+			before++
+		}
+	}
+	assert.Equal(t, before, found, "those before it, in order")
+}
+
 func TestAnEnvelopeReadsAsItWasWritten(t *testing.T) {
 	store := openStore(t)
 	o := in(t, store)
