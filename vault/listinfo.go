@@ -51,7 +51,11 @@ func (v *Vault) ListInfo(ctx context.Context, grant keys.Grant, options ...ListO
 	for _, option := range options {
 		option(&o)
 	}
-	listed, err := v.listInfo(ctx, grant, o)
+	listed, last, err := v.listInfo(ctx, grant, o)
+	for err == nil && len(listed) == 0 && !last.IsZero() { // all of the page were deleted since they were listed
+		o.after = last
+		listed, last, err = v.listInfo(ctx, grant, o)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list recordings: %w", err)
 	}
@@ -63,12 +67,10 @@ func (v *Vault) ListInfo(ctx context.Context, grant keys.Grant, options ...ListO
 	return listed, nil
 }
 
-func (v *Vault) listInfo(ctx context.Context, grant keys.Grant, o listOptions) ([]Described, error) {
-	var (
-		mu     sync.Mutex
-		listed []Described
-	)
-	err := objects.Each(ctx, v.page(ctx, grant, o), describing, func(ctx context.Context, entry Entry) error {
+// listInfo describes the recordings of one page. last is the last one that was listed, or zero if the page is the last.
+func (v *Vault) listInfo(ctx context.Context, grant keys.Grant, o listOptions) (listed []Described, last ID, err error) {
+	var mu sync.Mutex
+	err = objects.Each(ctx, v.page(ctx, grant, o, &last), describing, func(ctx context.Context, entry Entry) error {
 		info, err := v.Stat(ctx, grant, entry.ID)
 		switch {
 		case errors.Is(err, ErrNotFound):
@@ -81,11 +83,11 @@ func (v *Vault) listInfo(ctx context.Context, grant keys.Grant, o listOptions) (
 		listed = append(listed, Described{entry, info, err})
 		return nil
 	})
-	return listed, err
+	return listed, last, err
 }
 
-// page yields the entries of one page.
-func (v *Vault) page(ctx context.Context, grant keys.Grant, o listOptions) iter.Seq2[Entry, error] {
+// page yields the entries of one page. If it is full, it sets last.
+func (v *Vault) page(ctx context.Context, grant keys.Grant, o listOptions, last *ID) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		n := 0
 		for entry, err := range v.ListByKeyID(ctx, grant.KeyID()) {
@@ -96,6 +98,7 @@ func (v *Vault) page(ctx context.Context, grant keys.Grant, o listOptions) iter.
 				return
 			}
 			if n++; n == o.limit {
+				*last = entry.ID
 				return
 			}
 		}

@@ -86,10 +86,17 @@ func (c *cli) configure(ctx context.Context, flags *pflag.FlagSet) error {
 		return err
 	}
 	c.leaveOutOtherKind(flags)
+	if c.setting(c.settings.login, "RECVAULT_LOGIN") != "" {
+		delete(c.config, "token-file") // a login is another source of the token
+	}
 	for _, s := range configurable {
 		flag := flags.Lookup(s.flag)
 		entry, ok := c.config[s.flag]
-		if !ok || flag == nil || c.source(flags, s.flag, s.variables) != sourceFile {
+		if !ok || flag == nil {
+			continue
+		}
+		if c.source(flags, s.flag, s.variables) != sourceFile {
+			delete(c.config, s.flag) // so that nobody takes the value for the file's
 			continue
 		}
 		if err := flag.Value.Set(entry.value); err != nil {

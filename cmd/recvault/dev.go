@@ -65,6 +65,9 @@ Role: none.`,
 	}
 	cmd.Flags().StringVar(&data, "data", "recvault-dev", "`directory` of the servers' data and of the token files")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if len(c.config) > 0 {
+			return usagef("dev takes no configuration file, which may name a deployment: unset RECVAULT_CONFIG, or leave out --config")
+		}
 		flags := c.settings
 		if flags != (settings{vaultAddr: flags.vaultAddr, endpoint: flags.endpoint, bucket: flags.bucket}) {
 			return usagef("of the settings, dev takes --vault-addr, --endpoint and --bucket only")
@@ -96,6 +99,7 @@ type development struct {
 	vaultAddr, endpoint  string // URLs
 	accessKey, secretKey string
 	auditLog             string // a path on Vault's machine, or stdout
+	adopting             bool   // servers that run already
 }
 
 // The files in the directory of a development.
@@ -112,7 +116,7 @@ func (d *development) adopt(ctx context.Context) error {
 	if d.accessKey == "" || d.secretKey == "" {
 		return usagef("no S3 credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 	}
-	d.auditLog = "stdout"
+	d.auditLog, d.adopting = "stdout", true
 	if err := os.Remove(d.tokenFile(s3SecretKey)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -295,9 +299,14 @@ func (d *development) openVault(ctx context.Context) (*api.Client, error) {
 	return client, err
 }
 
-// initialise initialises Vault, and keeps its keys in the directory. What is left there of another Vault is removed.
+// initialise initialises Vault, and keeps its keys in the directory. What is left there of a Vault whose data is gone is
+// removed.
 func (d *development) initialise(ctx context.Context, client *api.Client) error {
 	path := filepath.Join(d.dir, vaultKeys)
+	_, err := os.Stat(path)
+	if _, dataErr := os.Stat(filepath.Join(d.dir, string(binary.Vault))); err == nil && dataErr == nil && d.adopting {
+		return fmt.Errorf("%s has the unseal key of a Vault that dev runs itself: use another directory (--data)", d.dir)
+	}
 	for _, old := range []string{path, d.tokenFile(adminToken)} {
 		if err := os.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

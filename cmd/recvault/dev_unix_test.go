@@ -265,3 +265,12 @@ func freeAddress(t *testing.T) string {
 	defer listener.Close()
 	return listener.Addr().String()
 }
+
+// TestDevTakesNoConfigurationFile: the file may name a deployment, which dev would set up.
+func TestDevTakesNoConfigurationFile(t *testing.T) {
+	d := newDeployment(t)
+	config := d.file("config.yaml", []byte("vault-addr: https://vault.example.org\nendpoint: https://minio.example.org\n"))
+	o := d.with("RECVAULT_CONFIG", config).run("dev", "--data", d.path("data")).exits(exitUsage)
+	assert.Contains(t, o.stderr, "RECVAULT_CONFIG")
+	assert.NoDirExists(t, d.path("data"))
+}

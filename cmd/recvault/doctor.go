@@ -74,12 +74,9 @@ write, delete.`,
 	cmd.Flags().StringArrayVar(&options.endpoints, "also-endpoint", nil, "`URL` of another endpoint of the same store; can be repeated")
 	cmd.Flags().BoolVar(&options.quick, "quick", false, "leave out what sends much data")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		token := ""
-		if c.settings.tokenFile != "" || c.getenv("VAULT_TOKEN") != "" {
-			var err error
-			if token, err = c.vaultToken(cmd.Context()); err != nil {
-				return err
-			}
+		token, err := c.doctorToken(cmd.Context())
+		if err != nil {
+			return err
 		}
 		result, err := c.diagnose(cmd.Context(), token, options)
 		if err != nil {
@@ -88,6 +85,25 @@ write, delete.`,
 		return errors.Join(c.print(result), result.err())
 	}
 	return cmd
+}
+
+// doctorToken returns the token of a login, or the one that the settings give, or "".
+func (c *cli) doctorToken(ctx context.Context) (string, error) {
+	method, err := c.loginMethod()
+	switch {
+	case err != nil:
+		return "", err
+	case method != nil:
+		client, err := c.vaultClient()
+		if err != nil {
+			return "", err
+		}
+		_, err = c.authenticate(ctx, client, "setup")
+		return client.Token(), err
+	case c.settings.tokenFile != "" || c.getenv("VAULT_TOKEN") != "":
+		return c.vaultToken(ctx)
+	}
+	return "", nil
 }
 
 // diagnose runs all checks, with a token of Vault or "".

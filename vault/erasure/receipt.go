@@ -17,7 +17,8 @@ type Receipt struct {
 	KeyID     keys.KeyID       `json:"key_id"`
 	Recording keys.RecordingID `json:"recording,omitzero"` // zero if the whole patient was erased
 
-	// KeyVersions are those of the key that was destroyed. They are zero for one recording, because its patient's
+	// KeyVersions are those of the key that was destroyed; if Resumed is set, as they were when the [Beginning] was
+	// written. They are zero for one recording, because its patient's
 	// key stays, and if Resumed is set without [Approval.Earlier].
 	KeyVersions KeyVersions `json:"key_versions_destroyed,omitzero"`
 

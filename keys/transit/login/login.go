@@ -61,6 +61,7 @@ type Session struct {
 	turn chan struct{} // has room for whoever gets a token, who may use the following
 
 	secret   *api.Secret // that came with the token
+	since    time.Time   // when it came
 	failures int         // in a row, since then
 	failed   error       // the last failure
 	failedAt time.Time
@@ -113,8 +114,8 @@ func (s *Session) Close() error {
 }
 
 // Refresh gets another token, unless the client has another than the refused one already. Callers at the same time
-// share one login. A file gets up to two seconds to change. For a second after a login that failed, Refresh returns its error. The errors are those of [Start],
-// and the context's.
+// share one login, and there is at most one in a second. A file gets up to two seconds to change. For a second after a
+// login that failed, Refresh returns its error. The errors are those of [Start], and the context's.
 func (s *Session) Refresh(ctx context.Context, refused string) error {
 	select {
 	case s.turn <- struct{}{}:
@@ -128,10 +129,18 @@ func (s *Session) Refresh(ctx context.Context, refused string) error {
 	if s.failures > 0 && time.Since(s.failedAt) < minPause {
 		return s.failed
 	}
+	_, isFile := s.method.(file)
+	if wait := minPause - time.Since(s.since); !isFile && wait > 0 { // if Vault refuses every new token, logins must not flood it
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	if err := s.obtain(ctx); err != nil {
 		return err
 	}
-	if _, isFile := s.method.(file); isFile {
+	if isFile {
 		return s.awaitChange(ctx, refused)
 	}
 	select {
@@ -168,7 +177,7 @@ func (s *Session) obtain(ctx context.Context) error {
 	}
 	switch {
 	case err == nil:
-		s.secret, s.failures = secret, 0
+		s.secret, s.since, s.failures = secret, time.Now(), 0
 		s.client.SetToken(secret.Auth.ClientToken)
 		return nil
 	case ctx.Err() != nil: // it is not about the others who wait for a token
