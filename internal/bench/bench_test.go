@@ -199,11 +199,12 @@ func BenchmarkStorage(b *testing.B) {
 		server := testserver.MinIO(b, options...)
 		base := job{
 			Size: size, Endpoint: scheme + server.Endpoint(), AccessKey: server.AccessKey(), SecretKey: server.SecretKey(),
-			CAFile: server.CAFile(), Bucket: server.Bucket(), Dir: b.TempDir(),
+			CAFile: server.CAFile(), Bucket: server.Bucket(),
 		}
 		puts := newTable("Put of unknown length, real MinIO over "+protocol, size, putRecvault, putTuned, putDefault)
 		gets := newTable("Sequential read, real MinIO over "+protocol, size, getRecvault, getPlain)
 		for round := range rounds {
+			base.Dir = b.TempDir() // a keyring serves one store, and the bucket is emptied after the round
 			stored := map[string]result{}
 			for _, name := range rotated(puts.rows, round) {
 				j := base
