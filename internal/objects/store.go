@@ -10,21 +10,21 @@ import (
 	"github.com/recvault/recvault/storage"
 )
 
-// StoreIDName returns the name of the object that identifies the store and prefix. It is made by the first that asks
+// storeIDName returns the name of the object that identifies the store and prefix. It is made by the first that asks
 // for it and never changed.
-func (o *Objects) StoreIDName() string { return o.prefix + "store-id" }
+func (o *Objects) storeIDName() string { return o.prefix + "store-id" }
 
 // StoreID reads the ID of the store and prefix. Errors: [storage.ErrNotFound] if they have none yet;
 // [keys.ErrInvalidStoreID] if the object has other content; those of [Read].
 func (o *Objects) StoreID(ctx context.Context) (keys.StoreID, error) {
 	const tooMuch = 64
-	text, _, err := Read(ctx, o.store, o.StoreIDName(), 0, tooMuch)
+	text, _, err := Read(ctx, o.store, o.storeIDName(), 0, tooMuch)
 	if err != nil {
-		return "", fmt.Errorf("object %s: %w", o.StoreIDName(), err)
+		return "", fmt.Errorf("object %s: %w", o.storeIDName(), err)
 	}
 	id, err := keys.ParseStoreID(strings.TrimSpace(string(text)))
 	if err != nil {
-		return "", fmt.Errorf("object %s: %w", o.StoreIDName(), err)
+		return "", fmt.Errorf("object %s: %w", o.storeIDName(), err)
 	}
 	return id, nil
 }
@@ -36,10 +36,13 @@ func (o *Objects) MakeStoreID(ctx context.Context) (keys.StoreID, error) {
 	if !errors.Is(err, storage.ErrNotFound) {
 		return id, err
 	}
-	text := string(keys.NewStoreID())
-	_, err = o.store.Put(ctx, o.StoreIDName(), strings.NewReader(text), int64(len(text)), storage.IfAbsent())
-	if err != nil && !errors.Is(err, storage.ErrExists) {
-		return "", fmt.Errorf("object %s: %w", o.StoreIDName(), err)
+	id = keys.NewStoreID()
+	_, err = o.store.Put(ctx, o.storeIDName(), strings.NewReader(string(id)), int64(len(id)), storage.IfAbsent())
+	if errors.Is(err, storage.ErrExists) { // somebody else was faster
+		return o.StoreID(ctx)
 	}
-	return o.StoreID(ctx)
+	if err != nil {
+		return "", fmt.Errorf("object %s: %w", o.storeIDName(), err)
+	}
+	return id, nil
 }
