@@ -118,7 +118,8 @@ func TestRunEndsAfterTenFailuresOfOneKind(t *testing.T) {
 	_, err = rotationOf(t, b.rotator, store, one).Rewrap(t.Context(), scope.All())
 	assert.ErrorIs(t, err, storage.ErrUnavailable)
 	assert.GreaterOrEqual(t, writes, 10)
-	assert.Less(t, writes, 14, "writes that were begun are finished, and no others")
+	// Two envelopes are being written at most. One has its tenth failure behind it, the other four attempts before it.
+	assert.LessOrEqual(t, writes, 10+3+4, "writes that were begun are finished, and no others")
 
 	b.rewrap(t)
 	for _, id := range ids {
