@@ -59,6 +59,9 @@ property: servers ## Run puts, rotations and deletions in random order for a min
 logins: servers ## Run services for a minute whose own tokens live 5 to 10 seconds
 	RECVAULT_SERVERS=require RECVAULT_LOGINS=1m $(GO) test -count=1 -v -run Outlive ./keys/transit/login
 
+service: servers ## Run the example service under load for ten minutes, with tokens that live 10 seconds
+	cd examples/service && RECVAULT_SERVERS=require RECVAULT_SERVICE=10m $(GO) test -count=1 -v -timeout 30m -run Load .
+
 lint: ## Check formatting, vet, staticcheck and go.mod in every module
 	@unformatted=$$($(GOFUMPT) -l .); \
 		if [ -n "$$unformatted" ]; then echo "not gofumpt-formatted:"; echo "$$unformatted"; exit 1; fi
@@ -93,5 +96,5 @@ client-tools:
 model-tools:
 	@.ci/need $(MODEL)
 
-.PHONY: help dev test test-core browser clients model shards property logins lint bench servers clean \
+.PHONY: help dev test test-core browser clients model shards property logins service lint bench servers clean \
 	test-tools browser-tools client-tools model-tools
