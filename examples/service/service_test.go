@@ -21,6 +21,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -49,7 +51,11 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(programs)
-		if printed, err := exec.Command("go", "build", "-race", "-o", programs+"/", "./login", "./ingest", "./play").CombinedOutput(); err != nil {
+		build := []string{"build", "-o", programs + "/"}
+		if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+			build = append(build, "-race")
+		}
+		if printed, err := exec.Command("go", append(build, "./login", "./ingest", "./play")...).CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build the service: %v\n%s", err, printed)
 			return 1
 		}
