@@ -68,12 +68,14 @@ const (
 	amina       = "hospital-number-7340012" // whose account is amina
 	thomas      = "hospital-number-7340145"
 	recorderKey = "a-recorder-of-the-clinic"
+	drain       = 2 * time.Second
 )
 
 // service is the three processes behind one address.
 type service struct {
 	*testdeployment.Deployment
 	front               *httptest.Server
+	accessKey           string   // the file that login and play share
 	logins              []string // the paths at Vault where login and ingest log in
 	login, ingest, play *process
 }
@@ -102,18 +104,20 @@ func serve(t *testing.T, life testserver.Lifetime, grantTTL time.Duration) *serv
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		return path
 	}
-	random := make([]byte, 64)
-	_, _ = rand.Read(random)
-	cookieKey := file(hex.EncodeToString(random))
-	s := &service{Deployment: d}
+	key := func() string {
+		random := make([]byte, 64)
+		_, _ = rand.Read(random) // never fails
+		return file(hex.EncodeToString(random) + "\n")
+	}
+	s := &service{Deployment: d, accessKey: key()}
 	asRole := func(role string) []string {
 		l := d.Vault.AppRole(t, role, life)
 		s.logins = append(s.logins, "auth/"+l.Mount+"/login")
 		return []string{"VAULT_APPROLE_MOUNT=" + l.Mount, "VAULT_ROLE_ID=" + l.Role, "VAULT_SECRET_ID_FILE=" + l.File}
 	}
-	s.login = s.start(t, "login", asRole("granter"), "-users", "users.json", "-cookie-key", cookieKey, "-grant-ttl", grantTTL.String())
+	s.login = s.start(t, "login", asRole("granter"), "-users", "users.json", "-session-key", key(), "-access-key", s.accessKey, "-grant-ttl", grantTTL.String())
 	s.ingest = s.start(t, "ingest", append(asRole("writer"), s.bucketAs(t, "write")...), "-recorder-key", file(recorderKey+"\n"))
-	s.play = s.start(t, "play", s.bucketAs(t, "read"), "-cookie-key", cookieKey)
+	s.play = s.start(t, "play", s.bucketAs(t, "read"), "-access-key", s.accessKey)
 	proxy := front.Handler(s.login.addr, s.ingest.addr, s.play.addr)
 	proxy.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	s.front = httptest.NewTLSServer(proxy)
@@ -145,7 +149,7 @@ func (s *service) bucketAs(t *testing.T, policy string) []string {
 func (s *service) start(t *testing.T, name string, env []string, flags ...string) *process {
 	t.Helper()
 	p := &process{name: name, ended: make(chan struct{})}
-	flags = append(flags, "-addr", "127.0.0.1:0", "-metrics-addr", "127.0.0.1:0", "-mount", s.Place.Mount, "-policies", s.Place.Prefix)
+	flags = append(flags, "-drain", drain.String(), "-addr", "127.0.0.1:0", "-metrics-addr", "127.0.0.1:0", "-mount", s.Place.Mount, "-policies", s.Place.Prefix)
 	p.cmd = exec.Command(filepath.Join(programs, name), flags...)
 	p.cmd.Env = append(env, "VAULT_ADDR="+s.Place.Vault)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
@@ -208,7 +212,7 @@ type browser struct {
 }
 
 func (s *service) browser() *browser {
-	jar, _ := cookiejar.New(nil) // fails never without options
+	jar, _ := cookiejar.New(nil) // never fails without options
 	client := *s.front.Client()
 	client.Jar, client.Timeout = jar, time.Minute
 	return &browser{Client: &client, base: s.front.URL, jar: jar}
@@ -263,6 +267,17 @@ func (b *browser) address(t *testing.T) *url.URL {
 	address, err := url.Parse(b.base)
 	require.NoError(t, err)
 	return address
+}
+
+func (b *browser) cookie(t *testing.T, name string) *http.Cookie {
+	t.Helper()
+	for _, cookie := range b.jar.Cookies(b.address(t)) {
+		if cookie.Name == name {
+			return cookie
+		}
+	}
+	require.FailNow(t, "there is no cookie "+name)
+	return nil
 }
 
 func (b *browser) signIn(account string) (answer, error) {

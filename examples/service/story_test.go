@@ -2,9 +2,14 @@ package service_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
+	"mime/multipart"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/examples/sample"
+	"github.com/recvault/recvault/examples/service/internal/session"
 	"github.com/recvault/recvault/internal/testserver"
 )
 
@@ -46,6 +52,26 @@ func TestServiceOnRealServers(t *testing.T) {
 		}
 	})
 
+	t.Run("a form ends with its recording", func(t *testing.T) {
+		before := s.Names(t)
+		for _, extra := range []string{"recording", "title", "more"} {
+			var body bytes.Buffer
+			form := multipart.NewWriter(&body)
+			for _, name := range []string{"patient", "recording", extra} {
+				require.NoError(t, form.WriteField(name, amina))
+			}
+			require.NoError(t, form.Close())
+			r, err := http.NewRequest(http.MethodPost, s.front.URL+"/recordings", &body)
+			require.NoError(t, err)
+			r.Header.Set("Content-Type", form.FormDataContentType())
+			r.Header.Set("Authorization", "Bearer "+recorderKey)
+			a, err := s.browser().do(r)
+			require.NoError(t, err)
+			assert.Equal(t, http.StatusBadRequest, a.status)
+		}
+		assert.Equal(t, before, s.Names(t))
+	})
+
 	t.Run("an upload that breaks off stores nothing", func(t *testing.T) {
 		before := s.Names(t)
 		_, err := s.upload(recorderKey, amina, "", io.MultiReader(bytes.NewReader(sample.Video), brokenReader{}))
@@ -54,7 +80,7 @@ func TestServiceOnRealServers(t *testing.T) {
 		assert.Equal(t, before, s.Names(t))
 	})
 
-	t.Run("a patient sees and plays the own recordings", func(t *testing.T) {
+	t.Run("a patient sees and plays their recordings", func(t *testing.T) {
 		b := s.browser()
 		a, err := b.signIn("amina")
 		require.NoError(t, err)
@@ -115,13 +141,15 @@ func TestServiceOnRealServers(t *testing.T) {
 
 		assert.Contains(t, string(ask("amina", "TREAT", "").body), "Asthma review")
 		assert.Contains(t, string(ask("thomas", "BTG", "unconscious on arrival").body), "canary-title of Thomas")
-		line := lastLine(s.login.printed(), `"reason":"unconscious on arrival"`)
-		require.NotEmpty(t, line)
-		found := false
-		for _, entry := range s.Vault.Audit(t) {
-			found = found || entry.Auth.Metadata["purpose"] == "BTG" && strings.Contains(line, entry.Auth.Metadata["request_id"])
+		var asked struct {
+			RequestID string `json:"request_id"`
 		}
-		assert.True(t, found, "Vault's audit log has the same request ID as the reason")
+		require.NoError(t, json.Unmarshal([]byte(lastLine(s.login.printed(), `"reason":"unconscious on arrival"`)), &asked))
+		require.NotEmpty(t, asked.RequestID)
+		opened := slices.ContainsFunc(s.Vault.Audit(t), func(entry testserver.AuditEntry) bool {
+			return entry.Auth.Metadata["purpose"] == "BTG" && entry.Auth.Metadata["request_id"] == asked.RequestID
+		})
+		assert.True(t, opened, "Vault's audit log has the same request ID as the reason")
 	})
 
 	t.Run("a copied cookie is worth nothing after logout", func(t *testing.T) {
@@ -137,6 +165,11 @@ func TestServiceOnRealServers(t *testing.T) {
 				address := b.address(t)
 				thief.jar.SetCookies(address, b.jar.Cookies(address))
 				a, err := thief.get("/recordings/" + aminas + "/media")
+				require.NoError(t, err)
+				require.Equal(t, http.StatusOK, a.status)
+				_, err = thief.post("/access", "patient", "amina", "purpose", "TREAT") // a grant that only the thief has
+				require.NoError(t, err)
+				a, err = thief.get("/recordings/" + aminas + "/media")
 				require.NoError(t, err)
 				require.Equal(t, http.StatusOK, a.status)
 
@@ -158,8 +191,7 @@ func TestServiceOnRealServers(t *testing.T) {
 		_, err := b.signIn("amina")
 		require.NoError(t, err)
 		address := b.address(t)
-		cookie := b.jar.Cookies(address)[0]
-		assert.Equal(t, "__Host-session", cookie.Name)
+		cookie := b.cookie(t, "__Host-access")
 		for i := range 8 {
 			altered := []byte(cookie.Value)
 			altered[len(altered)/8*i] ^= 1
@@ -169,6 +201,44 @@ func TestServiceOnRealServers(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, http.StatusUnauthorized, a.status)
 		}
+	})
+
+	t.Run("play cannot sign anybody in", func(t *testing.T) {
+		forger, err := session.New("session", s.accessKey, time.Hour, false)
+		require.NoError(t, err)
+		w := httptest.NewRecorder()
+		require.NoError(t, forger.SetSession(w, session.Session{ID: "x", Start: time.Now(), Account: "dr-novak"}))
+		b := s.browser()
+		b.jar.SetCookies(b.address(t), w.Result().Cookies())
+		a, err := b.post("/access", "patient", "thomas", "purpose", "BTG", "reason", "forged")
+		require.NoError(t, err)
+		assert.Equal(t, http.StatusUnauthorized, a.status)
+	})
+
+	t.Run("a sign-in ends the session before it", func(t *testing.T) {
+		b, copied := s.browser(), s.browser()
+		_, err := b.signIn("amina")
+		require.NoError(t, err)
+		copied.jar.SetCookies(b.address(t), b.jar.Cookies(b.address(t)))
+		_, err = b.signIn("dr-novak")
+		require.NoError(t, err)
+		for _, user := range []*browser{b, copied} {
+			a, err := user.get("/recordings/" + aminas + "/media")
+			require.NoError(t, err)
+			assert.Equal(t, http.StatusUnauthorized, a.status)
+		}
+	})
+
+	t.Run("a body that stands still is given up", func(t *testing.T) {
+		connection, err := net.Dial("tcp", s.login.addr)
+		require.NoError(t, err)
+		defer connection.Close()
+		require.NoError(t, connection.SetDeadline(time.Now().Add(40*time.Second)))
+		_, err = io.WriteString(connection, "POST /login HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\nac")
+		require.NoError(t, err)
+		response, err := io.ReadAll(connection)
+		require.NoError(t, err, "the server closes the connection")
+		assert.Contains(t, string(response), "401")
 	})
 
 	t.Run("another site cannot send a form", func(t *testing.T) {
@@ -192,7 +262,7 @@ func TestServiceOnRealServers(t *testing.T) {
 		b := s.browser()
 		_, err := b.signIn("amina")
 		require.NoError(t, err)
-		cookie := b.jar.Cookies(b.address(t))[0].Value
+		cookie := b.cookie(t, "__Host-access").Value
 		for _, p := range []*process{s.login, s.ingest, s.play} {
 			for _, secret := range []string{amina, thomas, "canary", password, recorderKey, cookie, "hvs.", "Asthma"} {
 				assert.NotContains(t, p.printed(), secret, p.name)
@@ -216,6 +286,7 @@ func TestShutdownLetsAnUploadEnd(t *testing.T) {
 	uploaded := make(chan result, 1)
 	go func() {
 		a, err := s.upload(recorderKey, amina, "Follow-up", media)
+		_ = media.CloseWithError(err) // or the test would go on writing
 		uploaded <- result{a, err}
 	}()
 	half := len(sample.Video) / 2
@@ -230,19 +301,24 @@ func TestShutdownLetsAnUploadEnd(t *testing.T) {
 		if err != nil {
 			return false
 		}
-		return errors.Join(response.Body.Close()) == nil && response.StatusCode == http.StatusServiceUnavailable
+		return response.Body.Close() == nil && response.StatusCode == http.StatusServiceUnavailable
 	}, 10*time.Second, 10*time.Millisecond)
-	a, err := s.upload(recorderKey, amina, "", strings.NewReader("too late"))
+	// The load balancer has not seen that yet.
+	a, err := s.upload(recorderKey, thomas, "", strings.NewReader("in the drain time"))
 	require.NoError(t, err)
-	assert.Equal(t, http.StatusBadGateway, a.status, "the port is closed")
+	assert.Equal(t, http.StatusCreated, a.status)
+	require.Eventually(t, func() bool {
+		connection, err := net.Dial("tcp", s.ingest.addr)
+		return err != nil || connection.Close() != nil
+	}, 10*time.Second, 50*time.Millisecond, "the port is closed")
 
 	_, err = more.Write(sample.Video[half:])
 	require.NoError(t, err)
 	require.NoError(t, more.Close())
-	got := <-uploaded
+	got := await(t, uploaded)
 	require.NoError(t, got.err)
 	assert.Equal(t, http.StatusCreated, got.status, "%s", got.body)
-	<-s.ingest.ended
+	await(t, s.ingest.ended)
 	b := s.browser()
 	_, err = b.signIn("amina")
 	require.NoError(t, err)
@@ -252,6 +328,17 @@ func TestShutdownLetsAnUploadEnd(t *testing.T) {
 	a, err = b.get("/recordings/" + items[0].ID + "/media")
 	require.NoError(t, err)
 	assert.Equal(t, sample.Video, a.body)
+}
+
+// await waits for a value, or until the channel is closed.
+func await[T any](t *testing.T, c <-chan T) (value T) {
+	t.Helper()
+	select {
+	case value = <-c:
+	case <-time.After(30 * time.Second):
+		require.FailNow(t, "nothing came")
+	}
+	return value
 }
 
 type brokenReader struct{}

@@ -10,19 +10,18 @@ import (
 	"log/slog"
 	"mime/multipart"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 )
 
-const (
-	idle     = time.Minute // for how long a recorder may send nothing
-	maxField = 4 << 10     // bytes
-)
+const maxField = 4 << 10 // bytes
 
 type recorder struct {
 	vault         *vault.Vault
@@ -45,13 +44,11 @@ func (re *recorder) store(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "The recorder's key is missing or wrong.", http.StatusUnauthorized)
 		return
 	}
-	r.Body = &steady{ReadCloser: r.Body, extend: http.NewResponseController(w).SetReadDeadline, bytes: re.bytes}
-	patient, metadata, part, err := parse(r)
+	patient, metadata, file, err := re.parse(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	file := &remembering{Reader: part}
 	id, err := re.vault.Put(r.Context(), patient, file, metadata)
 	var uncertain *vault.UncertainError
 	switch {
@@ -61,20 +58,28 @@ func (re *recorder) store(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusCreated)
 		_ = json.NewEncoder(w).Encode(map[string]any{"id": id})
+	case errors.Is(file.err, errTrailing):
+		http.Error(w, file.err.Error(), http.StatusBadRequest)
+	case errors.Is(file.err, os.ErrDeadlineExceeded):
+		re.log.Warn("an upload stood still", "error", file.err)
+		http.Error(w, "Nothing arrived for too long, and nothing was stored.", http.StatusRequestTimeout)
 	case file.err != nil:
 		re.log.Warn("an upload broke off", "error", file.err)
 		http.Error(w, "The recording broke off, and was not stored.", http.StatusBadRequest)
 	case errors.Is(err, vault.ErrInvalidMetadata), errors.Is(err, keys.ErrInvalidPatient):
 		http.Error(w, err.Error(), http.StatusBadRequest) // names the field, and not what it holds
-	case errors.Is(err, keys.ErrNotEnrolled):
-		http.Error(w, "The patient is not registered.", http.StatusConflict)
+	case errors.Is(err, keys.ErrNotEnrolled), errors.Is(err, keys.ErrErased):
+		http.Error(w, "The patient is not registered, or was erased.", http.StatusConflict)
 	case errors.As(err, &uncertain):
 		re.log.Error("it is not known whether the recording was stored", "recording", uncertain.ID, "error", err)
 		http.Error(w, "It is not known whether the recording was stored. Please send it again.", http.StatusServiceUnavailable)
-	default:
+	case errors.Is(err, storage.ErrFull):
 		re.log.Error("not stored", "error", err)
-		status, text := vault.HTTPStatus(err)
-		http.Error(w, text, status)
+		http.Error(w, "The recording was not stored: there is no space.", http.StatusInsufficientStorage)
+	default: // what an operator must mend, or what passes: a recorder keeps the recording, and sends it again
+		re.log.Error("not stored", "error", err)
+		w.Header().Set("Retry-After", "60")
+		http.Error(w, "The recording was not stored. Please send it again.", http.StatusServiceUnavailable)
 	}
 }
 
@@ -85,78 +90,68 @@ func (re *recorder) known(r *http.Request) bool {
 }
 
 // parse reads the form up to the file.
-func parse(r *http.Request) (patient keys.Patient, metadata vault.Metadata, file io.Reader, err error) {
+func (re *recorder) parse(r *http.Request) (patient keys.Patient, metadata vault.Metadata, recording *file, err error) {
 	form, err := r.MultipartReader()
 	if err != nil {
 		return "", metadata, nil, errors.New("the body is not a multipart form")
 	}
+	seen := map[string]bool{}
 	for {
 		part, err := form.NextPart()
 		if err != nil {
 			return "", metadata, nil, errors.New("the form has no recording, or breaks off before it")
 		}
-		switch part.FormName() {
-		case "recording":
+		name := part.FormName()
+		if seen[name] {
+			return "", metadata, nil, errors.New("the form has a field twice")
+		}
+		seen[name] = true
+		if name == "recording" {
 			metadata.ContentType = part.Header.Get("Content-Type")
-			return patient, metadata, part, nil
-		case "patient", "title", "recorded_at":
-		default:
-			return "", metadata, nil, errors.New("the form has an unknown field")
+			return patient, metadata, &file{form: form, part: part, bytes: re.bytes}, nil
 		}
-		text, err := field(part)
-		if err != nil {
-			return "", metadata, nil, err
+		text, err := io.ReadAll(io.LimitReader(part, maxField+1))
+		if err != nil || len(text) > maxField {
+			return "", metadata, nil, fmt.Errorf("a field is longer than %d bytes, or breaks off", maxField)
 		}
-		switch part.FormName() {
+		switch name {
 		case "patient":
 			patient = keys.Patient(text)
 		case "title":
-			metadata.Title = text
+			metadata.Title = string(text)
 		case "recorded_at":
-			if metadata.RecordedAt, err = time.Parse(time.RFC3339, text); err != nil {
+			if metadata.RecordedAt, err = time.Parse(time.RFC3339, string(text)); err != nil {
 				return "", metadata, nil, errors.New("recorded_at is not a time of RFC 3339")
 			}
+		default:
+			return "", metadata, nil, errors.New("the form has an unknown field")
 		}
 	}
 }
 
-func field(part *multipart.Part) (string, error) {
-	text, err := io.ReadAll(io.LimitReader(part, maxField+1))
-	if err != nil || len(text) > maxField {
-		return "", fmt.Errorf("%s is longer than %d bytes, or breaks off", part.FormName(), maxField)
+var errTrailing = errors.New("the form has something behind the recording")
+
+// file is the recording in a form, with which the form must end. It remembers why it could not be read, which is not the
+// store's fault.
+type file struct {
+	form  *multipart.Reader
+	part  *multipart.Part
+	bytes prometheus.Counter
+	err   error
+}
+
+func (f *file) Read(p []byte) (int, error) {
+	n, err := f.part.Read(p)
+	f.bytes.Add(float64(n))
+	if errors.Is(err, io.EOF) {
+		if _, next := f.form.NextPart(); next == nil {
+			err = errTrailing
+		} else if !errors.Is(next, io.EOF) {
+			err = next
+		}
 	}
-	return string(text), nil
-}
-
-// steady is a body of any size that must not stand still.
-type steady struct {
-	io.ReadCloser
-	extend func(time.Time) error
-	bytes  prometheus.Counter
-}
-
-func (s *steady) Read(p []byte) (int, error) {
-	if err := s.extend(time.Now().Add(idle)); err != nil {
-		return 0, err
-	}
-	n, err := s.ReadCloser.Read(p)
-	s.bytes.Add(float64(n))
-	if err != nil {
-		_ = s.extend(time.Time{}) // or the deadline ends the commit that follows
-	}
-	return n, err
-}
-
-// remembering remembers that the recorder, and not the store, is why a recording was not stored.
-type remembering struct {
-	io.Reader
-	err error
-}
-
-func (r *remembering) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		r.err = err
+		f.err = err
 	}
 	return n, err
 }

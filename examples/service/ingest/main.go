@@ -26,11 +26,11 @@ func main() {
 		if key = bytes.TrimSpace(key); len(key) < 20 {
 			return errors.New("the recorders' key has less than 20 characters")
 		}
-		keyring, logOut, err := p.RoleKeyring(ctx)
+		keyring, stop, err := p.RoleKeyring(ctx)
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, logOut()) }()
+		defer func() { err = errors.Join(err, stop()) }()
 		store, err := p.Store()
 		if err != nil {
 			return err
@@ -46,6 +46,6 @@ func main() {
 			bytes:  prometheus.NewCounter(prometheus.CounterOpts{Name: "recording_bytes_total", Help: "Bytes of recordings that arrived, whole or not."}),
 		}
 		p.Metrics.MustRegister(r.stored, r.bytes)
-		return p.Serve(ctx, r.routes())
+		return p.Serve(ctx, r.routes(), 0)
 	})
 }

@@ -11,50 +11,59 @@ import (
 
 // account is what the login knows of a user. It stands for an identity provider and for the hospital's own records.
 type account struct {
-	Account  string   `json:"account"`  // appears in grants and in Vault's audit log, so not a patient's identifier
-	Password string   `json:"password"` // bcrypt
-	Patient  string   `json:"patient"`  // patients: the hospital's number, which is their identifier for recvault
-	Care     []string `json:"care"`     // clinicians: the accounts of the patients in their care
+	Account  string   `json:"account"` // appears in grants and in Vault's audit log, so not a patient's identifier
+	Role     role     `json:"role"`
+	Password string   `json:"password"`          // bcrypt
+	Patient  string   `json:"patient,omitempty"` // patients: the hospital's number, which is their identifier for recvault
+	Care     []string `json:"care,omitempty"`    // clinicians: the accounts of the patients in their care
 }
 
-func (a account) clinician() bool { return a.Patient == "" }
+type role string
+
+const (
+	patientRole   role = "patient"
+	clinicianRole role = "clinician"
+)
 
 func (a account) caresFor(patient account) bool { return slices.Contains(a.Care, patient.Account) }
 
 type accounts map[string]account
 
-func readAccounts(file string) (accounts, error) {
-	text, err := os.ReadFile(file)
+func readAccounts(path string) (accounts, error) {
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
+	defer file.Close()
 	var list []account
-	if err := json.Unmarshal(text, &list); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+	decoder := json.NewDecoder(file)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&list); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	all := accounts{}
 	for _, a := range list {
+		_, twice := all[a.Account]
+		isPatient, isClinician := a.Role == patientRole && a.Patient != "", a.Role == clinicianRole && a.Patient == ""
+		if twice || a.Account == "" || !isPatient && !isClinician {
+			return nil, fmt.Errorf("%s: the account %q is there twice, or is neither a patient's nor a clinician's", path, a.Account)
+		}
 		all[a.Account] = a
 	}
 	return all, nil
 }
 
-// decoy is compared for accounts that do not exist, so that an answer takes as long as for those that do.
-var decoy = func() []byte {
-	hash, err := bcrypt.GenerateFromPassword([]byte("nobody"), bcrypt.DefaultCost)
-	if err != nil {
-		panic(err)
-	}
-	return hash
-}()
+// decoy is the hash of a random password. It is compared for accounts that do not exist, so that the answer takes as long as
+// for those that do.
+const decoy = "$2a$10$2h/yyrGNJgkpyVRoo8CVAu7k35JeqgEcS45l/QAzaj0cqYizTdHxS"
 
 // signIn returns the account if the password is right.
 func (all accounts) signIn(name, password string) (account, bool) {
-	found, known := all[name]
+	found, exists := all[name]
 	hash := decoy
-	if known {
-		hash = []byte(found.Password)
+	if exists {
+		hash = found.Password
 	}
-	err := bcrypt.CompareHashAndPassword(hash, []byte(password))
-	return found, known && err == nil
+	err := bcrypt.CompareHashAndPassword([]byte(hash), []byte(password))
+	return found, exists && err == nil
 }

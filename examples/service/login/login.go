@@ -16,13 +16,13 @@ import (
 
 	"github.com/recvault/recvault/examples/service/internal/session"
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/vault"
 )
 
 const (
-	sessionTTL = 8 * time.Hour // a working day; the grants in it last minutes
-	maxForm    = 16 << 10      // bytes
-	maxReason  = 500           // characters
+	sessionTTL = 8 * time.Hour // a working day; grants last minutes
+	formTime   = 10 * time.Second
+	maxForm    = 16 << 10 // bytes
+	maxReason  = 500      // characters
 )
 
 // granter issues grants, which takes the role, and ends them, which takes the grant alone.
@@ -32,13 +32,15 @@ type granter interface {
 }
 
 type login struct {
-	log      *slog.Logger
-	granter  granter
-	accounts accounts
-	cookies  *session.Cookies
-	grantTTL time.Duration
-	grants   *prometheus.CounterVec
-	ended    ended
+	log           *slog.Logger
+	granter       granter
+	accounts      accounts
+	grantTTL      time.Duration
+	sessionCookie *session.Cookie
+	accessCookie  *session.Cookie
+	sessions      sessions
+	signIns       *prometheus.CounterVec
+	grants        *prometheus.CounterVec
 }
 
 func (l *login) routes() http.Handler {
@@ -55,10 +57,13 @@ var html string
 
 var page = template.Must(template.New("login").Parse(html))
 
-// view is what the page shows: the form to sign in, or a clinician's to ask for access.
+// view is what the page shows: the form to sign in, or the one for access, filled as it was sent.
 type view struct {
-	Account string // "" if nobody has signed in
+	Account account // zero if nobody has signed in
 	Message string
+	Patient string
+	Purpose keys.Purpose
+	Reason  string
 }
 
 func (l *login) show(w http.ResponseWriter, status int, v view) {
@@ -69,128 +74,153 @@ func (l *login) show(w http.ResponseWriter, status int, v view) {
 	}
 }
 
-// clinician returns the account of the session if it is a clinician's and has not ended.
-func (l *login) clinician(r *http.Request) (account, session.Session, bool) {
-	s, err := l.cookies.Of(r)
-	who, known := l.accounts[s.Account]
-	return who, s, err == nil && known && who.clinician() && !l.ended.has(s)
+// session returns the session of a request, and whose it is, unless it has ended.
+func (l *login) session(r *http.Request) (session.Session, account, bool) {
+	s, err := l.sessionCookie.Session(r)
+	if err != nil || !l.sessions.live(s) {
+		return s, account{}, false
+	}
+	who, exists := l.accounts[s.Account]
+	return s, who, exists
 }
 
 func (l *login) home(w http.ResponseWriter, r *http.Request) {
-	v := view{}
-	if who, _, ok := l.clinician(r); ok {
-		v.Account = who.Account
-	}
-	l.show(w, http.StatusOK, v)
+	_, who, _ := l.session(r)
+	l.show(w, http.StatusOK, view{Account: who})
 }
 
-// signIn starts a session. A patient gets a grant for the own recordings at once, a clinician none. A real login also bounds
-// how often one account and one address may try.
+// signIn starts a session, and ends the one that the browser had. A patient gets a grant for their own recordings at once, a
+// clinician none. A real login also bounds how often one account and one address may try.
 func (l *login) signIn(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	who, ok := l.accounts.signIn(r.PostFormValue("account"), r.PostFormValue("password"))
 	if !ok {
+		l.signIns.WithLabelValues("refused").Inc()
 		l.show(w, http.StatusUnauthorized, view{Message: "Account or password is wrong."})
 		return
 	}
+	l.signIns.WithLabelValues("accepted").Inc()
+	if had, err := l.sessionCookie.Session(r); err == nil {
+		l.end(r.Context(), had)
+	}
 	s := session.Session{ID: rand.Text(), Start: time.Now(), Account: who.Account}
-	if who.clinician() {
-		l.give(w, r, s, "/")
+	if err := l.sessionCookie.SetSession(w, s); err != nil {
+		l.failed(w, err)
 		return
 	}
-	l.grant(w, r, s, who, keys.PatientRequest, "")
+	l.accessCookie.Clear(w)
+	if who.Role == clinicianRole {
+		http.Redirect(w, r, "/", http.StatusSeeOther)
+		return
+	}
+	l.grant(w, r, s, who, view{Account: who, Patient: who.Account, Purpose: keys.PatientRequest})
 }
 
-// signOut ends the session, its grant and every copy of both, at once.
+// signOut ends the session and all its grants, and so every copy of its cookies, at once.
 func (l *login) signOut(w http.ResponseWriter, r *http.Request) {
-	if s, err := l.cookies.Of(r); err == nil {
-		l.ended.add(s)
-		if !l.end(r.Context(), s.Grant) {
-			http.Error(w, "Signing out failed. Please try again.", http.StatusServiceUnavailable)
-			return
-		}
+	if s, err := l.sessionCookie.Session(r); err == nil && !l.end(r.Context(), s) {
+		http.Error(w, "Signing out failed. Please try again.", http.StatusServiceUnavailable)
+		return
 	}
-	l.cookies.Clear(w)
+	l.sessionCookie.Clear(w)
+	l.accessCookie.Clear(w)
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 
-// end ends a grant, and reports whether it has ended.
-func (l *login) end(ctx context.Context, grant keys.Grant) bool {
-	if grant.IsZero() {
-		return true
-	}
-	err := l.granter.RevokeSelf(ctx, grant)
-	if err != nil && !errors.Is(err, keys.ErrInvalidGrant) { // which says that it had ended already
-		l.log.Error("end of a grant", "accessor", grant.Accessor(), "error", err)
-		return false
-	}
-	return true
-}
-
-// access gives a clinician a grant for one patient: for treatment if the patient is in the clinician's care, and otherwise
-// for breaking the glass, with a reason that is reviewed. The grant before it ends.
+// access gives a session a grant for one patient: a patient for themselves; a clinician for treatment of a patient in their
+// care, and otherwise for breaking the glass, with a reason that is reviewed.
 func (l *login) access(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	who, had, ok := l.clinician(r)
+	s, who, ok := l.session(r)
 	if !ok {
 		l.show(w, http.StatusUnauthorized, view{Message: "Sign in again."})
 		return
 	}
-	patient, known := l.accounts[r.PostFormValue("patient")]
-	purpose, reason := keys.Purpose(r.PostFormValue("purpose")), strings.TrimSpace(r.PostFormValue("reason"))
-	refuse := func(status int, message string) { l.show(w, status, view{Account: who.Account, Message: message}) }
-	switch {
-	case !known || patient.clinician():
-		refuse(http.StatusNotFound, "There is no such patient.")
-		return
-	case purpose == keys.Treatment && !who.caresFor(patient):
-		refuse(http.StatusForbidden, "This patient is not in your care. In an emergency, break the glass.")
-		return
-	case purpose == keys.BreakTheGlass && reason == "":
-		refuse(http.StatusBadRequest, "To break the glass, give a reason. It will be reviewed.")
-		return
-	case purpose != keys.Treatment && purpose != keys.BreakTheGlass:
-		refuse(http.StatusBadRequest, "Choose a purpose.")
-		return
-	case utf8.RuneCountInString(reason) > maxReason || !utf8.ValidString(reason):
-		refuse(http.StatusBadRequest, "The reason is too long.")
+	if who.Role == patientRole {
+		l.grant(w, r, s, who, view{Account: who, Patient: who.Account, Purpose: keys.PatientRequest})
 		return
 	}
-	l.end(r.Context(), had.Grant) // or it ends by its TTL
-	l.grant(w, r, had, patient, purpose, reason)
+	asked := view{
+		Account: who,
+		Patient: r.PostFormValue("patient"),
+		Purpose: keys.Purpose(r.PostFormValue("purpose")),
+		Reason:  strings.TrimSpace(strings.ReplaceAll(r.PostFormValue("reason"), "\r\n", "\n")),
+	}
+	patient, exists := l.accounts[asked.Patient]
+	refuse := func(status int, message string) {
+		asked.Message = message
+		l.show(w, status, asked)
+	}
+	switch {
+	case !exists || patient.Role != patientRole:
+		refuse(http.StatusNotFound, "There is no such patient.")
+	case asked.Purpose != keys.Treatment && asked.Purpose != keys.BreakTheGlass:
+		refuse(http.StatusBadRequest, "Choose a purpose.")
+	case asked.Purpose == keys.Treatment && !who.caresFor(patient):
+		refuse(http.StatusForbidden, "This patient is not in your care. In an emergency, break the glass.")
+	case asked.Purpose == keys.BreakTheGlass && asked.Reason == "":
+		refuse(http.StatusBadRequest, "To break the glass, give a reason. It will be reviewed.")
+	case !utf8.ValidString(asked.Reason) || utf8.RuneCountInString(asked.Reason) > maxReason:
+		refuse(http.StatusBadRequest, "The reason is too long.")
+	default:
+		l.grant(w, r, s, patient, asked)
+	}
 }
 
-// grant issues a grant and redirects to the recordings. The request ID leads from Vault's audit log to this line of the log,
-// which has the reason. Neither has the patient's number.
-func (l *login) grant(w http.ResponseWriter, r *http.Request, s session.Session, patient account, purpose keys.Purpose, reason string) {
+// grant issues a grant and redirects to the recordings. The request ID leads from Vault's audit log to the lines of this log,
+// of which the first is written before there is a grant. The session's grants from before end.
+func (l *login) grant(w http.ResponseWriter, r *http.Request, s session.Session, patient account, asked view) {
 	requestID := strings.ToLower(rand.Text())
+	log := l.log.With("account", s.Account, "request_id", requestID)
+	log.Info("grant requested", "patient", patient.Account, "purpose", asked.Purpose, "reason", asked.Reason)
 	grant, err := l.granter.Issue(r.Context(), keys.Patient(patient.Patient), keys.GrantOptions{
-		TTL: l.grantTTL, Subject: s.Account, Purpose: purpose, RequestID: requestID,
+		TTL: l.grantTTL, Subject: s.Account, Purpose: asked.Purpose, RequestID: requestID,
 	})
 	if err != nil {
-		l.log.Error("grant", "account", s.Account, "purpose", purpose, "request_id", requestID, "error", err)
-		status, text := vault.HTTPStatus(err)
-		l.show(w, status, view{Message: text})
+		log.Error("no grant", "error", err)
+		asked.Message = "Access could not be given. Please try again."
+		l.show(w, http.StatusServiceUnavailable, asked)
 		return
 	}
-	if l.ended.has(s) { // the user signed out while Vault issued the grant
-		l.end(r.Context(), grant)
+	l.grants.WithLabelValues(string(asked.Purpose)).Inc()
+	log.Info("grant issued", "key_id", grant.KeyID(), "accessor", grant.Accessor(), "expires", grant.Expires())
+	had, live := l.sessions.add(s, grant)
+	if !live { // the user signed out while Vault issued it
+		l.revoke(r.Context(), s, grant)
 		l.show(w, http.StatusUnauthorized, view{Message: "Sign in again."})
 		return
 	}
-	l.grants.WithLabelValues(string(purpose)).Inc()
-	l.log.Info("grant", "account", s.Account, "key_id", grant.KeyID(), "purpose", purpose, "reason", reason,
-		"request_id", requestID, "accessor", grant.Accessor(), "expires", grant.Expires())
-	s.Grant = grant
-	l.give(w, r, s, "/recordings")
-}
-
-// give gives the browser the session, and sends it to the next page.
-func (l *login) give(w http.ResponseWriter, r *http.Request, s session.Session, next string) {
-	if err := l.cookies.Set(w, s); err != nil {
-		l.log.Error("cookie", "error", err)
-		http.Error(w, "The session could not be started.", http.StatusInternalServerError)
+	l.revoke(r.Context(), s, had...)
+	if err := l.accessCookie.SetAccess(w, session.Access{Grant: grant, Patient: patient.Account}); err != nil {
+		l.failed(w, err)
 		return
 	}
-	http.Redirect(w, r, next, http.StatusSeeOther)
+	http.Redirect(w, r, "/recordings", http.StatusSeeOther)
+}
+
+// end ends a session and its grants, and reports whether all of them have ended.
+func (l *login) end(ctx context.Context, s session.Session) bool {
+	return l.revoke(ctx, s, l.sessions.end(s)...)
+}
+
+// revoke ends grants, also if the browser has left, and reports whether they have ended. Those that have not are kept for
+// the session's end, and otherwise end by their TTL.
+func (l *login) revoke(ctx context.Context, s session.Session, grants ...keys.Grant) bool {
+	var alive []keys.Grant
+	for _, grant := range grants {
+		err := l.granter.RevokeSelf(context.WithoutCancel(ctx), grant)
+		if err != nil && !errors.Is(err, keys.ErrInvalidGrant) { // which says that it had ended already
+			l.log.Error("a grant was not ended", "accessor", grant.Accessor(), "error", err)
+			alive = append(alive, grant)
+		}
+	}
+	if len(alive) > 0 {
+		l.sessions.keep(s, alive)
+	}
+	return len(alive) == 0
+}
+
+func (l *login) failed(w http.ResponseWriter, err error) {
+	l.log.Error("cookie", "error", err)
+	http.Error(w, "The session could not be started.", http.StatusInternalServerError)
 }

@@ -1,5 +1,5 @@
-// Command login signs users in and decides who may see what. It alone holds the granter's token, has no credentials for the
-// bucket, and opens no recording.
+// Command login signs users in and decides who may see what. It alone holds the granter's token and the key of the sessions,
+// has no credentials for the bucket, and opens no recording.
 package main
 
 import (
@@ -16,7 +16,8 @@ import (
 
 func main() {
 	users := flag.String("users", "users.json", "the accounts; a real login asks an identity provider")
-	cookieKey := flag.String("cookie-key", "cookie-key", "a `file` with the cookies' key, the same for login and play")
+	sessionKey := flag.String("session-key", "session-key", "a `file` with the key of the sessions, which only login has")
+	accessKey := flag.String("access-key", "access-key", "a `file` with the key that login and play share")
 	plain := flag.Bool("plain", false, "send cookies without TLS, for development")
 	grantTTL := flag.Duration("grant-ttl", 15*time.Minute, "how long a grant lasts")
 	process.Run("login", "127.0.0.1:8081", "127.0.0.1:9081", 10*time.Second, func(ctx context.Context, p *process.Process) (err error) {
@@ -24,23 +25,31 @@ func main() {
 		if err != nil {
 			return err
 		}
-		cookies, err := session.New(*cookieKey, sessionTTL, *plain)
+		sessionCookie, err := session.New("session", *sessionKey, sessionTTL, *plain)
 		if err != nil {
 			return err
 		}
-		keyring, logOut, err := p.RoleKeyring(ctx)
+		accessCookie, err := session.New("access", *accessKey, sessionTTL, *plain)
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, logOut()) }()
+		keyring, stop, err := p.RoleKeyring(ctx)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
 		l := &login{
-			log: p.Log, granter: keyring, accounts: accounts, cookies: cookies, grantTTL: *grantTTL,
-			ended: ended{before: time.Now()},
+			log: p.Log, granter: keyring, accounts: accounts, grantTTL: *grantTTL,
+			sessionCookie: sessionCookie, accessCookie: accessCookie,
+			sessions: sessions{before: time.Now(), byID: map[string]*known{}},
+			signIns: prometheus.NewCounterVec(prometheus.CounterOpts{
+				Name: "sign_ins_total", Help: "Attempts to sign in, by outcome.",
+			}, []string{"outcome"}),
 			grants: prometheus.NewCounterVec(prometheus.CounterOpts{
 				Name: "grants_total", Help: "Grants issued, by purpose.",
 			}, []string{"purpose"}),
 		}
-		p.Metrics.MustRegister(l.grants)
-		return p.Serve(ctx, l.routes())
+		p.Metrics.MustRegister(l.signIns, l.grants)
+		return p.Serve(ctx, l.routes(), formTime)
 	})
 }

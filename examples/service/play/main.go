@@ -18,12 +18,15 @@ import (
 	"github.com/recvault/recvault/vault"
 )
 
+// bodyTime is for requests with a body, which none of this process's need.
+const bodyTime = 10 * time.Second
+
 func main() {
-	cookieKey := flag.String("cookie-key", "cookie-key", "a `file` with the cookies' key, the same for login and play")
+	accessKey := flag.String("access-key", "access-key", "a `file` with the key that login and play share")
 	plain := flag.Bool("plain", false, "expect cookies without TLS, for development")
 	process.Run("play", "127.0.0.1:8083", "127.0.0.1:9083", 30*time.Second, func(ctx context.Context, p *process.Process) (err error) {
-		// Login ends the grants in the sessions, so their age does not matter here.
-		cookies, err := session.New(*cookieKey, 24*time.Hour, *plain)
+		// The keyring knows when a grant has ended, so the cookie's age does not matter.
+		cookie, err := session.New("access", *accessKey, 24*time.Hour, *plain)
 		if err != nil {
 			return err
 		}
@@ -43,14 +46,14 @@ func main() {
 			return err
 		}
 		defer func() { err = errors.Join(err, v.Close()) }() // delivers the last events
-		return p.Serve(ctx, (&player{vault: v, cookies: cookies, log: p.Log}).routes())
+		return p.Serve(ctx, (&player{vault: v, cookie: cookie, log: p.Log}).routes(), bodyTime)
 	})
 }
 
 // observed has the vault count its security events and failures. It logs them by itself.
 func observed(p *process.Process) []vault.Option {
 	events := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "security_events_total", Help: "Security events by kind. Each is worth a look, wrong-patient at once.",
+		Name: "security_events_total", Help: "Security events by kind. Be woken for wrong-patient and damaged.",
 	}, []string{"kind"})
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "serve_failures_total", Help: "Recordings that were not served, by status; 0 is an answer that was broken off.",
@@ -64,9 +67,9 @@ func observed(p *process.Process) []vault.Option {
 }
 
 type player struct {
-	vault   *vault.Vault
-	cookies *session.Cookies
-	log     *slog.Logger
+	vault  *vault.Vault
+	cookie *session.Cookie
+	log    *slog.Logger
 }
 
 func (p *player) routes() http.Handler {

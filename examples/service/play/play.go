@@ -21,7 +21,8 @@ var page = template.Must(template.New("play").Parse(html))
 
 // view is what a page shows: a list, or one recording.
 type view struct {
-	Account string
+	keys.GrantDetails
+	Patient string
 	Left    time.Duration
 	Items   []item
 	One     *item
@@ -41,18 +42,27 @@ func itemOf(info vault.Info) item {
 	return item{ID: info.ID, Title: info.Title, RecordedAt: info.RecordedAt, Duration: info.Duration, Size: info.Size}
 }
 
-// session returns the session of a request. Without one that has a grant, it answers the request.
-func (p *player) session(w http.ResponseWriter, r *http.Request) (session.Session, bool) {
-	s, err := p.cookies.Of(r)
-	if err != nil || s.Grant.IsZero() {
+func viewOf(a session.Access) view {
+	return view{GrantDetails: a.Grant.Details(), Patient: a.Patient, Left: time.Until(a.Grant.Expires()).Round(time.Second)}
+}
+
+// BrokeTheGlass is for the page, which then says so.
+func (v view) BrokeTheGlass() bool { return v.Purpose == keys.BreakTheGlass }
+
+// access returns the access of a request. Without one, it answers the request.
+func (p *player) access(w http.ResponseWriter, r *http.Request) (session.Access, bool) {
+	a, err := p.cookie.Access(r)
+	if err != nil {
 		p.failed(w, r, keys.ErrInvalidGrant)
-		return s, false
 	}
-	return s, true
+	return a, err == nil
 }
 
 // failed answers a request with why the vault refused. A browser whose grant has ended goes to the login.
 func (p *player) failed(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // the browser has left
+	}
 	status, text := vault.HTTPStatus(err)
 	if errors.Is(err, keys.ErrInvalidGrant) && !wantsJSON(r) {
 		http.Redirect(w, r, "/", http.StatusSeeOther)
@@ -70,11 +80,11 @@ func wantsJSON(r *http.Request) bool {
 
 // list lists the recordings of the grant's patient with their titles. One that is damaged does not hide the others.
 func (p *player) list(w http.ResponseWriter, r *http.Request) {
-	s, ok := p.session(w, r)
+	a, ok := p.access(w, r)
 	if !ok {
 		return
 	}
-	found, err := p.vault.ListInfo(r.Context(), s.Grant)
+	found, err := p.vault.ListInfo(r.Context(), a.Grant)
 	if err != nil {
 		p.failed(w, r, err)
 		return
@@ -88,12 +98,14 @@ func (p *player) list(w http.ResponseWriter, r *http.Request) {
 		}
 		items = append(items, it)
 	}
-	p.show(w, r, view{Account: s.Account, Left: time.Until(s.Grant.Expires()), Items: items}, items)
+	v := viewOf(a)
+	v.Items = items
+	p.show(w, r, v, items)
 }
 
 // play shows one recording with a player.
 func (p *player) play(w http.ResponseWriter, r *http.Request) {
-	s, ok := p.session(w, r)
+	a, ok := p.access(w, r)
 	if !ok {
 		return
 	}
@@ -102,25 +114,27 @@ func (p *player) play(w http.ResponseWriter, r *http.Request) {
 		p.failed(w, r, err)
 		return
 	}
-	info, err := p.vault.Stat(r.Context(), s.Grant, id)
+	info, err := p.vault.Stat(r.Context(), a.Grant, id)
 	if err != nil {
 		p.failed(w, r, err)
 		return
 	}
 	it := itemOf(info)
-	p.show(w, r, view{Account: s.Account, Left: time.Until(s.Grant.Expires()), One: &it}, it)
+	v := viewOf(a)
+	v.One = &it
+	p.show(w, r, v, it)
 }
 
 // media answers the player's requests, of which there are many, with ranges.
 func (p *player) media(w http.ResponseWriter, r *http.Request) {
-	s, err := p.cookies.Of(r)
-	if err != nil || s.Grant.IsZero() {
+	a, err := p.cookie.Access(r)
+	if err != nil {
 		status, text := vault.HTTPStatus(keys.ErrInvalidGrant)
 		http.Error(w, text, status)
 		return
 	}
 	id, _ := vault.ParseID(r.PathValue("id")) // no recording has the zero ID
-	p.vault.ServeRecording(w, r, s.Grant, id)
+	p.vault.ServeRecording(w, r, a.Grant, id)
 }
 
 // show shows a page, or the same as JSON.

@@ -24,10 +24,10 @@ func (p *place) flags() {
 	flag.StringVar(&p.bucket, "bucket", os.Getenv("RECVAULT_BUCKET"), "the bucket of the recordings")
 }
 
-// RoleKeyring returns the keyring of a process that has a role at Vault, and a function that ends its login. The token comes
-// from a file that Vault Agent keeps (VAULT_TOKEN_FILE), or from an AppRole (VAULT_ROLE_ID and VAULT_SECRET_ID_FILE). It is
-// renewed, and replaced when it ends, for as long as the process runs.
-func (p *Process) RoleKeyring(ctx context.Context) (*transit.Keyring, func() error, error) {
+// RoleKeyring returns the keyring of a process that has a role at Vault. The token comes from a file that Vault Agent keeps
+// (VAULT_TOKEN_FILE), or from an AppRole (VAULT_ROLE_ID and VAULT_SECRET_ID_FILE). It is renewed, and replaced before it ends,
+// until stop is called.
+func (p *Process) RoleKeyring(ctx context.Context) (keyring *transit.Keyring, stop func() error, err error) {
 	var method api.AuthMethod
 	switch {
 	case os.Getenv("VAULT_TOKEN_FILE") != "":
@@ -45,8 +45,11 @@ func (p *Process) RoleKeyring(ctx context.Context) (*transit.Keyring, func() err
 	if err != nil {
 		return nil, nil, err
 	}
-	keyring, err := transit.New(client, transit.Options{Mount: p.place.mount, Prefix: p.place.policies, Refresh: session.Refresh})
-	return keyring, session.Close, err
+	keyring, err = transit.New(client, transit.Options{Mount: p.place.mount, Prefix: p.place.policies, Refresh: session.Refresh})
+	if err != nil {
+		return nil, nil, errors.Join(err, session.Close())
+	}
+	return keyring, session.Close, nil
 }
 
 // GrantKeyring returns the keyring of a process that has no right at Vault but what grants bring.

@@ -1,5 +1,5 @@
 // Package process is what the three processes of the service have in common: the connections to Vault and to the S3
-// server, a server that ends gracefully, metrics, and a log without anything that is secret.
+// server, a server that ends gracefully, metrics, and a log of requests without their paths.
 package process
 
 import (
@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -22,13 +23,19 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
+const (
+	headerTime = 10 * time.Second // for the header of a request
+	bodyIdle   = time.Minute      // for how long a body may stand still
+	idleTime   = 2 * time.Minute  // between two requests on one connection
+)
+
 // Process is one of the three.
 type Process struct {
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
 
 	addr, metricsAddr string
-	grace             time.Duration
+	drain, grace      time.Duration
 	place             place
 
 	stopping atomic.Bool
@@ -36,8 +43,8 @@ type Process struct {
 	seconds  *prometheus.HistogramVec
 }
 
-// Run runs a process until SIGTERM or Ctrl-C. Main has the program's own flags and gets the process when they are parsed. At
-// a second signal the process ends at once.
+// Run runs a process until SIGTERM or Ctrl-C. The flags of the program stand before the call; main gets the process when they
+// are parsed. A second signal ends the process at once.
 func Run(name, addr, metricsAddr string, grace time.Duration, main func(context.Context, *Process) error) {
 	p := &Process{
 		Log:     slog.New(slog.NewJSONHandler(os.Stderr, nil)).With("process", name),
@@ -51,7 +58,8 @@ func Run(name, addr, metricsAddr string, grace time.Duration, main func(context.
 	}
 	flag.StringVar(&p.addr, "addr", addr, "where to serve users")
 	flag.StringVar(&p.metricsAddr, "metrics-addr", metricsAddr, "where to serve /metrics and /ready, for the operator only")
-	flag.DurationVar(&p.grace, "grace", grace, "how long requests under way may go on after SIGTERM")
+	flag.DurationVar(&p.drain, "drain", 10*time.Second, "how long to serve on after SIGTERM, until the load balancer has seen that /ready fails")
+	flag.DurationVar(&p.grace, "grace", grace, "how long requests under way may go on after that")
 	p.place.flags()
 	flag.Parse()
 	p.Metrics.MustRegister(p.requests, p.seconds, collectors.NewGoCollector(),
@@ -64,9 +72,11 @@ func Run(name, addr, metricsAddr string, grace time.Duration, main func(context.
 	}
 }
 
-// Serve serves users until the context ends. Then it takes no more requests, and lets those under way end. Those that
-// outlast the grace period are broken off: an upload then stores nothing, and a player asks again for the rest.
-func (p *Process) Serve(ctx context.Context, routes http.Handler) error {
+// Serve serves users until the context ends. Then /ready fails, so that the load balancer sends its requests elsewhere. After
+// the drain time no request is taken any more, and those under way end. Those that outlast the grace period are broken off: an
+// upload then stores nothing, and a player asks again for the rest. A request's body must arrive within bodyTime, unless that
+// is 0, and must not stand still.
+func (p *Process) Serve(ctx context.Context, routes http.Handler, bodyTime time.Duration) error {
 	users, err := net.Listen("tcp", p.addr)
 	if err != nil {
 		return err
@@ -75,8 +85,13 @@ func (p *Process) Serve(ctx context.Context, routes http.Handler) error {
 	if err != nil {
 		return errors.Join(err, users.Close())
 	}
-	server := &http.Server{Handler: p.observed(secured(routes)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
-	metrics := &http.Server{Handler: p.forOperator(), ReadHeaderTimeout: 10 * time.Second}
+	serve := func(handler http.Handler) *http.Server {
+		return &http.Server{
+			Handler: handler, ReadHeaderTimeout: headerTime, IdleTimeout: idleTime,
+			ErrorLog: slog.NewLogLogger(p.Log.Handler(), slog.LevelWarn),
+		}
+	}
+	server, metrics := serve(p.observed(bounded(bodyTime, secured(routes)))), serve(p.forOperator())
 	failed := make(chan error, 2)
 	go func() { failed <- server.Serve(users) }()
 	go func() { failed <- metrics.Serve(operator) }()
@@ -88,7 +103,9 @@ func (p *Process) Serve(ctx context.Context, routes http.Handler) error {
 	case <-ctx.Done():
 	}
 	p.stopping.Store(true)
-	p.Log.Info("stopping", "grace", p.grace.String())
+	server.SetKeepAlivesEnabled(false)
+	p.Log.Info("stopping", "drain", p.drain.String(), "grace", p.grace.String())
+	time.Sleep(p.drain)
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.grace)
 	defer cancel()
 	if err := server.Shutdown(ending); err != nil {
@@ -145,11 +162,55 @@ func (w *statusWriter) WriteHeader(status int) {
 // Unwrap is for http.ResponseController.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// bounded limits how long bodies may take. The deadline also holds for what a handler leaves unread, which the server skips
+// before it sends a short answer.
+func bounded(total time.Duration, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			body := &boundedBody{ReadCloser: r.Body, set: http.NewResponseController(w).SetReadDeadline}
+			if total > 0 {
+				body.end = time.Now().Add(total)
+			}
+			if err := body.extend(); err != nil {
+				panic(http.ErrAbortHandler) // the connection has failed
+			}
+			r.Body = body
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	set func(deadline time.Time) error
+	end time.Time // zero if there is none
+}
+
+func (b *boundedBody) extend() error {
+	deadline := time.Now().Add(bodyIdle)
+	if !b.end.IsZero() && b.end.Before(deadline) {
+		deadline = b.end
+	}
+	return b.set(deadline)
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if err := b.extend(); err != nil {
+		return 0, err
+	}
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		_ = b.set(time.Time{}) // or it would end an answer that takes long
+	}
+	return n, err
+}
+
 // secured refuses forms that another site makes a browser send, and lets pages load only what the service serves.
 func secured(next http.Handler) http.Handler {
 	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
-		header.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; media-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		header.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; media-src 'self'; "+
+			"form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 		header.Set("X-Content-Type-Options", "nosniff")
 		header.Set("Referrer-Policy", "same-origin")
 		header.Set("Cache-Control", "private, no-store")
