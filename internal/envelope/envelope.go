@@ -164,12 +164,12 @@ func Parse(text []byte) (Envelope, error) {
 	}
 	id, err := keys.ParseRecordingID(f.ID)
 	if err != nil {
-		return Envelope{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+		return Envelope{}, fmt.Errorf("%w: %v", ErrMalformed, err) // an invalid ID would be the caller's mistake
 	}
 	e := Envelope{ID: id, WrappedKey: keys.WrappedKey(f.WrappedKey), WrappedMetadataKey: keys.WrappedKey(f.WrappedMetadataKey)}
 	for _, wrapped := range []keys.WrappedKey{e.WrappedKey, e.WrappedMetadataKey} {
 		if _, err := wrapped.Version(); err != nil {
-			return Envelope{}, fmt.Errorf("%w: %w", ErrMalformed, err)
+			return Envelope{}, fmt.Errorf("%w: %v", ErrMalformed, err)
 		}
 	}
 	commitment, err := base64.StdEncoding.DecodeString(f.Commitment)

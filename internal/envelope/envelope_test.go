@@ -203,6 +203,8 @@ func TestOnlyTheCanonicalFormIsAccepted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, err := envelope.Parse([]byte(text))
 			require.ErrorIs(t, err, envelope.ErrMalformed)
+			require.NotErrorIs(t, err, keys.ErrInvalidRecordingID, "that would be a mistake of the caller's")
+			require.NotErrorIs(t, err, keys.ErrInvalidWrappedKey)
 			require.NotErrorIs(t, err, envelope.ErrUnsupported)
 		})
 	}
