@@ -50,6 +50,10 @@ clients: client-tools ## Play recordings with curl, wget and FFmpeg
 model: model-tools ## Check the model of rotation, and that the check can fail
 	docs/model/run
 
+vectors: ## Run the test vectors of the recording format against every reader
+	@$(GO) test -count=1 ./internal/vectors > /dev/null || $(GO) test -count=1 ./internal/vectors
+	@$(GO) run ./internal/vectors -counts
+
 shards: servers ## Rotate with four processes at the same time, and kill two of them
 	RECVAULT_SERVERS=require $(GO) test -count=1 -v -run Shards ./examples/rotation
 
@@ -96,5 +100,5 @@ client-tools:
 model-tools:
 	@.ci/need $(MODEL)
 
-.PHONY: help dev test test-core browser clients model shards property logins service lint bench servers clean \
+.PHONY: help dev test test-core browser clients model vectors shards property logins service lint bench servers clean \
 	test-tools browser-tools client-tools model-tools
