@@ -69,7 +69,6 @@ func TestReaderAgreesWithEveryVector(t *testing.T) {
 		}
 	}
 	require.Equal(t, vectors.NumberOfTests, n)
-	fmt.Println("recvault's reader:", vectors.counts())
 }
 
 // mutations returns an expectation with each of its values altered in turn, and with each of its parts left out.
