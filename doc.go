@@ -45,4 +45,6 @@
 //	v.ServeRecording(w, r, grant, id)        // or over HTTP, with ranges, in one call
 //
 // Every error can be tested with errors.Is against the sentinels of packages vault, keys and storage.
+//
+// docs/format.md specifies what is stored, and docs/vectors has test vectors for readers in other languages.
 package recvault

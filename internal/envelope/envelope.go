@@ -1,31 +1,9 @@
-// Package envelope is the format of a recording's envelope: the small object with its two wrapped keys, the
-// commitment to them, and the sealed metadata. Package vault seals and opens envelopes; internal/objects reads and
-// writes them. docs/design.md says why the format is so.
+// Package envelope encodes and decodes a recording's envelope: the small object with its two wrapped keys, the
+// commitment to them, and the sealed metadata. It also derives the keys of a recording. Package vault seals and opens
+// envelopes; internal/objects reads and writes them.
 //
-// An envelope is JSON, at most 64 KiB, in one canonical form: the fields in the order below, no white space, no field
-// more or less. The same text parses to the same envelope and encodes to the same text again, in any implementation,
-// so nothing can hide in it.
-//
-//	{"version":1,"id":"<KeyID>.<rec>","wrapped_key":"vault:v3:...","wrapped_metadata_key":"vault:v3:...",
-//	 "commitment":"<base64>","metadata":"<base64>"}                               (in one line)
-//
-// Every version's envelope starts with {"version":N, and has at most 64 KiB.
-//
-// All keys come from the recording key RK, 32 random bytes. HKDF is HKDF-SHA-256 (RFC 5869) without salt, with 32 bytes
-// of output:
-//
-//	media key   = HKDF(RK, "recvault/v1/media")
-//	MK          = HKDF(RK, "recvault/v1/metadata"), the metadata key
-//	rec         = base32(first 16 bytes of HKDF(MK, "recvault/v1/id")), lower case, without padding
-//	ID          = KeyID "." rec
-//	binding     = "recvault/v1/" KeyID "/" rec
-//	commitment  = HKDF(MK, "recvault/v1/commitment" | 0x00 | binding)
-//	metadata    = AES-256-GCM(HKDF(MK, "recvault/v1/seal"), random 12-byte nonce, AD = binding)
-//	              as nonce | ciphertext | tag: Tink's AES-GCM without a prefix
-//
-// So an ID names one key. The ID and the commitment are compared, in constant time, before anything is decrypted:
-// AES-GCM does not commit to its key, and without these checks an envelope could be made that opens to two different
-// recordings, or another recording could be put under an existing ID.
+// docs/format.md, sections 3 to 5 and 7, specifies every byte. An envelope has one canonical form, so nothing can hide in it.
+// An ID names one key: the ID and the commitment are compared, in constant time, before anything is decrypted.
 package envelope
 
 import (

@@ -2,17 +2,8 @@
 // vault puts a recording with an [Encrypter], which is tink-go's encryption as an io.Reader, and opens it
 // with a [Reader], which reads at any offset; tink-go itself reads only from the start.
 //
-// The format (https://developers.google.com/tink/streaming-aead/aes_gcm_hkdf_streaming), with the
-// parameters that recvault fixes: SHA-256, 32-byte keys and segments of 64 KiB.
-//
-//	ciphertext = header | segment 0 | segment 1 | ... | segment n-1
-//	header     = 40 | salt (32 bytes) | nonce prefix (7 bytes)
-//	key        = HKDF-SHA-256(main key, salt, info = associated data), 32 bytes
-//	segment i  = AES-256-GCM(key, nonce = nonce prefix | i (4 bytes, big endian) | final (1 byte), no AD)
-//
-// The header and the first segment together have 65,536 bytes, and so has every other segment but the
-// last. The last 16 bytes of each segment are its tag. Only the last segment has final = 1. It is empty only
-// if the whole plaintext is. The plaintext's size therefore determines every offset.
+// docs/format.md, section 8, specifies the format and how offsets follow from the plaintext's size. The header and the first
+// segment together have 65,536 bytes, and so has every other segment but the last.
 //
 // Random access is safe because the size was authenticated elsewhere: recvault seals it in the envelope's
 // metadata. It gives the number of the last segment, and so the final flag that each segment must

@@ -92,7 +92,7 @@ func sizeTests() []*test {
 	} {
 		r := newRecording(fmt.Sprintf("size %d", size), size)
 		operations := []operation{
-			r.stat(), r.open(), r.slice(0, size), r.slice(0, 0), r.slice(size, 1), r.slice(size+1, 1), r.slice(size+10*fullSize, 1),
+			r.stat(), r.open(), r.slice(0, size), r.slice(0, 0), r.slice(size, 1), r.slice(size+1, 1), r.slice(size+10*fullSize, 1), r.slice(1<<52, 1),
 		}
 		if size > 0 {
 			operations = append(operations, r.slice(0, 1), r.slice(size-1, 1), r.slice(size-1, 2), r.slice(size/2, size))
@@ -152,6 +152,7 @@ func validMetadataTests() []*test {
 	optional("ValidMetadata", "content_type of all printable ASCII", `"content_type":" !\"#$%&'()*+,-./0123456789:;<=>?@ABCXYZ[\\]^_`+"`"+`abcxyz{|}~"`)
 	optional("ValidMetadata", "an attribute without a name, and names that look alike", `"attributes":{"":"x","`+"\u00e9"+`":"composed","`+"e\u0301"+`":"decomposed"}`)
 	optional("ValidMetadata", "an attribute named __proto__", `"attributes":{"__proto__":"x","constructor":"y"}`)
+	optional("ValidMetadata", "longer than writers write", `"content_type":"`+strings.Repeat("x", 300)+`","title":"`+strings.Repeat("x", 1100)+`"`)
 	optional("ValidMetadata", "the greatest duration", `"duration_ms":9223372036854`)
 	for _, size := range []int64{56, 57, 65536, 65553, 131072, 131089, 1<<48 - 1, 1 << 48} {
 		r := newRecording(fmt.Sprintf("media_size %d", size), 0)
@@ -164,6 +165,7 @@ func validMetadataTests() []*test {
 	optional("Time", "a time with zeros after the point", `"recorded_at":"9999-12-31T00:00:00.000Z"`)
 	optional("Time", "the 29th of February 2000", `"recorded_at":"2000-02-29T00:00:00.1Z"`)
 	optional("UnknownField", "unknown fields of every type", `"x1":{"a":[1,"b",true,false,{},[]]},"x2":"text","x3":0,"x4":9007199254740991,"x5":[],"x6":{}`)
+	optional("UnknownField", "white space in empty arrays and objects", `"x1":[ ],"x2":{ },"attributes":{ }`)
 	optional("UnknownField", "names in another case are unknown", `"Title":1,"TITLE":2,"title":"Follow-up"`)
 	optional("UnknownField", "an unknown field without a name", `"":"x"`)
 	optional("UnknownField", "the same name in different objects", `"a":{"a":{"a":1}},"b":[{"a":1},{"a":1}]`)

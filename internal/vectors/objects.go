@@ -365,6 +365,16 @@ func keyTests() []*test {
 		return []byte(other.envelope()), all("damaged")
 	})
 
+	add("another recording under this ID, committed to its own ID", "MaliciousWriter", func(r *recording) ([]byte, []operation) {
+		other := newRecording("another", 15)
+		r.keyring = []answer{
+			keyAnswer(other.wrapped[0], r.keys.binding, other.keys.recordingKey),
+			keyAnswer(other.wrapped[1], r.keys.metadataBinding, other.keys.metadataKey),
+		}
+		r.media = other.media
+		return []byte(replaceOnce(other.envelope(), other.keys.id, r.keys.id)), all("damaged")
+	})
+
 	add("the commitment is altered in its first bit", "Commitment", func(r *recording) ([]byte, []operation) {
 		r.keys.commitment = bytes.Clone(r.keys.commitment)
 		r.keys.commitment[0] ^= 0x80
@@ -519,7 +529,7 @@ func mediaTests() []*test {
 		{"cut seventeen bytes after segment 1", 2*segmentSize + 17},
 	} {
 		add(c.comment, "Truncation", func(r *recording) []operation {
-			operations := none(r)
+			operations := append(none(r), damagedSlice(whole+10*fullSize, 1))
 			r.media = r.media[:c.size]
 			return operations
 		})
@@ -542,7 +552,7 @@ func mediaTests() []*test {
 	for _, c := range []struct {
 		comment string
 		more    int
-	}{{"a byte more", 1}, {"sixteen bytes more", 16}, {"a segment more", segmentSize}} {
+	}{{"a byte more", 1}, {"sixteen bytes more", 16}, {"a full segment more", segmentSize}} {
 		add(c.comment, "MediaDamage", func(r *recording) []operation {
 			operations := none(r)
 			r.media = append(r.media, make([]byte, c.more)...)
