@@ -118,6 +118,11 @@ func (r *recording) test(envelope []byte, comment string, flags []string, operat
 	return t
 }
 
+// stored returns the test of the recording as it is.
+func (r *recording) stored(comment string, flags []string, operations ...operation) *test {
+	return r.test([]byte(r.envelope()), comment, flags, operations...)
+}
+
 // envelopeParts shows an envelope as text, if that is possible.
 func envelopeParts(envelope []byte) []part {
 	if len(envelope) == 0 {

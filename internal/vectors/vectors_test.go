@@ -49,11 +49,13 @@ func readVectors(t *testing.T) *file {
 func TestReaderAgreesWithEveryVector(t *testing.T) {
 	vectors := readVectors(t)
 	require.GreaterOrEqual(t, vectors.NumberOfTests, 120)
-	n := 0
+	n, comments := 0, map[string]bool{}
 	for _, g := range vectors.TestGroups {
 		for _, test := range g.Tests {
 			n++
 			require.Equal(t, n, test.TcID)
+			require.False(t, comments[test.Comment], "%s: twice", test.Comment)
+			comments[test.Comment] = true
 			t.Run(fmt.Sprint(test.TcID), func(t *testing.T) {
 				t.Parallel()
 				require.NoError(t, checkTest(vectors, test), test.Comment)
@@ -151,7 +153,8 @@ func newReader(t *testing.T, test *test) *reader {
 	store, err := dir.Open(t.TempDir())
 	require.NoError(t, err)
 	r := &reader{test: test}
-	r.vault, err = vault.New(answeringKeyring{test}, store, vault.WithKeyCache(0, 1), vault.WithLogger(slog.New(slog.DiscardHandler)))
+	r.vault, err = vault.New(answeringKeyring{test}, store,
+		vault.WithKeyCache(0, 1), vault.WithLogger(slog.New(slog.DiscardHandler)))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = r.vault.Close() })
 	if test.Grant != nil {
@@ -178,7 +181,9 @@ func newReader(t *testing.T, test *test) *reader {
 // answeringKeyring gives the answers of a test, by the rules of docs/vectors/README.md.
 type answeringKeyring struct{ test *test }
 
-func (k answeringKeyring) Unwrap(_ context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
+func (k answeringKeyring) Unwrap(
+	_ context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey,
+) (*keys.Key, error) {
 	switch label, _, _, err := wrapped.Parse(); {
 	case err != nil:
 		return nil, err

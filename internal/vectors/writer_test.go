@@ -39,7 +39,7 @@ func (k *openKeyring) Wrap(_ context.Context, binding keys.Binding, key *keys.Ke
 }
 
 func TestWhatIsPutIsWhatTheSpecificationSays(t *testing.T) {
-	for _, size := range []int{0, 1, firstSize, firstSize + 1, second, whole} {
+	for _, size := range []int{0, 1, firstSize, firstSize + 1, second, three} {
 		keyring := &openKeyring{wrapped: map[keys.Binding]*keys.Key{}}
 		store, err := dir.Open(t.TempDir())
 		require.NoError(t, err)
