@@ -16,7 +16,9 @@ import (
 )
 
 // unwrapByHTTP is docs/format.md, section 6, and nothing else: the class of Vault's answer, and the key.
-func (f *fixture) unwrapByHTTP(token, mount string, binding keys.Binding, wrapped keys.WrappedKey, grantFor keys.KeyID) (class string, key []byte) {
+func (f *fixture) unwrapByHTTP(
+	token, mount string, binding keys.Binding, wrapped keys.WrappedKey, grantFor keys.KeyID,
+) (class string, key []byte) {
 	f.t.Helper()
 	id := binding.KeyID().String()
 	send := func(method, path string, body any) (status int, answer struct {
@@ -105,7 +107,8 @@ func TestVaultAnswersAsTheSpecificationSays(t *testing.T) {
 	expect("invalid-grant", once, rec)
 	expect("damaged", grant, recording{binding: rec.binding, wrapped: metadataKey.wrapped})
 	expect("damaged", grant, recording{binding: f.record(r, aliceID).binding, wrapped: rec.wrapped})
-	expect("damaged", grant, recording{binding: rec.binding, wrapped: "vault:v9:" + keys.WrappedKey(strings.Split(string(rec.wrapped), ":")[2])})
+	later := keys.WrappedKey(strings.Replace(string(rec.wrapped), ":v1:", ":v9:", 1))
+	expect("damaged", grant, recording{binding: rec.binding, wrapped: later})
 	expect("wrong-patient", f.grant(r, bob), rec)
 	expect("wrong-patient", grant, f.record(r, bobID))
 	class, _ := f.unwrapByHTTP(grant.Token(), "elsewhere", rec.binding, rec.wrapped, aliceID)
