@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/hashicorp/vault/api"
+
 	"github.com/recvault/recvault/keys"
 )
 
@@ -23,6 +25,22 @@ type ForeignAlias struct {
 // String returns the alias on one line, quoted.
 func (a ForeignAlias) String() string {
 	return fmt.Sprintf("foreign entity alias %q: entity %s, policies %q, groups %d", a.Alias, a.EntityID, a.Policies, a.Groups)
+}
+
+// ForeignAliases looks for foreign aliases as [Setup] does at its end, and changes nothing. The Report has no Changes.
+// Errors: [keys.ErrDenied], [keys.ErrUnavailable].
+func ForeignAliases(ctx context.Context, client *api.Client, options SetupOptions) (Report, error) {
+	s, err := newSetup(client, options)
+	if err != nil {
+		return Report{}, err
+	}
+	if err = s.tokenMount(ctx); err == nil {
+		err = s.aliases(ctx)
+	}
+	if err != nil {
+		return s.report, fmt.Errorf("transit: foreign aliases: %w", err)
+	}
+	return s.report, nil
 }
 
 const (

@@ -245,7 +245,7 @@ func (s *setup) store(ctx context.Context) error {
 	if err := s.read(ctx, path, &mount); err != nil {
 		return err
 	}
-	recorded := recordedStore(mount.Description)
+	recorded := RecordedStore(mount.Description)
 	if recorded != "" {
 		return s.options.Store.Served(recorded)
 	}
@@ -327,14 +327,20 @@ func (s *setup) pseudonymKey(ctx context.Context) error {
 // authPath lists the auth methods, including that of tokens.
 const authPath = "sys/auth"
 
-func (s *setup) policies(ctx context.Context) error {
+// tokenMount reads the accessor of the token mount.
+func (s *setup) tokenMount(ctx context.Context) error {
 	var mounts map[string]struct {
 		Accessor string `json:"accessor"`
 	}
-	if err := s.read(ctx, authPath, &mounts); err != nil {
+	err := s.read(ctx, authPath, &mounts)
+	s.tokenAccessor = mounts["token/"].Accessor
+	return err
+}
+
+func (s *setup) policies(ctx context.Context) error {
+	if err := s.tokenMount(ctx); err != nil {
 		return err
 	}
-	s.tokenAccessor = mounts["token/"].Accessor
 	policies, err := Policies(s.where, s.tokenAccessor)
 	if err != nil {
 		return err

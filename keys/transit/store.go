@@ -11,8 +11,8 @@ import (
 // The store that a mount serves is recorded in the mount's description, so it goes where the mount goes.
 var storeRecord = regexp.MustCompile(`\(recvault store ([A-Z2-7]{26})\)`)
 
-// recordedStore returns the store that is recorded in a mount's description, or "" if none is.
-func recordedStore(description string) keys.StoreID {
+// RecordedStore returns the store that is recorded in the description of a Transit mount, or "" if none is.
+func RecordedStore(description string) keys.StoreID {
 	match := storeRecord.FindStringSubmatch(description)
 	if match == nil {
 		return ""
@@ -40,7 +40,7 @@ func (k *Keyring) CheckStore(ctx context.Context, store keys.StoreID) error {
 		err = decode(secret, &mount)
 	}
 	if err == nil {
-		err = store.Served(recordedStore(mount.Description))
+		err = store.Served(RecordedStore(mount.Description))
 	}
 	if err != nil {
 		return fmt.Errorf("transit: check store: %w", err)

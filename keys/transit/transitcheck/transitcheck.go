@@ -2,7 +2,9 @@
 // the time, that it logs every request, that [transit.Setup] has nothing to correct, that the mount serves the store at
 // hand, and that each role's token has the rights of its role and no others.
 //
-// It changes nothing in Vault and uses no key.
+// [FindDrift] compares a Vault with what Setup makes, in every detail, for an auditor.
+//
+// Nothing is changed in Vault, and no key is used.
 package transitcheck
 
 import (
@@ -73,14 +75,9 @@ func Run(ctx context.Context, client *api.Client, options Options) ([]Result, er
 			return nil, fmt.Errorf("transitcheck: there is no role %q", role)
 		}
 	}
-	if _, err := transit.New(client, transit.Options{Mount: options.Mount, Prefix: options.Prefix}); err != nil {
-		return nil, fmt.Errorf("transitcheck: %w", err)
-	}
-	if options.Mount = strings.Trim(options.Mount, "/"); options.Mount == "" {
-		options.Mount = "recordings"
-	}
-	if options.Prefix == "" {
-		options.Prefix = "recvault"
+	var err error
+	if options.Mount, options.Prefix, err = places(options.Mount, options.Prefix); err != nil {
+		return nil, err
 	}
 	r := &run{ctx: ctx, client: client, options: options}
 	r.runAll()

@@ -33,10 +33,8 @@ type deployment struct {
 
 func deploy(t *testing.T) *deployment {
 	t.Helper()
-	server := testserver.Vault(t, testserver.Dedicated())
-	d := &deployment{server: server, root: server.Client(server.RootToken()), store: keys.NewStoreID()}
-	d.setUp(t)
-	d.audit(t, "second")
+	d := deployBare(t)
+	server := d.server
 	d.options = transitcheck.Options{Mount: server.Mount(), Prefix: server.Prefix(), Store: d.store, Tokens: map[string]string{}}
 	for _, role := range transitcheck.Roles() {
 		if role == "setup" {
@@ -46,6 +44,16 @@ func deploy(t *testing.T) *deployment {
 		}
 		d.options.Tokens[role] = d.token(t, role, "default")
 	}
+	return d
+}
+
+// deployBare is deploy without tokens but the root token.
+func deployBare(t *testing.T) *deployment {
+	t.Helper()
+	server := testserver.Vault(t, testserver.Dedicated())
+	d := &deployment{server: server, root: server.Client(server.RootToken()), store: keys.NewStoreID()}
+	d.setUp(t)
+	d.audit(t, "second")
 	return d
 }
 
