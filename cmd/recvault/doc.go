@@ -31,6 +31,7 @@
 //
 //	recvault verify      check recordings for damage
 //	recvault inspect     show the contents of an envelope, without any key
+//	recvault audit       compare Vault with what setup makes, and name every difference
 //	recvault sweep       remove what unfinished uploads left behind
 //	recvault version     show the version
 //	recvault completion  write a completion script for a shell

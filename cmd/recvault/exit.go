@@ -67,9 +67,10 @@ With --output json, the error is a JSON object on standard error:
 "code" is more specific than the exit code. It is one of usage, denied,
 unauthenticated, invalid_grant, not_found, not_enrolled, erased, not_held,
 retired, exists, plan_changed, uncertain, unavailable, not_set_up, unsafe_key,
-incomplete, damaged, held, unsupported, foreign_store, interrupted,
+incomplete, drift, damaged, held, unsupported, foreign_store, interrupted,
 not_printed and failure.
 
+    drift          "audit setup" found that Vault is not as setup makes it
     foreign_store  Vault's mount is for another bucket or prefix; nothing was
                    done
     uncertain      the store did not confirm a write, which may have been made;
@@ -128,6 +129,7 @@ var classes = []struct {
 	code string
 	exit int
 }{
+	{errDrift, "drift", exitIncomplete},
 	{errIncomplete, "incomplete", exitIncomplete},
 	{erasure.ErrIncomplete, "incomplete", exitIncomplete},
 	{vault.ErrHeld, "held", exitHeld},
