@@ -41,6 +41,8 @@ var (
 	ErrWrongKey = errors.New("envelope belongs to another key")
 	// ErrMetadata: the sealed metadata does not authenticate, or breaks a rule of the format.
 	ErrMetadata = errors.New("sealed metadata is damaged")
+	// ErrUnauthentic: the sealed metadata does not authenticate. It is [ErrMetadata] as well.
+	ErrUnauthentic = fmt.Errorf("%w: it does not authenticate", ErrMetadata)
 	// ErrMetadataSize: the metadata is too large to be sealed in an envelope.
 	ErrMetadataSize = errors.New("metadata is too large")
 )
@@ -129,7 +131,7 @@ func Parse(text []byte) (Envelope, error) {
 	if len(text) > MaxSize {
 		return Envelope{}, fmt.Errorf("%w: it has more than %d bytes", ErrMalformed, MaxSize)
 	}
-	version, err := versionOf(text)
+	version, err := VersionOf(text)
 	if err != nil {
 		return Envelope{}, err
 	}
@@ -169,8 +171,9 @@ func Parse(text []byte) (Envelope, error) {
 // maxVersionDigits bounds the version numbers of envelopes.
 const maxVersionDigits = 9
 
-// versionOf returns the version with which an envelope of any version starts: a positive number without leading zeros.
-func versionOf(text []byte) (string, error) {
+// VersionOf returns the version with which an envelope of any version starts: a positive number without leading zeros. It
+// returns [ErrMalformed] for text that does not start so.
+func VersionOf(text []byte) (string, error) {
 	rest, ok := strings.CutPrefix(string(text[:min(len(text), 64)]), `{"version":`)
 	version, _, comma := strings.Cut(rest, ",")
 	if !ok || !comma || version == "" || len(version) > maxVersionDigits || version[0] == '0' ||
@@ -261,7 +264,7 @@ func (s *Sealer) Open(e Envelope) (Metadata, error) {
 	}
 	plain, err := cipher.Decrypt(e.Sealed, s.id.Binding().Bytes())
 	if err != nil {
-		return Metadata{}, fmt.Errorf("%w: it does not authenticate", ErrMetadata)
+		return Metadata{}, ErrUnauthentic
 	}
 	return decodeMetadata(plain)
 }

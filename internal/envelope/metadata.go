@@ -66,6 +66,15 @@ func (m Metadata) WithUnknownOf(other Metadata) Metadata {
 	return m
 }
 
+// Unknown returns the names of the fields that this release does not know.
+func (m Metadata) Unknown() []string {
+	var names []string
+	for _, f := range m.unknown {
+		names = append(names, f.name)
+	}
+	return names
+}
+
 // WithoutUnknown returns the metadata without the fields that this release does not know.
 func (m Metadata) WithoutUnknown() Metadata {
 	m.unknown = nil

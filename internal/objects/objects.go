@@ -109,12 +109,18 @@ type Stored struct {
 	Info storage.Info // has an ETag
 }
 
+// EnvelopeText reads the text of a recording's envelope, as it is: no more than one byte beyond [envelope.MaxSize].
+// Errors: [storage.ErrNotFound]; the others of [Read].
+func (o *Objects) EnvelopeText(ctx context.Context, id keys.RecordingID) ([]byte, storage.Info, error) {
+	return Read(ctx, o.store, o.EnvelopeName(id), 0, envelope.MaxSize+1)
+}
+
 // Envelope reads a recording's envelope.
 //
 // Errors: [storage.ErrNotFound]; [envelope.ErrUnsupported]; errors for which [Damaged] reports true;
 // [storage.ErrUnavailable] if the store gives no ETag; the others of [Read]. With [ErrMisplaced] it returns the envelope that it found.
 func (o *Objects) Envelope(ctx context.Context, id keys.RecordingID) (Stored, error) {
-	text, info, err := Read(ctx, o.store, o.EnvelopeName(id), 0, envelope.MaxSize+1)
+	text, info, err := o.EnvelopeText(ctx, id)
 	if err != nil {
 		return Stored{}, err
 	}

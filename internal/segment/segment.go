@@ -57,7 +57,7 @@ type Header [HeaderSize]byte
 // CiphertextSize returns the size of the ciphertext for a plaintext of size bytes, from 0 to
 // [MaxPlaintext].
 func CiphertextSize(size int64) int64 {
-	return HeaderSize + size + tagSize*segmentCount(size)
+	return HeaderSize + size + tagSize*Count(size)
 }
 
 // PlaintextSize returns the size of the plaintext for a ciphertext of size bytes. It returns
@@ -71,8 +71,8 @@ func PlaintextSize(size int64) (int64, error) {
 	return plaintext, nil
 }
 
-// segmentCount returns the number of segments of a plaintext of size bytes.
-func segmentCount(size int64) int64 {
+// Count returns the number of segments of a plaintext of size bytes, from 0 to [MaxPlaintext].
+func Count(size int64) int64 {
 	if size <= firstPlaintext {
 		return 1
 	}
@@ -130,7 +130,7 @@ func NewDecrypter(key, associatedData []byte, header Header, size int64) (*Decry
 	if err != nil {
 		return nil, fmt.Errorf("segment: %w", err)
 	}
-	return &Decrypter{aead, header, [noncePrefixSize]byte(header[1+saltSize:]), size, segmentCount(size)}, nil
+	return &Decrypter{aead, header, [noncePrefixSize]byte(header[1+saltSize:]), size, Count(size)}, nil
 }
 
 // ciphertextEnd returns the offset in the ciphertext at which segment i ends.
