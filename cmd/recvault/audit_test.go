@@ -1,6 +1,8 @@
 package main
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,6 +45,13 @@ func TestAuditSetupNamesDrift(t *testing.T) {
 	o := d.run("audit", "setup", "--output", "json").exits(exitIncomplete)
 	assert.Equal(t, "drift", o.failure().Code)
 	assert.EqualValues(t, 1, o.object()["drift_count"])
+	fields := map[string]bool{} // on which scripts rely
+	collect(fields, "", o.object())
+	assert.Subset(t, slices.Collect(maps.Keys(fields)), []string{
+		"began", "cluster_id", "cluster_name", "comparisons[].compared", "comparisons[].drifts[].expected", "comparisons[].drifts[].found",
+		"comparisons[].drifts[].what", "comparisons[].name", "comparisons[].notes", "drift_count", "ended", "limits", "mount", "namespace",
+		"prefix", "recvault.version", "unchecked_count", "vault_address", "vault_version",
+	})
 	require.NoError(t, root.Sys().PutPolicy(v.Prefix()+"-writer", text))
 
 	require.NoError(t, root.Sys().PutPolicy("administrators", `path "*" { capabilities = ["read"] }`))
@@ -67,6 +76,7 @@ func TestAuditSetupSaysWhatItMayNotRead(t *testing.T) {
 	assert.Contains(t, page, "  - tokens: needs list and sudo on auth/token/accessors\n")
 	o := auditor.run("audit", "setup", "--output", "json").exits(exitIncomplete)
 	assert.Equal(t, "incomplete", o.failure().Code)
+	assert.Equal(t, []any{"needs read and sudo on sys/audit"}, o.object()["comparisons"].([]any)[0].(map[string]any)["unchecked"])
 
 	text := newDeployment(t).with("RECVAULT_MOUNT", v.Mount()).run("audit", "setup", "--print-policy").ok().stdout
 	root := v.Client(v.RootToken())

@@ -30,7 +30,7 @@
 //	recvault hold        protect a patient's recordings from erasure: set, clear, show
 //
 //	recvault verify      check recordings for damage
-//	recvault inspect     show the contents of an envelope, without any key
+//	recvault inspect     explain a recording: every field, and with a grant every check
 //	recvault audit       compare Vault with what setup makes, and name every difference
 //	recvault sweep       remove what unfinished uploads left behind
 //	recvault version     show the version

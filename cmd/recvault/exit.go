@@ -10,6 +10,7 @@ import (
 
 	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/internal/objects"
+	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/local"
 	"github.com/recvault/recvault/keys/transit"
@@ -138,6 +139,8 @@ var classes = []struct {
 	{erasure.ErrDamagedHold, "damaged", exitDamaged},
 	{vault.ErrDamaged, "damaged", exitDamaged},
 	{envelope.ErrMalformed, "damaged", exitDamaged},
+	{envelope.ErrMetadata, "damaged", exitDamaged},
+	{segment.ErrDamaged, "damaged", exitDamaged},
 	{vault.ErrUnsupported, "unsupported", exitUnsupported},
 	{envelope.ErrUnsupported, "unsupported", exitUnsupported},
 	{keys.ErrUnsupported, "unsupported", exitUnsupported},

@@ -53,6 +53,8 @@ func TestJSONFieldsAreStable(t *testing.T) {
 	record(0, "copy", "--grant-file", grant, "--patient-file", bob, described)
 	record(0, "reassign", "--grant-file", grant, "--patient-file", bob, "--rekey", d.put(alice, random(t, 10)))
 	record(0, "inspect", described)
+	record(0, "inspect", "--grant-file", grant, described)
+	record(exitDamaged, "inspect", d.file("envelope", nil))
 	record(0, "verify", "--all")
 	record(0, "sweep", "--all")
 	require.NoError(t, os.WriteFile(filepath.Join(d.environment["RECVAULT_DIR"], objectsDir, "objects", "recordings", "stray"), nil, 0o600))
