@@ -113,7 +113,7 @@ func (r DriftReport) Unchecked() int {
 // Limits says what [FindDrift] does not see, whatever the token's rights.
 func Limits() []string {
 	return []string{
-		"Which people and services may get a token with which policy: the roles of auth methods, entities other than patients', and groups.",
+		"Which people and services may get a token with which policy: the roles of auth methods, groups, and entities that are no patient's.",
 		"Batch tokens, which have no accessor, and how long an auth method lets its tokens be renewed.",
 		"Policies of other namespaces, and Vault Enterprise's Sentinel policies and audit filters.",
 		"Settings outside of Vault's API: its configuration file, storage, seal, unseal keys and backups.",
@@ -286,7 +286,9 @@ func (c *comparer) read(path, right string) (data map[string]any, ok bool) {
 
 // readOne is read for one of many: what is not checked names them all.
 func (c *comparer) readOne(folder, name string) (data map[string]any, ok bool) {
-	return c.ask(folder+"/+", "read", func() (*api.Secret, error) { return c.client.Logical().ReadWithContext(c.ctx, folder+"/"+name) })
+	return c.ask(folder+"/+", "read", func() (*api.Secret, error) {
+		return c.client.Logical().ReadWithContext(c.ctx, folder+"/"+name)
+	})
 }
 
 // list returns the names of a list.

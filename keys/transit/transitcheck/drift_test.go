@@ -525,6 +525,41 @@ func TestDriftPolicySuffices(t *testing.T) {
 	}
 }
 
+// Tokens that end while they are compared are no drift, and leave nothing unchecked.
+func TestDriftOfWhatEndsInBetween(t *testing.T) {
+	d := deployBare(t)
+	mount := d.server.Mount()
+	var accessors []string
+	for range 100 {
+		secret, err := d.root.Auth().Token().CreateOrphan(&api.TokenCreateRequest{Policies: []string{d.server.Prefix() + "-writer"}, ExplicitMaxTTL: "1h"})
+		require.NoError(t, err)
+		accessors = append(accessors, secret.Auth.Accessor)
+	}
+	removed := make(chan error)
+	go func() {
+		for n, accessor := range accessors {
+			if err := d.root.Auth().Token().RevokeAccessor(accessor); err != nil {
+				removed <- fmt.Errorf("token %d: %w", n, err)
+				return
+			}
+		}
+		removed <- nil
+	}()
+	for done := false; !done; {
+		report := d.drift(t, transitcheck.DriftOptions{Mount: mount, Prefix: d.server.Prefix()})
+		assert.Empty(t, found(report))
+		for _, c := range report.Comparisons {
+			assert.Empty(t, c.Unchecked, c.Name)
+		}
+		select {
+		case err := <-removed:
+			require.NoError(t, err)
+			done = true
+		default:
+		}
+	}
+}
+
 func TestDriftErrors(t *testing.T) {
 	d := deployBare(t)
 	compare := func(client *api.Client) error {

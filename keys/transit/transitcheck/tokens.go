@@ -111,9 +111,8 @@ func (c *comparer) tokens() {
 	for _, accessor := range sample {
 		data, ok := c.ask("auth/token/lookup-accessor", "update", func() (*api.Secret, error) {
 			secret, err := c.client.Auth().Token().LookupAccessorWithContext(c.ctx, accessor)
-			var answer *api.ResponseError
-			if errors.As(err, &answer) && (answer.StatusCode == http.StatusNotFound || strings.Contains(strings.Join(answer.Errors, " "), "invalid accessor")) {
-				return nil, nil // it has ended
+			if ended(err) {
+				return nil, nil
 			}
 			return secret, err
 		})
@@ -136,6 +135,16 @@ func (c *comparer) tokens() {
 	if left := len(accessors) - looked; looked == len(sample) && left > 0 {
 		c.note("%d tokens were not in the sample", left)
 	}
+}
+
+// ended reports whether Vault answered that a token has ended since its accessor was listed.
+func ended(err error) bool {
+	var answer *api.ResponseError
+	if !errors.As(err, &answer) {
+		return false
+	}
+	text := strings.Join(answer.Errors, " ")
+	return answer.StatusCode == http.StatusNotFound || strings.Contains(text, "invalid accessor") || strings.Contains(text, "bad token")
 }
 
 // token compares a token with policies that matter.
