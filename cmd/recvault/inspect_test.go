@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"io"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -423,4 +425,24 @@ func TestInspectAsksOnlyForWhatTheGrantCan(t *testing.T) {
 	unwrapped := d.vault.Unwrapped(t, keyID+"-kek")
 	require.Len(t, unwrapped, 1)
 	assert.Contains(t, unwrapped[0], "recvault/v1/metadata/")
+}
+
+// The steps on the page are those of docs/format.md, all of them.
+func TestInspectHasTheStepsOfTheFormat(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/format.md")
+	require.NoError(t, err)
+	_, reading, _ := strings.Cut(string(manual), "\n## 9. ")
+	reading, _, _ = strings.Cut(reading, "\n## 10. ")
+	specified := map[int]bool{}
+	for _, row := range regexp.MustCompile(`(?m)^\| (\d+) \|`).FindAllStringSubmatch(reading, -1) {
+		step, err := strconv.Atoi(row[1])
+		require.NoError(t, err)
+		specified[step] = true
+	}
+	made := map[int]bool{}
+	for _, check := range allChecks {
+		made[check.Step] = true
+	}
+	assert.NotEmpty(t, specified)
+	assert.Equal(t, specified, made)
 }
