@@ -16,6 +16,7 @@ BROWSER = "the browser tests" chromium=chromium,fonts-liberation
 PLAYERS = "the player tests" curl=curl wget=wget ffmpeg=ffmpeg
 QUERY = "the test of the query on the audit log" jq=jq
 MODEL = "the model checker" spin=spin gcc=gcc,libc6-dev
+READER = "the independent reader of examples/auditor" node=nodejs
 
 .DEFAULT_GOAL := help
 
@@ -50,9 +51,12 @@ clients: client-tools ## Play recordings with curl, wget and FFmpeg
 model: model-tools ## Check the model of rotation, and that the check can fail
 	docs/model/run
 
-vectors: ## Run the test vectors of the recording format against every reader
+vectors: vector-tools ## Run the test vectors of the recording format, and random recordings, in every reader
 	$(GO) test -count=1 ./internal/vectors
-	@echo "vectors, in recvault's reader: $$($(GO) run ./internal/vectors -counts)"
+	node examples/auditor/vectors.mjs
+	RECVAULT_SERVERS=require $(GO) test -count=1 -run Random ./examples/auditor
+	@echo "vectors: 0 differences in recvault's reader and in the auditor's, in 1000 random recordings and in" \
+		"$$($(GO) run ./internal/vectors -counts)"
 
 shards: servers ## Rotate with four processes at the same time, and kill two of them
 	RECVAULT_SERVERS=require $(GO) test -count=1 -v -run Shards ./examples/rotation
@@ -89,7 +93,7 @@ clean: ## Remove the built servers and cached test results
 	$(GO) clean -testcache
 
 test-tools:
-	@.ci/need $(RACE) $(BROWSER) $(PLAYERS) $(QUERY) $(MODEL)
+	@.ci/need $(RACE) $(BROWSER) $(PLAYERS) $(QUERY) $(MODEL) $(READER)
 
 browser-tools:
 	@.ci/need $(BROWSER)
@@ -100,5 +104,8 @@ client-tools:
 model-tools:
 	@.ci/need $(MODEL)
 
-.PHONY: help dev test test-core browser clients model vectors shards property logins service lint bench servers clean \
-	test-tools browser-tools client-tools model-tools
+vector-tools:
+	@.ci/need $(READER)
+
+.PHONY: help dev test test-core browser clients model vectors shards property logins service lint bench servers clean \\
+	test-tools browser-tools client-tools model-tools vector-tools
