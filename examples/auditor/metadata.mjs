@@ -41,15 +41,16 @@ export function parseMetadata(bytes) {
   if (!isMediaSize(fields.media_size)) throw damaged('no media has the size in the metadata');
   const metadata = {};
   for (const name of [...Object.keys(REQUIRED), ...Object.keys(OPTIONAL)]) {
-    if (Object.hasOwn(fields, name) && !(name in OPTIONAL && isEmpty(fields[name]))) metadata[name] = fields[name];
+    if (Object.hasOwn(fields, name) && !(name in OPTIONAL && isEmpty(name, fields[name]))) metadata[name] = fields[name];
     delete fields[name];
   }
   return { metadata, unknown: fields };
 }
 
 // isEmpty reports whether the value of an optional field stands for an unknown one.
-function isEmpty(value) {
-  return !value || value === '0001-01-01T00:00:00Z' || (isObject(value) && Object.keys(value).length === 0);
+function isEmpty(name, value) {
+  if (isObject(value)) return Object.keys(value).length === 0;
+  return !value || (name === 'recorded_at' && /^0001-01-01T00:00:00(\.0+)?Z$/.test(value));
 }
 
 // isTime reports whether value is a time in UTC on a day that exists.

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe as suite, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { parseMetadata } from './metadata.mjs';
 import { decodeBase64 } from './notation.mjs';
 import { EXIT, Failure } from './outcome.mjs';
 import { describe, open } from './reader.mjs';
@@ -123,6 +124,16 @@ test('media that disappears with its envelope was deleted', async () => {
   await assert.rejects(recording.read().next(), failure('not-found'));
 });
 
+test('only recorded_at can be the time that stands for an unknown one', () => {
+  const zero = '0001-01-01T00:00:00.00Z';
+  const fields = {
+    created_at: zero, media_size: 56, media_header: Buffer.alloc(40).toString('base64'), revision: 0,
+    title: zero, recorded_at: zero,
+  };
+  const { metadata } = parseMetadata(Buffer.from(JSON.stringify(fields)));
+  assert.deepEqual(Object.keys(metadata), ['created_at', 'media_size', 'media_header', 'revision', 'title']);
+});
+
 const failure = (outcome) => (thrown) => thrown instanceof Failure && thrown.outcome === outcome;
 
 suite('grants', () => {
@@ -137,7 +148,8 @@ suite('grants', () => {
     const { token, ...tokenless } = fields;
     const valid = grant(fields);
     for (const text of ['', 'recvault-grant-1.', token, valid.replace('1', '2'), `${valid}=`, `${valid}\n`, grant(null),
-      grant(tokenless), grant({ token }), grant({ ...fields, token: 1 }), grant({ ...fields, x: 'x'.repeat(8_192) })]) {
+      grant(tokenless), grant({ token }), grant({ ...fields, token: 1 }), grant({ ...fields, key_id: 'a' }),
+      grant({ ...fields, key_id: [fields.key_id] }), grant({ ...fields, x: 'x'.repeat(8_192) })]) {
       assert.throws(() => parseGrant(text), failure('invalid-grant'), text);
     }
   });
@@ -175,10 +187,9 @@ suite('order of checks', () => {
 suite("Vault's answers", () => {
   const errors = (...texts) => ({ errors: texts });
   const cases = [
-    [200, { data: {} }, 'damaged'],
     [200, { data: { plaintext: 7 } }, 'unavailable'],
     [200, { data: { plaintext: 'AB==' } }, 'unavailable'],
-    [200, {}, 'unavailable'],
+    [200, { data: 'x' }, 'unavailable'],
     [200, null, 'unavailable'],
     [403, errors('permission denied', 'invalid token'), 'invalid-grant'],
     [403, errors('x namespace from the token x'), 'invalid-grant'],
@@ -187,8 +198,9 @@ suite("Vault's answers", () => {
     [403, null, 'denied', 'wrong-patient'],
     [400, errors('ciphertext or signature version is disallowed by policy (too old)'), 'retired'],
     [400, errors('cipher: message authentication failed'), 'damaged'],
-    [400, errors(), 'unavailable'],
+    [400, errors(), 'damaged'],
     [400, null, 'unavailable'],
+    [400, { errors: 'x' }, 'unavailable'],
     [404, errors('no handler for route'), 'unavailable'],
     [500, errors('x'), 'unavailable'],
     [503, errors('Vault is sealed'), 'unavailable'],
@@ -204,6 +216,9 @@ suite("Vault's answers", () => {
   test('200 with a key, and 400 without one', () => {
     const plaintext = Buffer.alloc(32, 7).toString('base64');
     assert.deepEqual(readDecrypt({ status: 200, body: { data: { plaintext } } }), decodeBase64(plaintext));
+    for (const body of [{ data: { plaintext: '' } }, { data: {} }, {}]) { // the reader refuses a key of this size
+      assert.equal(readDecrypt({ status: 200, body }).length, 0);
+    }
     assert.equal(readDecrypt({ status: 400, body: errors('encryption key not found') }), 'no key');
   });
 

@@ -19,8 +19,9 @@ export function parseGrant(text) {
   } catch {
     throw invalid();
   }
-  if (typeof fields?.token !== 'string' || typeof fields.key_id !== 'string') throw invalid();
-  return { token: fields.token, keyID: fields.key_id };
+  const { token, key_id: keyID } = fields ?? {};
+  if (typeof token !== 'string' || typeof keyID !== 'string' || !/^[a-z2-7]{32}$/.test(keyID)) throw invalid();
+  return { token, keyID };
 }
 
 // checkToken makes check 7 of section 9.
@@ -60,17 +61,15 @@ export function vaultKeyring({ address, mount = 'recordings', namespace }, fetch
   };
 }
 
-// readDecrypt returns the key in an answer to decrypt, or 'no key' if the mark must be asked for, and throws the
-// failure of any other answer. foreign is whether the grant names another KeyID than the ID.
+// readDecrypt returns the key in an answer to decrypt, which may have any length, or 'no key' if the mark must be asked
+// for. It throws the failure of any other answer. foreign is whether the grant names another KeyID than the ID.
 export function readDecrypt({ status, body }, foreign) {
   const errors = errorsOf(body);
-  const says = (text) => errors !== null && errors.some((error) => error.includes(text));
+  const says = (text) => errors?.some((error) => error.includes(text));
   if (status === 200) {
-    const data = body?.data;
-    if (typeof data !== 'object' || data === null) throw unavailable('Vault answered without data');
-    if (data.plaintext === undefined) throw damaged('Vault unwrapped no key');
-    const key = typeof data.plaintext === 'string' ? decodeBase64(data.plaintext) : null;
-    if (!key) throw unavailable('Vault answered with a key that is not base64');
+    const plaintext = isObject(body) && isObject(body.data ?? {}) ? body.data?.plaintext ?? '' : null;
+    const key = typeof plaintext === 'string' ? decodeBase64(plaintext) : null;
+    if (!key) throw unavailable('Vault answered with something else than a key');
     return key;
   }
   if (status === 403 && says('invalid token')) throw new Failure('invalid-grant', 'Vault does not know the grant');
@@ -92,17 +91,18 @@ export function readDecrypt({ status, body }, foreign) {
 // readMark returns the failure that the answer to a request for the mark stands for.
 export function readMark({ status, body }) {
   if (status === 200 && body?.data?.type === 'hmac') return new Failure('erased', "the patient's key was destroyed");
-  if (status === 200 || status === 403 || (status === 404 && body !== null && !errorsOf(body))) {
+  if (status === 200 || status === 403 || (status === 404 && errorsOf(body)?.length === 0)) {
     return new Failure('not-enrolled', 'the patient has no key');
   }
   return unavailable(`Vault answered with status ${status}`);
 }
 
-// errorsOf returns the texts of a failure, or null if body has another form.
+const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
+
+// errorsOf returns the texts of a failure, of which there may be none, or null if body has another form.
 function errorsOf(body) {
-  const errors = body?.errors;
-  const valid = Array.isArray(errors) && errors.length > 0 && errors.every((error) => typeof error === 'string');
-  return valid ? errors : null;
+  const errors = isObject(body) ? body.errors ?? [] : null;
+  return Array.isArray(errors) && errors.every((error) => typeof error === 'string') ? errors : null;
 }
 
 // readAnswer returns the JSON of a bounded answer, or null if it is none.
