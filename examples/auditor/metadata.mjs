@@ -41,7 +41,7 @@ export function parseMetadata(bytes) {
   if (!isMediaSize(fields.media_size)) throw damaged('no media has the size in the metadata');
   const metadata = {};
   for (const name of [...Object.keys(REQUIRED), ...Object.keys(OPTIONAL)]) {
-    if (Object.hasOwn(fields, name) && !(name in OPTIONAL && isEmpty(name, fields[name]))) metadata[name] = fields[name];
+    if (name in REQUIRED || !isEmpty(name, fields[name])) metadata[name] = fields[name];
     delete fields[name];
   }
   return { metadata, unknown: fields };
