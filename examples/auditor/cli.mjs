@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 // Describes a recording, or opens it whole or by range. See README.md.
+import { rmSync } from 'node:fs';
 import { link, open as openFile, readFile, rm } from 'node:fs/promises';
 import { once } from 'node:events';
 import { parseArgs } from 'node:util';
@@ -96,20 +97,19 @@ async function toStandardOutput(chunks) {
 async function toNewFile(chunks, path) {
   const partial = `${path}.partial`;
   const file = await openFile(partial, 'wx', 0o600);
-  const interrupted = new AbortController();
-  const interrupt = () => interrupted.abort();
+  const interrupt = () => {
+    rmSync(partial);
+    process.exit(1);
+  };
   process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
   try {
-    for await (const chunk of chunks) {
-      await file.writeFile(chunk);
-      interrupted.signal.throwIfAborted();
-    }
+    for await (const chunk of chunks) await file.writeFile(chunk);
     await file.sync();
     await link(partial, path); // fails if the file exists, which a rename would replace
   } finally {
     await file.close();
-    await rm(partial);
     process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
+    await rm(partial);
   }
 }
 

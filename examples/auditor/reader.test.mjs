@@ -1,7 +1,9 @@
 // What the vectors do not cover: the command, grants, and Vault's answers. Run them with `node --test`.
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe as suite, test } from 'node:test';
@@ -90,6 +92,22 @@ suite('command', () => {
       assert(readdirSync(dir).every((file) => !file.startsWith('out')));
     });
   }
+
+  test('removes what it wrote when it is interrupted', async () => {
+    const silent = createServer().listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    const url = save('url', `http://127.0.0.1:${silent.address().port}/`);
+    const reader = spawn(process.execPath, [CLI, 'open', '--id', files.id, '--envelope', files.envelope,
+      '--media-url', url, '--recording-key', rk, '--out', out]);
+    const [connection] = await once(silent, 'connection');
+    assert(existsSync(`${out}.partial`));
+    reader.kill('SIGINT');
+    const [status] = await once(reader, 'exit');
+    connection.destroy();
+    silent.close();
+    assert.equal(status, 1);
+    assert(readdirSync(dir).every((file) => !file.startsWith('out')));
+  });
 
   test('removes what it wrote before a damaged segment', () => {
     const { id, envelope, media, recordingKey } = filesOf('media: a bit flipped in the last byte');
