@@ -107,5 +107,5 @@ model-tools:
 vector-tools:
 	@.ci/need $(READER)
 
-.PHONY: help dev test test-core browser clients model vectors shards property logins service lint bench servers clean \\
+.PHONY: help dev test test-core browser clients model vectors shards property logins service lint bench servers clean \
 	test-tools browser-tools client-tools model-tools vector-tools
