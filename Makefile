@@ -48,6 +48,9 @@ browser: browser-tools servers ## Play recordings in a real browser, and re-enac
 clients: client-tools ## Play recordings with curl, wget and FFmpeg
 	RECVAULT_SERVERS=require $(GO) test -count=1 ./internal/clients
 
+interop: ## Write 1,000 recordings with recvault and with two Tinks, and read each with all three
+	@cd internal/interop && $(GO) test -c -o ../../bin/interop.test . && ../../bin/interop.test
+
 model: model-tools ## Check the model of rotation, and that the check can fail
 	docs/model/run
 
@@ -107,5 +110,5 @@ model-tools:
 vector-tools:
 	@.ci/need $(READER)
 
-.PHONY: help dev test test-core browser clients model vectors shards property logins service lint bench servers clean \
-	test-tools browser-tools client-tools model-tools vector-tools
+# Every target is a task.
+.PHONY: $(shell awk -F: '/^[a-z-]+:/ {print $$1}' $(MAKEFILE_LIST))
