@@ -3,6 +3,8 @@
 GO ?= go
 GOFUMPT = $(GO) run mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = $(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0
+CYCLONEDX = $(GO) run github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 
 # Every module of the repository, the library's own first.
 MODULES = $(sort $(dir $(shell find . -name go.mod)))
@@ -73,7 +75,7 @@ logins: servers ## Run services for a minute whose own tokens live 5 to 10 secon
 service: servers ## Run the example service under load for ten minutes, with tokens that live 10 seconds
 	cd examples/service && RECVAULT_SERVERS=require RECVAULT_SERVICE=10m $(GO) test -count=1 -v -timeout 30m -run Load .
 
-lint: ## Check formatting, vet, staticcheck and go.mod in every module
+lint: ## Check formatting, vet, staticcheck and go.mod in every module, and known vulnerabilities of the library and command
 	@unformatted=$$($(GOFUMPT) -l .); \
 		if [ -n "$$unformatted" ]; then echo "not gofumpt-formatted:"; echo "$$unformatted"; exit 1; fi
 	@set -e; for module in $(MODULES); do \
@@ -84,6 +86,11 @@ lint: ## Check formatting, vet, staticcheck and go.mod in every module
 			(cd $$module && $(GO) vet ./... && $(STATICCHECK) ./...); \
 		fi; \
 	done
+	@echo "== vulnerabilities"
+	@.ci/vulnerabilities $(GOVULNCHECK)
+
+sbom: ## Write the modules of the library and of the command as CycloneDX, into bin
+	@.ci/sbom bin $(CYCLONEDX)
 
 bench: servers ## Compare the speed of recvault, minio-go, tink-go and the standard library
 	RECVAULT_SERVERS=require $(GO) test ./internal/bench -run '^$$' -bench . -benchtime 1x -timeout 60m
