@@ -31,15 +31,19 @@ dev: ## Run the real Vault and MinIO to develop with, until Ctrl-C; their data i
 
 test: test-tools servers ## Run every test of every module on real servers, with the race detector
 	docs/model/run
+	@$(MAKE) --no-print-directory modules
+
+# The tests without the model; TESTFLAGS are more flags of go test.
+modules:
 	@set -e; for module in $(MODULES); do \
 		tested=$$(cd $$module && $(GO) list $(TESTED) ./...); \
 		if [ -n "$$tested" ]; then \
 			echo "== test $$module"; \
-			(cd $$module && RECVAULT_SERVERS=require CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...); \
+			(cd $$module && RECVAULT_SERVERS=require CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) -timeout 30m ./...); \
 		fi; \
 	done
 	@echo "== test ./, memory, without the race detector"
-	RECVAULT_SERVERS=require $(GO) test -run Memory ./storage/...
+	RECVAULT_SERVERS=require $(GO) test $(TESTFLAGS) -run Memory ./storage/...
 
 test-core: ## Run the tests that need nothing but Go
 	$(GO) test ./...
@@ -91,6 +95,9 @@ lint: ## Check formatting, vet, staticcheck and go.mod in every module, and know
 
 sbom: ## Write the modules of the library and of the command as CycloneDX, into bin
 	@.ci/sbom bin $(CYCLONEDX)
+
+evidence: test-tools servers ## Gather what an auditor attaches to a report, in the folder evidence
+	@$(GO) run ./internal/evidence -skip "$(EVIDENCE_SKIP)"
 
 bench: servers ## Compare the speed of recvault, minio-go, tink-go and the standard library
 	RECVAULT_SERVERS=require $(GO) test ./internal/bench -run '^$$' -bench . -benchtime 1x -timeout 60m
