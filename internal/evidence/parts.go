@@ -153,7 +153,15 @@ func vectors(ctx context.Context, f *folder) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return f.lastLine("vectors.txt")
+	printed, err := os.ReadFile(filepath.Join(f.dir, "vectors.txt"))
+	if err != nil {
+		return "", err
+	}
+	counts := regexp.MustCompile(`(?m)^vectors.*`).FindAllString(string(printed), -1) // a line for each reader
+	if counts == nil {
+		return "", errors.New("vectors.txt has no counts")
+	}
+	return strings.Join(counts, "; "), nil
 }
 
 func interop(ctx context.Context, f *folder) (string, error) {
