@@ -62,9 +62,9 @@ func TestRecordingsCrossBothWays(t *testing.T) {
 			})
 		}
 	})
-	counts = fmt.Sprintf("interop: seed %d: %d recordings by each of 3 writers (recvault, google/tink/go v1.7.0, tink-go/v2), "+
-		"each read whole by the same three: %d readings, and %d ranges by recvault\n",
-		*seed, *recordings, readings.Load(), ranges.Load())
+	counts = append(counts, fmt.Sprintf("seed %d: %d recordings by each of 3 writers (recvault, google/tink/go v1.7.0, tink-go/v2), "+
+		"each read whole by the same three: %d readings, and %d ranges by recvault",
+		*seed, *recordings, readings.Load(), ranges.Load()))
 }
 
 // cross has each writer write recording i, and each reader read it. It returns the numbers of whole recordings and

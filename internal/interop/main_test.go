@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -27,8 +28,8 @@ var (
 )
 
 var (
-	programs string // the directory of tink1 and tink2
-	counts   string // one line, once the recordings were read
+	programs string   // the directory of tink1 and tink2
+	counts   []string // what the tests counted, for one line at the end
 )
 
 func TestMain(m *testing.M) {
@@ -54,7 +55,9 @@ func run(m *testing.M) int {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		fmt.Print(counts)
+		if len(counts) > 0 {
+			fmt.Println("interop: " + strings.Join(counts, "; "))
+		}
 	}
 	return code
 }
