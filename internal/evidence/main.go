@@ -85,7 +85,8 @@ func gather(ctx context.Context, dir string, parts []part, skip []string, out io
 		if slices.Contains(skip, p.name) {
 			fmt.Fprintf(out, "== %s: left out\n", p.name)
 			sums = append(sums, p.name+": LEFT OUT")
-			if err := f.write(p.name+"-LEFT-OUT", "stands for what was left out", "", nil); err != nil {
+			text := []byte("The part " + p.name + " was left out.\n")
+			if err := f.write(p.name+"-LEFT-OUT", "stands for the part", "", text); err != nil {
 				return err
 			}
 			continue
@@ -96,7 +97,7 @@ func gather(ctx context.Context, dir string, parts []part, skip []string, out io
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		fmt.Fprintln(out, sum)
-		sums = append(sums, p.name+": "+sum)
+		sums = append(sums, p.name+": "+strings.TrimPrefix(sum, p.name+": ")) // some targets name themselves
 	}
 	if after, err := treeState(ctx); err != nil {
 		return err
@@ -133,10 +134,10 @@ type entry struct {
 // run runs a command in the root of the source, and keeps what it prints in a file. Of a JSON file, that is the
 // standard output alone.
 func (f *folder) run(ctx context.Context, name, what string, command ...string) error {
-	return f.runWith(ctx, nil, name, what, command...)
+	return f.runWith(ctx, append(os.Environ(), "RECVAULT_SERVERS=require"), name, what, command...)
 }
 
-// runWith is run with more variables in the environment.
+// runWith is run with another environment.
 func (f *folder) runWith(ctx context.Context, environment []string, name, what string, command ...string) error {
 	path := filepath.Join(f.dir, name)
 	file, err := os.Create(path)
@@ -145,7 +146,7 @@ func (f *folder) runWith(ctx context.Context, environment []string, name, what s
 	}
 	defer file.Close()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.Env = append(append(os.Environ(), "RECVAULT_SERVERS=require"), environment...)
+	cmd.Env = environment
 	cmd.Stdout, cmd.Stderr = file, file
 	if filepath.Ext(name) == ".json" {
 		cmd.Stderr = os.Stderr
@@ -188,13 +189,13 @@ func (f *folder) lastLine(name string) (string, error) {
 // explain writes the folder's README.
 func (f *folder) explain(began time.Time, sums []string) error {
 	var text bytes.Buffer
-	fmt.Fprintf(&text, "# Evidence on recvault\n\nMade by `make evidence` on %s/%s, from %s to %s.\n\n", runtime.GOOS, runtime.GOARCH,
-		began.UTC().Format(time.RFC3339), time.Now().UTC().Format(time.RFC3339))
+	fmt.Fprintf(&text, "# Evidence on recvault\n\nMade by `make evidence` on %s/%s, from %s to %s.\n\n",
+		runtime.GOOS, runtime.GOARCH, began.UTC().Format(time.RFC3339), time.Now().UTC().Format(time.RFC3339))
 	for _, sum := range sums {
 		fmt.Fprintf(&text, "- %s\n", sum)
 	}
-	fmt.Fprint(&text, "\nCommands ran in the root of the source. `"+manifest+"` has the sums of all files: sha256sum -c "+manifest+
-		"\n\n| file | what it is | command |\n|---|---|---|\n")
+	fmt.Fprint(&text, "\nCommands ran in the root of the source. `"+manifest+"` has the sums of all other files, "+
+		"for `sha256sum -c "+manifest+"`.\n\n| file | what it is | command |\n|---|---|---|\n")
 	for _, e := range f.entries {
 		command := ""
 		if e.command != "" {

@@ -22,7 +22,8 @@ func commit(ctx context.Context, f *folder) (string, error) {
 	if err := f.run(ctx, "commit.txt", "the commit", "git", "log", "-1", "--format=%H%n%aI%n%s"); err != nil {
 		return "", err
 	}
-	if err := f.run(ctx, "changes.txt", "the files that differ from it; empty if none does", "git", "status", "--porcelain"); err != nil {
+	err := f.run(ctx, "changes.txt", "the files that differ from it; empty if none does", "git", "status", "--porcelain")
+	if err != nil {
 		return "", err
 	}
 	return treeState(ctx)
@@ -46,10 +47,11 @@ func treeState(ctx context.Context) (string, error) {
 }
 
 func versions(ctx context.Context, f *folder) (string, error) {
-	if err := f.run(ctx, "go.json", "Go and the system", "go", "env", "-json", "GOVERSION", "GOOS", "GOARCH", "GOFLAGS"); err != nil {
+	err := f.run(ctx, "go.json", "Go and the system", "go", "env", "-json", "GOVERSION", "GOOS", "GOARCH", "GOFLAGS")
+	if err != nil {
 		return "", err
 	}
-	err := f.run(ctx, "modules.txt", "the modules that each module of the source requires, tests included", "sh", "-ec",
+	err = f.run(ctx, "modules.txt", "the modules that each module of the source requires, tests included", "sh", "-ec",
 		`find . -name go.mod | sort | while read -r f; do echo "== $f"; (cd "${f%go.mod}" && go list -m all); done`)
 	if err != nil {
 		return "", err
@@ -96,11 +98,13 @@ func setup(ctx context.Context, f *folder) (_ string, err error) {
 		return "", err
 	}
 	recvault := filepath.Join(dir, "recvault")
-	if err := exec.CommandContext(ctx, "go", "build", "-o", recvault, "./cmd/recvault").Run(); err != nil {
-		return "", fmt.Errorf("build the command: %w", err)
+	// With the commit, which the page of the comparison shows.
+	printed, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=true", "-o", recvault, "./cmd/recvault").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build the command: %w: %s", err, printed)
 	}
-	// No other setting of the caller's, which may name a deployment.
-	environment := []string{"VAULT_ADDR=" + server.URL(), "VAULT_TOKEN=" + token, "RECVAULT_CONFIG=", "RECVAULT_BUCKET=", "RECVAULT_DIR="}
+	// The caller's own settings, which may name a deployment, are left out.
+	environment := []string{"HOME=" + dir, "VAULT_ADDR=" + server.URL(), "VAULT_TOKEN=" + token}
 	store := "--store-id=" + string(keys.NewStoreID())
 	for _, run := range []struct{ file, what, arguments string }{
 		{"setup.txt", "what setup made in a fresh Vault", "setup --no-doctor " + store},
@@ -135,6 +139,7 @@ func initialise(ctx context.Context, address, auditLog string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	client.ClearNamespace()
 	made, err := client.Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
 	if err != nil {
 		return "", err
@@ -165,7 +170,8 @@ func vectors(ctx context.Context, f *folder) (string, error) {
 }
 
 func interop(ctx context.Context, f *folder) (string, error) {
-	err := f.run(ctx, "interop.txt", "recordings that cross between recvault and two Tinks", "make", "--no-print-directory", "interop")
+	err := f.run(ctx, "interop.txt", "recordings that cross between recvault and two Tinks",
+		"make", "--no-print-directory", "interop")
 	if err != nil {
 		return "", err
 	}
@@ -173,7 +179,7 @@ func interop(ctx context.Context, f *folder) (string, error) {
 }
 
 func roles(ctx context.Context, f *folder) (string, error) {
-	err := f.run(ctx, "roles.txt", "the test that tries every operation with every role on a real Vault, and compares with roles.md",
+	err := f.run(ctx, "roles.txt", "the test that tries every operation with every role on a real Vault, and compares roles.md",
 		"go", "test", "-count=1", "-v", "-run", "^TestRoleMatrix$", "./keys/transit")
 	if err != nil {
 		return "", err
@@ -204,6 +210,7 @@ func model(ctx context.Context, f *folder) (string, error) {
 		return "", err
 	}
 	count := func(pattern string) int { return len(regexp.MustCompile(pattern).FindAll(text, -1)) }
-	return fmt.Sprintf("%d properties hold in all states, %d states are reached, %d properties fail as expected without a part of the protocol",
+	return fmt.Sprintf("%d properties hold in all states, %d states are reached, "+
+		"%d properties fail as expected without a part of the protocol",
 		count(`(?m): holds \(`), count(`(?m)^reached: `), count(`(?m)fails as expected `)), nil
 }

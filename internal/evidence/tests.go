@@ -31,7 +31,8 @@ func tests(ctx context.Context, f *folder) (string, error) {
 		return "", err
 	}
 	table, sum := count(outcomes)
-	if err := f.write("tests.txt", "tests and subtests of each module, and those that were skipped", command, table); err != nil {
+	err = f.write("tests.txt", "tests and subtests of each module, and those that were skipped", command, table)
+	if err != nil {
 		return "", err
 	}
 	var lines bytes.Buffer

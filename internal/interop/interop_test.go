@@ -62,8 +62,8 @@ func TestRecordingsCrossBothWays(t *testing.T) {
 			})
 		}
 	})
-	counts = append(counts, fmt.Sprintf("seed %d: %d recordings by each of 3 writers (recvault, google/tink/go v1.7.0, tink-go/v2), "+
-		"each read whole by the same three: %d readings, and %d ranges by recvault",
+	counts = append(counts, fmt.Sprintf("seed %d: %d recordings by each of 3 writers "+
+		"(recvault, google/tink/go v1.7.0, tink-go/v2), each read whole by the same three: %d readings, and %d ranges by recvault",
 		*seed, *recordings, readings.Load(), ranges.Load()))
 }
 
