@@ -3,7 +3,6 @@ package vault_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/recvault/recvault/internal/envelope"
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
@@ -173,20 +173,14 @@ func TestEveryChangeOfAnObjectIsDamage(t *testing.T) {
 		id, sibling, foreign := b.put(t, alice, data), b.put(t, alice, random(t, len(data))), b.put(t, bob, random(t, len(data)))
 		sealed, media := teststore.Read(t, b.Store, objectName(id, "envelope")), teststore.Read(t, b.Store, objectName(id, "media"))
 		part := func(of vault.ID, name string) []byte { return teststore.Read(t, b.Store, objectName(of, name)) }
-		edit := func(text []byte, change func(fields map[string]any)) []byte {
-			var fields map[string]any
-			require.NoError(t, json.Unmarshal(text, &fields))
-			change(fields)
-			return fmt.Appendf(nil, `{"version":1,"id":"%s","wrapped_key":"%s","commitment":"%s","metadata":"%s"}`,
-				fields["id"], fields["wrapped_key"], fields["commitment"], fields["metadata"])
+		edit := func(of vault.ID, change func(e *envelope.Envelope)) []byte {
+			e := b.storedEnvelope(t, of)
+			change(&e)
+			return e.Encode()
 		}
-		// rename makes the envelope of another recording claim to be that of this one.
-		rename := func(text []byte) []byte { return edit(text, func(f map[string]any) { f["id"] = id.String() }) }
-		with := func(field string, of vault.ID) []byte {
-			var other map[string]any
-			require.NoError(t, json.Unmarshal(part(of, "envelope"), &other))
-			return edit(sealed, func(f map[string]any) { f[field] = other[field] })
-		}
+		// renamed is the envelope of another recording that claims to be that of this one.
+		renamed := func(of vault.ID) []byte { return edit(of, func(e *envelope.Envelope) { e.ID = id }) }
+		siblings, foreigns := b.storedEnvelope(t, sibling), b.storedEnvelope(t, foreign)
 		flip := func(data []byte, at int) []byte {
 			flipped := bytes.Clone(data)
 			flipped[at] ^= 4
@@ -200,14 +194,14 @@ func TestEveryChangeOfAnObjectIsDamage(t *testing.T) {
 		}{
 			{"envelope of a sibling", part(sibling, "envelope"), media},
 			{"envelope of another patient", part(foreign, "envelope"), media},
-			{"envelope of a sibling, renamed", rename(part(sibling, "envelope")), media},
-			{"envelope of another patient, renamed", rename(part(foreign, "envelope")), media},
-			{"wrapped key of a sibling", with("wrapped_key", sibling), media},
-			{"wrapped key of another patient", with("wrapped_key", foreign), media},
-			{"commitment of a sibling", with("commitment", sibling), media},
-			{"metadata of a sibling", with("metadata", sibling), media},
+			{"envelope of a sibling, renamed", renamed(sibling), media},
+			{"envelope of another patient, renamed", renamed(foreign), media},
+			{"wrapped key of a sibling", edit(id, func(e *envelope.Envelope) { e.WrappedKey = siblings.WrappedKey }), media},
+			{"wrapped key of another patient", edit(id, func(e *envelope.Envelope) { e.WrappedKey = foreigns.WrappedKey }), media},
+			{"commitment of a sibling", edit(id, func(e *envelope.Envelope) { e.Commitment = siblings.Commitment }), media},
+			{"metadata of a sibling", edit(id, func(e *envelope.Envelope) { e.Sealed = siblings.Sealed }), media},
 			{"envelope and media of a sibling", part(sibling, "envelope"), part(sibling, "media")},
-			{"envelope and media of a sibling, renamed", rename(part(sibling, "envelope")), part(sibling, "media")},
+			{"envelope and media of a sibling, renamed", renamed(sibling), part(sibling, "media")},
 			{"envelope cut", sealed[:len(sealed)/2], media},
 			{"envelope empty", []byte{}, media},
 			{"envelope extended", append(bytes.Clone(sealed), ' '), media},
@@ -237,6 +231,20 @@ func TestEveryChangeOfAnObjectIsDamage(t *testing.T) {
 				if strings.HasPrefix(c.name, "envelope") {
 					assert.Empty(t, got)
 				}
+			})
+		}
+		for name, change := range map[string]func(e *envelope.Envelope){
+			"wrapped metadata key of a sibling":          func(e *envelope.Envelope) { e.WrappedMetadataKey = siblings.WrappedMetadataKey },
+			"wrapped metadata key of another patient":    func(e *envelope.Envelope) { e.WrappedMetadataKey = foreigns.WrappedMetadataKey },
+			"wrapped key in place of the metadata key's": func(e *envelope.Envelope) { e.WrappedMetadataKey = e.WrappedKey },
+			"described: commitment of a sibling":         func(e *envelope.Envelope) { e.Commitment = siblings.Commitment },
+			"described: metadata of a sibling":           func(e *envelope.Envelope) { e.Sealed = siblings.Sealed },
+		} {
+			t.Run(name, func(t *testing.T) {
+				teststore.Write(t, b.Store, objectName(id, "envelope"), edit(id, change))
+				_, err := b.vaultOf(t, b.server).Stat(t.Context(), grant, id)
+				assert.ErrorIs(t, err, vault.ErrDamaged)
+				teststore.Write(t, b.Store, objectName(id, "envelope"), sealed)
 			})
 		}
 		require.NoError(t, b.Store.Delete(t.Context(), objectName(id, "media")))
