@@ -32,29 +32,34 @@ func (b *backend) storedEnvelope(t *testing.T, id vault.ID) envelope.Envelope {
 	return parsed
 }
 
-// forge puts another recording under an ID, with a writer's right at the keyring and write access to the store.
-func (b *backend) forge(t *testing.T, id vault.ID, change func(e *envelope.Envelope)) {
+// encrypted returns media under a recording's key, and its header.
+func encrypted(t *testing.T, id vault.ID, key *keys.Key, data string) (media []byte, header segment.Header) {
 	t.Helper()
-	key := keys.NewKey()
+	encrypter, err := segment.NewEncrypter(envelope.MediaKey(key), envelope.MediaAssociatedData(id), strings.NewReader(data))
+	require.NoError(t, err)
+	media, err = io.ReadAll(encrypter)
+	require.NoError(t, err)
+	return media, encrypter.Header()
+}
+
+// forge puts another content under an ID, with a writer's right at the keyring and write access to the store.
+func (b *backend) forge(t *testing.T, id vault.ID, key *keys.Key, change func(e *envelope.Envelope)) {
+	t.Helper()
 	metadataKey := envelope.MetadataKey(key)
 	sealer := envelope.NewSealer(id.KeyID(), metadataKey)
-	encrypter, err := segment.NewEncrypter(envelope.MediaKey(key), envelope.MediaAssociatedData(id), strings.NewReader("forged"))
-	require.NoError(t, err)
-	var media bytes.Buffer
-	_, err = media.ReadFrom(encrypter)
-	require.NoError(t, err)
+	media, header := encrypted(t, id, key, "forged")
 	wrapped, err := b.writer.Wrap(t.Context(), id.Binding(), key)
 	require.NoError(t, err)
 	wrappedMetadata, err := b.writer.Wrap(t.Context(), id.MetadataBinding(), metadataKey)
 	require.NoError(t, err)
 	e, err := sealer.Seal(wrapped, wrappedMetadata, envelope.Metadata{
-		Title: "forged", CreatedAt: time.Now(), MediaSize: int64(media.Len()), MediaHeader: encrypter.Header(),
+		Title: "forged", CreatedAt: time.Now(), MediaSize: int64(len(media)), MediaHeader: header,
 	})
 	require.NoError(t, err)
 	e.ID = id
 	change(&e)
 	teststore.Write(t, b.Store, objectName(id, "envelope"), e.Encode())
-	teststore.Write(t, b.Store, objectName(id, "media"), media.Bytes())
+	teststore.Write(t, b.Store, objectName(id, "media"), media)
 }
 
 func TestAnIDOpensOneKeyAndNoOther(t *testing.T) {
@@ -74,11 +79,115 @@ func TestAnIDOpensOneKeyAndNoOther(t *testing.T) {
 			{"with the old recording key", func(e *envelope.Envelope) { e.WrappedKey = original.WrappedKey }},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				b.forge(t, id, c.change)
+				b.forge(t, id, keys.NewKey(), c.change)
 				_, err := b.open(t, grant, id)
 				require.ErrorIs(t, err, vault.ErrDamaged)
 				_, err = b.vaultOf(t, b.server).Stat(t.Context(), grant, id)
 				require.ErrorIs(t, err, vault.ErrDamaged)
+			})
+		}
+	})
+}
+
+// The ID names a key and not a content. docs/threat-model.md says so, and what ends it.
+func TestWhoKeptAKeyCanForgeUntilARekey(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice, bob := b.enrol(t), b.enrol(t)
+		id := b.put(t, alice, []byte("Alice's"))
+		grant := b.Grant(t, alice)
+		kept, err := b.server.Unwrap(t.Context(), grant, id.Binding(), b.storedEnvelope(t, id).WrappedKey)
+		require.NoError(t, err)
+		v := b.vaultOf(t, b.writerAndReader())
+		copied, err := v.Copy(t.Context(), grant, id, bob)
+		require.NoError(t, err)
+		parted, err := v.Copy(t.Context(), grant, id, bob, vault.WithNewKey())
+		require.NoError(t, err)
+		renewed, err := v.Rekey(t.Context(), grant, id)
+		require.NoError(t, err)
+
+		for _, c := range []struct {
+			name    string
+			patient keys.Patient
+			id      vault.ID
+			forged  bool
+		}{
+			{"the recording", alice, id, true},
+			{"a copy with its key", bob, copied, true},
+			{"a copy with a new key", bob, parted, false},
+			{"the recording with a new key", alice, renewed, false},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				b.forge(t, c.id, kept, func(*envelope.Envelope) {})
+				got, err := b.open(t, b.Grant(t, c.patient), c.id)
+				if c.forged {
+					require.NoError(t, err)
+					assert.Equal(t, "forged", string(got))
+				} else {
+					require.ErrorIs(t, err, vault.ErrDamaged)
+				}
+			})
+		}
+	})
+}
+
+// Whoever unwrapped the metadata key, with a grant that can only describe, and may write to the store, can forge the
+// description and no media.
+func TestAMetadataKeyForgesNoMedia(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice := b.enrol(t)
+		data := string(random(t, firstSegment+2*fullSegment+500))
+		id := b.put(t, alice, []byte(data))
+		describing, err := b.granter.Issue(t.Context(), alice, keys.GrantOptions{
+			TTL: time.Minute, Subject: "mallory", Purpose: keys.Treatment, DescribeOnly: true,
+		})
+		require.NoError(t, err)
+		stored, media := b.storedEnvelope(t, id), teststore.Read(t, b.Store, objectName(id, "media"))
+		metadataKey, err := b.server.Unwrap(t.Context(), describing, id.MetadataBinding(), stored.WrappedMetadataKey)
+		require.NoError(t, err)
+		sealer := envelope.NewSealer(id.KeyID(), metadataKey)
+		require.Equal(t, id, sealer.ID())
+		other := keys.NewKey()
+		wrapped, err := b.writer.Wrap(t.Context(), id.Binding(), other)
+		require.NoError(t, err)
+		others, othersHeader := encrypted(t, id, other, data)
+		header := segment.Header(media)
+		swapped := bytes.Clone(media)
+		copy(swapped[segment.Size:2*segment.Size], media[2*segment.Size:3*segment.Size])
+		for _, c := range []struct {
+			name    string
+			wrapped keys.WrappedKey
+			media   []byte
+			header  segment.Header
+			damaged bool
+		}{
+			{"its own media", stored.WrappedKey, media, header, false},
+			{"another key's media", stored.WrappedKey, others, othersHeader, true},
+			{"another key and its media", wrapped, others, othersHeader, true},
+			{"another key", wrapped, media, header, true},
+			{"the metadata key as recording key", stored.WrappedMetadataKey, media, header, true},
+			{"cut at a segment", stored.WrappedKey, media[:2*segment.Size], header, true},
+			{"cut in a segment", stored.WrappedKey, media[:2*segment.Size+100], header, true},
+			{"extended", stored.WrappedKey, append(bytes.Clone(media), make([]byte, segment.Size)...), header, true},
+			{"a segment twice", stored.WrappedKey, swapped, header, true},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				e, err := sealer.Seal(c.wrapped, stored.WrappedMetadataKey, envelope.Metadata{
+					Title: "forged", CreatedAt: time.Now(), MediaSize: int64(len(c.media)), MediaHeader: c.header,
+				})
+				require.NoError(t, err)
+				teststore.Write(t, b.Store, objectName(id, "envelope"), e.Encode())
+				teststore.Write(t, b.Store, objectName(id, "media"), c.media)
+				info, err := b.vaultOf(t, b.server).Stat(t.Context(), describing, id)
+				require.NoError(t, err)
+				assert.Equal(t, "forged", info.Title)
+				got, err := b.open(t, b.Grant(t, alice), id)
+				assert.True(t, strings.HasPrefix(data, string(got)), "bytes came out that were not written")
+				if c.damaged {
+					assert.ErrorIs(t, err, vault.ErrDamaged)
+				} else {
+					require.NoError(t, err)
+					assert.Len(t, got, len(data))
+				}
 			})
 		}
 	})

@@ -355,6 +355,30 @@ func TestNoResponseMayBeStored(t *testing.T) {
 	}
 }
 
+// Whoever can put a recording chooses its content type. A page of the application's own site must not come of it.
+func TestOnlyMediaIsShownInABrowser(t *testing.T) {
+	b := embedded(t)
+	alice := b.enrol(t)
+	v := b.vaultOf(t, b.server)
+	defer v.Close()
+	server := listen(t, site(v, b.Grant(t, alice)))
+	for contentType, disposition := range map[string]string{
+		"video/webm": "inline", "audio/ogg": "inline", "image/png": "inline",
+		"text/html": "attachment", "TEXT/HTML": "attachment", "text/html; charset=utf-8": "attachment", "application/xhtml+xml": "attachment",
+		"image/svg+xml": "attachment", "IMAGE/SVG+XML": "attachment", "image/svg+xml; charset=utf-8": "attachment",
+		"text/xml": "attachment", "application/pdf": "attachment", "text/javascript": "attachment", "application/octet-stream": "attachment",
+	} {
+		t.Run(contentType, func(t *testing.T) {
+			id, err := b.vaultOf(t, b.writer).Put(t.Context(), alice, strings.NewReader("<script>alert(1)</script>"), vault.Metadata{ContentType: contentType})
+			require.NoError(t, err)
+			got := fetch(t, page(server, id))
+			assert.Equal(t, http.StatusOK, got.status)
+			assert.Equal(t, disposition, got.header.Get("Content-Disposition"))
+			assert.Equal(t, "nosniff", got.header.Get("X-Content-Type-Options"))
+		})
+	}
+}
+
 func TestAMissingContentTypeIsNeverGuessed(t *testing.T) {
 	b := embedded(t)
 	alice := b.enrol(t)
