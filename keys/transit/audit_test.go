@@ -3,6 +3,7 @@ package transit_test
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"os"
 	"testing"
 
@@ -76,6 +77,39 @@ func TestAuditLogShowsEveryAttempt(t *testing.T) {
 	assert.Equal(t, f.options.Mount+"/rewrap/"+aliceID.String()+"-kek", last.Request.Path)
 	require.IsType(t, []any{}, last.Request.Data["batch_input"])
 	assert.Equal(t, context, last.Request.Data["batch_input"].([]any)[0].(data)["context"])
+}
+
+func TestAuditLogShowsEveryGrant(t *testing.T) {
+	f := newFixture(t)
+	k := f.roles()
+	patient, id := f.enrol(k)
+	for _, kind := range []string{"grant", "describe"} {
+		options := grantOptions()
+		options.DescribeOnly = kind == "describe"
+		_, err := k.Issue(t.Context(), patient, options)
+		require.NoError(t, err)
+		_, err = f.keyring("writer").Issue(t.Context(), patient, options)
+		require.ErrorIs(t, err, keys.ErrDenied)
+
+		var found []testserver.AuditEntry
+		for _, entry := range f.server.Audit(t) {
+			if entry.Type == "response" && entry.Request.Path == "auth/token/create/"+f.options.Prefix+"-"+kind {
+				found = append(found, entry)
+			}
+		}
+		require.Len(t, found, 2)
+		assert.Equal(t, []string{f.options.Prefix + "-granter"}, found[0].Auth.Policies, "by whom")
+		var line struct {
+			Response struct{ Auth testserver.AuditAuth }
+		}
+		require.NoError(t, json.Unmarshal(found[0].Raw, &line))
+		assert.Equal(t, map[string]string{
+			"key_id": id.String(), "subject": "dr-lee", "purpose": "TREAT", "request_id": "case-7",
+		}, line.Response.Auth.Metadata)
+		assert.Equal(t, []string{f.options.Prefix + "-" + kind}, line.Response.Auth.Policies)
+		assert.Contains(t, found[1].Error, "permission denied")
+		assert.Equal(t, []string{f.options.Prefix + "-writer"}, found[1].Auth.Policies)
+	}
 }
 
 // TestVaultLogsNoSecret searches Vault's log, and its names of keys and entities, for secrets that

@@ -398,6 +398,21 @@ func TestTLS(t *testing.T) {
 	assert.ErrorContains(t, err, "certificate")
 }
 
+// A pseudonym is no hash of the identifier that somebody without the pseudonym key could compute.
+func TestPseudonymsDependOnTheMountsKey(t *testing.T) {
+	f := newFixture(t)
+	other := f.with(t)
+	other.options.Mount, other.options.Prefix = f.options.Mount+"-other", f.options.Prefix+"-other"
+	other.setup.Mount, other.setup.Prefix = other.options.Mount, other.options.Prefix
+	other.setUp()
+	patient := newPatient()
+	id, err := f.keyringOf(f.admin).KeyID(t.Context(), patient)
+	require.NoError(t, err)
+	elsewhere, err := other.keyringOf(f.admin).KeyID(t.Context(), patient)
+	require.NoError(t, err)
+	assert.NotEqual(t, id, elsewhere)
+}
+
 func TestPseudonymsAreCached(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, testserver.Dedicated())
