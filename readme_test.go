@@ -2,13 +2,16 @@ package recvault_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +54,51 @@ func TestReadmeSnippetsBuildAsPrinted(t *testing.T) {
 	library, service := snippets(t)
 	build(t, library)
 	build(t, service)
+}
+
+// dependencies returns the modules in README.md's table, each with why it is needed.
+func dependencies(t *testing.T) map[string]string {
+	t.Helper()
+	readme, err := os.ReadFile("README.md")
+	require.NoError(t, err)
+	why := map[string]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| (`.+) \\| (.+) \\|$").FindAllStringSubmatch(string(readme), -1) {
+		folder := ""
+		for _, module := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[1], -1) {
+			path := strings.Replace(module[1], "...", folder, 1)
+			why[path], folder = row[2], path[:strings.LastIndex(path, "/")]
+		}
+	}
+	return why
+}
+
+func TestReadmeListsEveryDependency(t *testing.T) {
+	listed := dependencies(t)
+	printed, err := exec.Command("go", "mod", "edit", "-json").Output()
+	require.NoError(t, err)
+	var mod struct {
+		Require []struct {
+			Path     string
+			Indirect bool
+		}
+	}
+	require.NoError(t, json.Unmarshal(printed, &mod))
+	var direct []string
+	for _, required := range mod.Require {
+		if !required.Indirect {
+			direct = append(direct, required.Path)
+		}
+	}
+	assert.ElementsMatch(t, slices.Collect(maps.Keys(listed)), direct)
+
+	// What is for the command or the tests alone is not built into programs that import the library.
+	built, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}",
+		"./vault/...", "./keys", "./keys/local", "./keys/transit/...", "./storage", "./storage/s3", "./storage/dir").Output()
+	require.NoError(t, err)
+	for module, why := range listed {
+		others := strings.Contains(why, "do not build them") || strings.Contains(why, "likewise") || strings.Contains(why, "tests only")
+		assert.Equal(t, !others, slices.Contains(strings.Fields(string(built)), module), module)
+	}
 }
 
 func TestReadmeServicePlaysARecording(t *testing.T) {
