@@ -3,16 +3,23 @@ package vault_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +29,7 @@ import (
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/transit"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 )
@@ -194,6 +202,84 @@ func TestNoSecretIsInAnyErrorLogNameOrPath(t *testing.T) {
 			planted.lookFor(t, fmt.Sprintf("a %T in JSON", value), text)
 		}
 	}
+}
+
+// Vault keeps keys and decides. It gets no recording and no description, and a patient's identifier only to make the
+// pseudonym.
+func TestVaultGetsNothingOfARecording(t *testing.T) {
+	b := servers(t)
+	const title = "canary-title: follow-up"
+	data := bytes.Repeat([]byte("canary-plaintext "), 10_000)
+	type sent struct {
+		path string
+		body []byte
+	}
+	var mu sync.Mutex
+	var requests []sent
+	behind, err := url.Parse(b.Vault.Address())
+	require.NoError(t, err)
+	forward := httputil.NewSingleHostReverseProxy(behind)
+	forward.Transport = new(http.Transport)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		assert.NoError(t, err)
+		mu.Lock()
+		requests = append(requests, sent{r.URL.String() + fmt.Sprint(r.Header), body})
+		mu.Unlock()
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		forward.ServeHTTP(w, r)
+	}))
+	defer front.Close()
+	defer forward.Transport.(*http.Transport).CloseIdleConnections()
+	client := b.Vault.Client(b.Vault.RootToken())
+	require.NoError(t, client.SetAddress(front.URL))
+	defer client.CloneConfig().HttpClient.CloseIdleConnections()
+	keyring, err := transit.New(client, transit.Options{Mount: b.Place.Mount, Prefix: b.Place.Prefix})
+	require.NoError(t, err)
+
+	patient := keys.Patient("canary-patient-943 476 5919-" + rand.Text())
+	_, err = keyring.Enrol(t.Context(), patient)
+	require.NoError(t, err)
+	v := b.vaultOf(t, keyring)
+	defer v.Close()
+	id, err := v.Put(t.Context(), patient, bytes.NewReader(data), vault.Metadata{Title: title, ContentType: "video/webm"})
+	require.NoError(t, err)
+	grant, err := keyring.Issue(t.Context(), patient, keys.GrantOptions{TTL: time.Minute, Subject: "dr-lee", Purpose: keys.Treatment})
+	require.NoError(t, err)
+	_, err = v.Update(t.Context(), grant, id, func(m *vault.Metadata) error { m.Title += "!"; return nil })
+	require.NoError(t, err)
+	id, err = v.Rekey(t.Context(), grant, id)
+	require.NoError(t, err)
+	recording, err := v.Open(t.Context(), grant, id)
+	require.NoError(t, err)
+	got, err := io.ReadAll(recording)
+	require.NoError(t, err)
+	require.True(t, bytes.Equal(data, got))
+	require.NoError(t, recording.Close())
+	require.NoError(t, keyring.Rotate(t.Context(), id.KeyID()))
+	_, err = keyring.Rewrap(t.Context(), id.KeyID(), b.storedEnvelope(t, id).Wraps())
+	require.NoError(t, err)
+	require.NoError(t, v.EndGrant(t.Context(), grant))
+	require.NoError(t, keyring.Erase(t.Context(), id.KeyID()))
+
+	pseudonyms := 0
+	for _, request := range requests {
+		text := request.path + string(request.body)
+		for _, quoted := range regexp.MustCompile(`[A-Za-z0-9+/]{8,}=*`).FindAllString(string(request.body), -1) {
+			decoded, _ := base64.StdEncoding.DecodeString(quoted)
+			text += string(decoded)
+		}
+		assert.NotContains(t, text, "canary-title", request.path)
+		assert.NotContains(t, text, "canary-plaintext", request.path)
+		if strings.Contains(request.path, "/hmac/pseudonym/") {
+			assert.Contains(t, text, string(patient), "the search cannot find what is there")
+			pseudonyms++
+			continue
+		}
+		assert.NotContains(t, text, "canary-patient", request.path)
+	}
+	assert.Positive(t, pseudonyms)
+	assert.Greater(t, len(requests), 10)
 }
 
 // any returns one of the canaries.
