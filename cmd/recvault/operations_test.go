@@ -15,6 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/storage/s3"
 )
 
 func operationsManual(t *testing.T) string {
@@ -105,6 +107,17 @@ func bucketPolicies(t *testing.T, d *deployment) map[string]string {
 	return policies
 }
 
+// bucket returns the store with the deployment's credentials.
+func (d *deployment) bucket() storage.Store {
+	d.t.Helper()
+	client, err := s3.NewClient(s3.Config{Endpoint: d.environment["AWS_ENDPOINT_URL"], Region: d.environment["AWS_REGION"], Credentials: credentials.NewStaticV4(
+		d.environment["AWS_ACCESS_KEY_ID"], d.environment["AWS_SECRET_ACCESS_KEY"], d.environment["AWS_SESSION_TOKEN"])})
+	require.NoError(d.t, err)
+	store, err := s3.New(client, d.environment["RECVAULT_BUCKET"])
+	require.NoError(d.t, err)
+	return store
+}
+
 // Each policy for the bucket lets the commands of its row run, and refuses what is not theirs.
 func TestBucketPoliciesFitTheirRoles(t *testing.T) {
 	d := onServers(t)
@@ -149,7 +162,25 @@ func TestBucketPoliciesFitTheirRoles(t *testing.T) {
 	write.as("writer").run("copy", "--grant-file", grant, "--patient-file", bob, largeID).ok()
 	rekeyed := write.as("writer").run("rekey", "--grant-file", grant, id).line()
 	write.as("writer").run("reassign", "--grant-file", grant, "--patient-file", bob, rekeyed).ok()
-	write.run("hold", "set", "--key-id", keyID, "--reason", "case", "--operator", "legal").exits(exitDenied)
+	for _, policy := range []*deployment{read, write, rewrap, erase, setup} {
+		policy.run("hold", "set", "--key-id", keyID, "--reason", "case", "--operator", "legal").exits(exitDenied)
+	}
+	// Without our command, too, the one can change nothing, and the other no media.
+	for store, changeable := range map[storage.Store]string{read.bucket(): "none", rewrap.bucket(): "/envelope"} {
+		for _, part := range []string{"/envelope", "/media"} {
+			name := environment["RECVAULT_PREFIX"] + "recordings/" + strings.Replace(largeID, ".", "/", 1) + part
+			before, err := store.Stat(t.Context(), name)
+			require.NoError(t, err)
+			if part != changeable {
+				_, err = store.Put(t.Context(), name, strings.NewReader("x"), 1, storage.Condition{})
+				require.ErrorIs(t, err, storage.ErrDenied)
+			}
+			require.ErrorIs(t, store.Delete(t.Context(), name), storage.ErrDenied)
+			after, err := store.Stat(t.Context(), name)
+			require.NoError(t, err)
+			require.Equal(t, before, after)
+		}
+	}
 
 	for _, args := range [][]string{{"plan"}, {"rotate"}, {"rewrap"}, {"verify"}} {
 		rewrap.as("rotator").run(append(args, "--all")...).ok()
@@ -160,7 +191,9 @@ func TestBucketPoliciesFitTheirRoles(t *testing.T) {
 	assert.Contains(t, read.as("retirer").run("retire", "--all").exits(exitIncomplete).stdout, "grace_period", "nothing else is in the way")
 
 	hold.run("hold", "set", "--key-id", keyID, "--reason", "case", "--operator", "legal").ok()
-	erase.run("hold", "clear", "--key-id", keyID, "--reason", "case", "--operator", "legal").exits(exitDenied)
+	for _, policy := range []*deployment{read, write, rewrap, erase, setup} {
+		policy.run("hold", "clear", "--key-id", keyID, "--reason", "case", "--operator", "legal").exits(exitDenied)
+	}
 	erase.as("eraser").run("erase", "plan", "--key-id", keyID).ok()
 	hold.run("hold", "clear", "--key-id", keyID, "--reason", "case", "--operator", "legal").ok()
 	erase.run("sweep", "--all").ok()
