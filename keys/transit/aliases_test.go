@@ -55,7 +55,9 @@ func TestAStolenGranterBecomesNoForeignEntity(t *testing.T) {
 			assert.Equal(t, []string{f.options.Prefix + "-grant"}, secret.Auth.Policies, alias)
 		}
 	}
-	_, err := f.admin.Logical().WriteWithContext(t.Context(), "auth/token/roles/"+f.options.Prefix+"-grant",
+	_, err := f.issueFor(f.admin, "deployer")
+	require.ErrorContains(t, err, "invalid 'entity_alias' value")
+	_, err = f.admin.Logical().WriteWithContext(t.Context(), "auth/token/roles/"+f.options.Prefix+"-grant",
 		data{"allowed_entity_aliases": []string{"*"}})
 	require.NoError(t, err)
 	_, err = f.issueFor(granter, "deployer")

@@ -122,6 +122,9 @@ func TestAliasSuffixStopsWildcards(t *testing.T) {
 		assert.Equal(t, rec.key.Bytes(), key.Bytes())
 		return true
 	}
+	for _, alias := range []string{"*", "+", name[:2] + "*"} {
+		assert.False(t, opens(alias), "alias %q, as Setup left it", alias)
+	}
 	for _, demanded := range []string{"*", "*-kek"} {
 		_, err := f.admin.Logical().WriteWithContext(t.Context(), "auth/token/roles/"+f.options.Prefix+"-grant",
 			data{"allowed_entity_aliases": []string{demanded}})
