@@ -89,6 +89,7 @@ func TestDerivationsAreThoseOfTheFormat(t *testing.T) {
 	s := envelope.NewSealer(alice, mk)
 	rec := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(hkdf(mk.Bytes(), "recvault/v1/id")[:16]))
 	assert.Equal(t, alice.String()+"."+rec, s.ID().String())
+	assert.Equal(t, "recvault/v1/"+rec, string(envelope.MediaAssociatedData(s.ID())))
 	binding := "recvault/v1/" + alice.String() + "/" + rec
 	assert.Equal(t, binding, s.ID().Binding().String())
 	assert.Equal(t, "recvault/v1/metadata/"+alice.String()+"/"+rec, s.ID().MetadataBinding().String())
