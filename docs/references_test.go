@@ -50,6 +50,9 @@ func TestReferencesAndLinksOfTheDocumentsHold(t *testing.T) {
 	}
 	require.Contains(t, documents, "README.md")
 	require.Contains(t, documents, "docs/design.md")
+	for _, document := range []string{"docs/threat-model.md"} {
+		require.Regexp(t, `(?m)^\|.* Shown by \|$`, read(t, root, document), "%s makes claims", document)
+	}
 	for _, document := range documents {
 		for _, problem := range check(t, root, document, notShown[document]) {
 			t.Error(problem)
