@@ -1,6 +1,7 @@
 package s3_test
 
 import (
+	"encoding/pem"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -74,13 +75,25 @@ func TestNewClientTrustsOnlyCAFile(t *testing.T) {
 	}
 	assertWorks(t, config, server.Bucket())
 
-	config.CAFile = ""
+	config.CAFile, config.MaxRetries = "", -1
 	client, err := s3.NewClient(config)
 	require.NoError(t, err)
 	store, err := s3.New(client, server.Bucket())
 	require.NoError(t, err)
 	_, err = store.Stat(t.Context(), "object")
 	assert.ErrorIs(t, err, storage.ErrUnavailable, "no trusted authority has signed the certificate")
+
+	other := httptest.NewTLSServer(http.NotFoundHandler())
+	defer other.Close()
+	config.CAFile = filepath.Join(t.TempDir(), "other.pem")
+	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: other.Certificate().Raw})
+	require.NoError(t, os.WriteFile(config.CAFile, authority, 0o600))
+	client, err = s3.NewClient(config)
+	require.NoError(t, err)
+	store, err = s3.New(client, server.Bucket())
+	require.NoError(t, err)
+	_, err = store.Stat(t.Context(), "object")
+	assert.ErrorContains(t, err, "certificate", "another authority has not signed it")
 
 	empty := filepath.Join(t.TempDir(), "empty.pem")
 	require.NoError(t, os.WriteFile(empty, nil, 0o600))
