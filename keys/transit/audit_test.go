@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -55,6 +56,7 @@ func TestAuditLogShowsEveryAttempt(t *testing.T) {
 	require.Len(t, attempts, 2)
 	opened := attempts[1]
 	assert.Empty(t, opened.Error)
+	assert.WithinDuration(t, time.Now(), opened.Time, time.Minute)
 	assert.Equal(t, context, opened.Request.Data["context"])
 	assert.Equal(t, map[string]string{
 		"key_id": aliceID.String(), "subject": "dr-lee", "purpose": "TREAT", "request_id": "case-7",
