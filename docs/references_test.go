@@ -28,7 +28,12 @@ import (
 //
 // to the test that fails if the claim is wrong, or says "not shown: " and why. The rows that may say so are listed here:
 // for each document, the first cell of each.
-var notShown = map[string][]string{}
+var notShown = map[string][]string{
+	"docs/compliance.md": {
+		"Art. 17(2)", "Art. 20(2)", "Art. 33(2)", "Art. 33(5)", "Art. 34(1)", "EHDS 9(2)", "EHDS 9(3)", "B3.a", "B5.c", "A.5.16",
+		"A.8.25",
+	},
+}
 
 const module = "github.com/recvault/recvault/"
 
