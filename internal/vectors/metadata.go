@@ -67,6 +67,9 @@ func validMetadataTests() []*test {
 	}
 	optional("Time", "a time with nine digits", `"recorded_at":"2024-02-29T23:59:59.999999999Z"`)
 	optional("Time", "a time with zeros after the point", `"recorded_at":"9999-12-31T00:00:00.000Z"`)
+	optional("Time", "the time that stands for an unknown one", `"recorded_at":"0001-01-01T00:00:00Z"`)
+	optional("Time", "the time that stands for an unknown one, with zeros after the point", `"recorded_at":"0001-01-01T00:00:00.00Z"`)
+	optional("Time", "a title that reads as that time", `"title":"0001-01-01T00:00:00Z"`)
 	optional("Time", "the 29th of February 2000", `"recorded_at":"2000-02-29T00:00:00.1Z"`)
 	optional("UnknownField", "unknown fields of every type",
 		`"x1":{"a":[1,"b",true,false,{},[]]},"x2":"text","x3":0,"x4":9007199254740991,"x5":[],"x6":{}`)

@@ -158,6 +158,9 @@ func (r *recording) describe() *metadata {
 			}
 		}
 	}
+	if strings.TrimRight(m.RecordedAt, ".0Z") == "0001-01-01T00:00:" { // stands for an unknown time
+		m.RecordedAt = ""
+	}
 	size := m.PlaintextLength
 	m.PlaintextLength = size - headerSize - tagSize*((size+segmentSize-1)/segmentSize)
 	return m
