@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -179,6 +180,10 @@ func TestForceReplacesOnlyRegularFiles(t *testing.T) {
 }
 
 func TestHangupEndsTheCommandUnlessIgnored(t *testing.T) {
+	// The tests may run under nohup. Processes inherit a signal that is ignored, and none that is caught.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	t.Cleanup(func() { signal.Stop(caught) })
 	d := inDirectory(t)
 	alice, aliceID := d.enrol("alice")
 	begun := func(command *exec.Cmd) io.WriteCloser {
