@@ -36,6 +36,7 @@ const (
 	MaxGrantUses    = 1_000_000
 	MaxSubjectLen   = 256 // bytes
 	MaxPurposeLen   = 32  // bytes
+	MaxReasonLen    = 512 // bytes
 	MaxRequestIDLen = 128 // bytes
 )
 
@@ -108,12 +109,14 @@ type Grant struct {
 
 // GrantDetails are the parts of a grant that are not secret.
 type GrantDetails struct {
-	KeyID     KeyID     `json:"key_id"`               // the patient's pseudonym
+	KeyID     KeyID     `json:"key_id,omitzero"`      // the patient's pseudonym
 	Accessor  string    `json:"accessor"`             // the handle by which a [Revoker] ends the grant
-	Expires   time.Time `json:"expires"`              // when the grant ends by itself
+	Expires   time.Time `json:"expires,omitzero"`     // when the grant ends by itself
 	Subject   string    `json:"subject"`              // who uses the grant
 	Purpose   Purpose   `json:"purpose"`              // why
+	Reason    string    `json:"reason,omitempty"`     // why, in the words of the one who asked
 	RequestID string    `json:"request_id,omitempty"` // the application's own reference
+	MaxUses   int       `json:"max_uses,omitempty"`   // how often the grant can be presented; 0 means without a limit
 
 	DescribeOnly bool `json:"describe_only,omitempty"` // whether the grant can describe and not open
 }

@@ -1,0 +1,166 @@
+// Package events is the stream of what happens to recordings and grants: who opened which recording and what was
+// delivered, who was refused, what was changed, and which grants were issued and ended.
+//
+// A [Stream] hands each [Event] to its sinks: [Log] for slog, [JSON] for a file of JSON lines, any function of the
+// application, and package vault/events/otel for OpenTelemetry. A vault emits to the stream of vault.WithEvents, an
+// erasure to that of its Options, and [Stream.Granter] and [Stream.Revoker] emit what a login does to grants.
+//
+// An event has no patient identifier, no title, no token and no key. It does have pseudonyms, the subjects of grants and
+// their reasons, so treat it as personal data.
+package events
+
+import (
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/recvault/recvault/keys"
+)
+
+// Kind is what happened.
+type Kind string
+
+// Access to recordings. These events have a grant, but for a Listed of a process without one.
+const (
+	// Opened: a recording was open, and is closed now. Bytes and Ranges are what the caller, or the HTTP response, was
+	// given. A recording that is never closed leaves no event.
+	Opened Kind = "opened"
+	// Described: a recording's metadata was read, and none of its media.
+	Described Kind = "described"
+	// Listed: a patient's recordings were listed. Entries is how many.
+	Listed Kind = "listed"
+)
+
+// What went wrong.
+const (
+	// WrongPatient: a grant for one patient was used on a recording of another patient, and was refused. It is the mark
+	// of an application that mixes patients up, and worth an alarm at night.
+	WrongPatient Kind = "wrong-patient"
+	// Refused: a grant was refused for another reason: it is malformed, expired or revoked, or can only describe.
+	Refused Kind = "refused"
+	// Exhausted: a grant with a limit of uses was refused before its time. Its uses are spent, or it was revoked: the
+	// keyring does not say which. A GrantRevoked with the same accessor does.
+	Exhausted Kind = "exhausted"
+	// Damaged: a recording failed authentication, or part of it is missing.
+	Damaged Kind = "damaged"
+	// Unsupported: a recording is of a version, or its key of a kind of keyring, that this release does not know.
+	Unsupported Kind = "unsupported"
+	// Gone: a recording was asked for whose patient was erased.
+	Gone Kind = "gone"
+	// Failed: ServeRecording answered with another error, or the answer broke off. Status is 0 if it had begun. Keyring
+	// or store may be unavailable, or the recording may not exist. A client that leaves is not a failure.
+	Failed Kind = "failed"
+)
+
+// Changes of recordings.
+const (
+	Stored     Kind = "stored"     // a recording was put or created
+	Updated    Kind = "updated"    // its metadata was changed
+	Copied     Kind = "copied"     // it was given to another patient as well, as To
+	Reassigned Kind = "reassigned" // it was moved to another patient, as To
+	Rekeyed    Kind = "rekeyed"    // it was encrypted again under a fresh key, as To
+	Deleted    Kind = "deleted"    // it was removed from the store
+	Erased     Kind = "erased"     // it was erased, or the patient was if Recording is zero
+)
+
+// The life of grants.
+const (
+	GrantIssued  Kind = "grant-issued"
+	GrantRevoked Kind = "grant-revoked" // before its time; of a revocation by accessor only the accessor is known
+)
+
+// Overflow: more than 10,000 different events of one kind came within a second, or while a sink took none. Those beyond
+// are only counted. Of is their kind, Count their number, and Bytes, Unwraps and Entries their sums.
+const Overflow Kind = "overflow"
+
+// Event is one thing that happened, or several that differ in nothing but their times and sums: see Count. Its JSON form
+// is one object with the names below. Fields that do not apply are left out.
+type Event struct {
+	Kind  Kind      `json:"kind"`
+	Of    Kind      `json:"of,omitempty"` // of an Overflow: the kind of the events that were counted
+	Time  time.Time `json:"time"`         // when it happened, the last time if Count is more than 1
+	Count int       `json:"count"`        // how often it happened
+
+	KeyID     keys.KeyID        `json:"key_id,omitzero"`    // the pseudonym of the patient whose recordings are concerned
+	Recording keys.RecordingID  `json:"recording,omitzero"` // the recording that was asked for
+	To        keys.RecordingID  `json:"to,omitzero"`        // of Copied, Reassigned and Rekeyed: the new recording
+	Grant     keys.GrantDetails `json:"grant,omitzero"`     // as the grant states them: they are not authenticated
+
+	Began   time.Time `json:"began,omitzero"`          // of Opened: when it was asked for, the first time
+	Ended   time.Time `json:"ended,omitzero"`          // of Opened: when it was closed, the last time
+	Bytes   int64     `json:"bytes,omitempty"`         // of Opened: the plaintext that was delivered; what was read twice counts twice
+	Ranges  []Range   `json:"ranges,omitempty"`        // of Opened: where those bytes lie, in order, apart from each other
+	Coarse  bool      `json:"ranges_coarse,omitempty"` // of Opened: Ranges has gaps closed, because there were more than [MaxRanges]
+	Unwraps int       `json:"unwraps,omitempty"`       // how often the keyring was asked for a key; a cached key is not asked for
+	Entries int       `json:"entries,omitempty"`       // of Listed: how many recordings
+
+	Status int    `json:"status,omitempty"` // of ServeRecording's answer, if it is an error
+	Error  string `json:"error,omitempty"`  // the cause of what went wrong, the last time; it has no secrets
+}
+
+// Level is how urgent an event is: slog.LevelWarn for what went wrong, and slog.LevelInfo for the rest, for what is
+// Unsupported or Gone, and for a Failed with a 4xx status.
+func (e Event) Level() slog.Level {
+	kind := e.Kind
+	if kind == Overflow {
+		kind = e.Of
+	}
+	switch kind {
+	case WrongPatient, Refused, Exhausted, Damaged:
+		return slog.LevelWarn
+	case Failed:
+		if e.Status < 400 || e.Status >= 500 {
+			return slog.LevelWarn
+		}
+	}
+	return slog.LevelInfo
+}
+
+// LogValue implements slog.LogValuer. It has the names of the JSON form.
+func (e Event) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.String("kind", string(e.Kind)), slog.Time("time", e.Time), slog.Int("count", e.Count)}
+	text := func(name, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(name, value))
+		}
+	}
+	number := func(name string, value int64) {
+		if value != 0 {
+			attrs = append(attrs, slog.Int64(name, value))
+		}
+	}
+	text("of", string(e.Of))
+	text("key_id", e.KeyID.String())
+	text("recording", e.Recording.String())
+	text("to", e.To.String())
+	if e.Grant != (keys.GrantDetails{}) {
+		attrs = append(attrs, slog.Any("grant", e.Grant))
+	}
+	if !e.Began.IsZero() {
+		attrs = append(attrs, slog.Time("began", e.Began), slog.Time("ended", e.Ended))
+	}
+	number("bytes", e.Bytes)
+	if len(e.Ranges) > 0 {
+		attrs = append(attrs, slog.Any("ranges", e.Ranges))
+	}
+	if e.Coarse {
+		attrs = append(attrs, slog.Bool("ranges_coarse", true))
+	}
+	number("unwraps", int64(e.Unwraps))
+	number("entries", int64(e.Entries))
+	number("status", int64(e.Status))
+	text("error", e.Error)
+	return slog.GroupValue(attrs...)
+}
+
+// Range is a part of a recording: the bytes of the plaintext from Start up to and without End.
+type Range struct {
+	Start int64 `json:"start"`
+	End   int64 `json:"end"`
+}
+
+// String returns the range in the form "0-65536".
+func (r Range) String() string {
+	return strings.Join([]string{strconv.FormatInt(r.Start, 10), strconv.FormatInt(r.End, 10)}, "-")
+}
