@@ -5,16 +5,21 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 )
 
-// Purpose is the reason for opening a recording: a code of HL7's PurposeOfUse value set
-// (https://terminology.hl7.org/ValueSet-v3-PurposeOfUse.html), 1 to 32 characters of A-Z, 0-9
-// and "-". Any code of that set may be used, also those that are not listed here.
+// Purpose is why a recording is opened: a code of HL7's PurposeOfUse value set
+// (https://terminology.hl7.org/ValueSet-v3-PurposeOfUse.html), also one that has no constant here, or a site's own code.
+// A site's own code is [OwnPurpose] and 1 to 30 more characters of A-Z, 0-9 and "-", such as "X-QUALITY-CIRCLE". No code
+// of HL7 starts like that.
 type Purpose string
+
+// OwnPurpose is how the code of a site's own purpose starts.
+const OwnPurpose = "X-"
 
 // The most common purposes for opening a consultation's recording.
 const (
@@ -28,6 +33,31 @@ const (
 	Legal            Purpose = "HLEGAL"
 	Research         Purpose = "HRESCH"
 )
+
+// hl7Purposes has the codes of HL7's PurposeOfUse value set, version 3.1.0 (HL7 Terminology 7.0.1), without the root,
+// which is abstract.
+var hl7Purposes = strings.Fields(`
+	BIORCH BTG CAREMGT CLINTRCH CLINTRCHNPC CLINTRCHPC CLINTRL CLMATTCH COC COVAUTH COVERAGE DISASTER DONAT DSRCH
+	ELIGDTRM ELIGVER ENROLLM ERTREAT ETREAT FAMRQT FRAUD GOV HACCRED HCOMPL HDECD HDIRECT HDM HLEGAL HMARKT HOPERAT
+	HOUTCOMS HPAYMT HPRGRP HQUALIMP HRESCH HSYSADMIN HTEST LABELING MEMADMIN METAMGT MILCDM MILDCRG MLTRAINING
+	PATADMIN PATRQT PATSFTY PERFMSR PMTDS POARCH POPHLTH PRECLINTRCH PUBHLTH PWATRNY RECORDMGT REMITADV SUPNWK SYSDEV
+	THREAT TRAIN TRANSRCH TREAT TREATDS`)
+
+// Validate returns [ErrInvalidGrantOptions] unless the purpose is one of HL7's or has the form of a site's own.
+func (p Purpose) Validate() error {
+	own, ok := strings.CutPrefix(string(p), OwnPurpose)
+	switch {
+	case p == "":
+		return fmt.Errorf("%w: the purpose is missing", ErrInvalidGrantOptions)
+	case ok && (own == "" || len(p) > MaxPurposeLen || strings.Trim(own, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != ""):
+		return fmt.Errorf("%w: a purpose of the site's own is %s and up to %d characters of A-Z, 0-9 and \"-\"",
+			ErrInvalidGrantOptions, OwnPurpose, MaxPurposeLen-len(OwnPurpose))
+	case !ok && !slices.Contains(hl7Purposes, string(p)):
+		return fmt.Errorf("%w: the purpose is neither a code of HL7 PurposeOfUse nor a site's own, which starts with %s",
+			ErrInvalidGrantOptions, OwnPurpose)
+	}
+	return nil
+}
 
 // The bounds of a grant's options.
 const (
@@ -53,6 +83,11 @@ type GrantOptions struct {
 	// Purpose is why the grant will be used. Required.
 	Purpose Purpose
 
+	// Reason is why in the words of the one who asks, such as for breaking the glass. It appears in clear in the audit
+	// log, so it must not name the patient. At most [MaxReasonLen] bytes of printable UTF-8, not only spaces. Required
+	// for [BreakTheGlass], otherwise optional.
+	Reason string
+
 	// RequestID links the grant to the application's own request or case. At most
 	// [MaxRequestIDLen] bytes of printable UTF-8. Optional.
 	RequestID string
@@ -77,14 +112,14 @@ func (o GrantOptions) Validate() error {
 		return fmt.Errorf("%w: the subject is missing", ErrInvalidGrantOptions)
 	case !printable(o.Subject, MaxSubjectLen):
 		return fmt.Errorf("%w: the subject is longer than %d bytes or not printable", ErrInvalidGrantOptions, MaxSubjectLen)
-	case o.Purpose == "":
-		return fmt.Errorf("%w: the purpose is missing", ErrInvalidGrantOptions)
-	case len(o.Purpose) > MaxPurposeLen || strings.Trim(string(o.Purpose), "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") != "":
-		return fmt.Errorf("%w: the purpose is not an HL7 PurposeOfUse code", ErrInvalidGrantOptions)
+	case !printable(o.Reason, MaxReasonLen) || o.Reason != "" && strings.TrimSpace(o.Reason) == "":
+		return fmt.Errorf("%w: the reason is longer than %d bytes, blank or not printable", ErrInvalidGrantOptions, MaxReasonLen)
+	case o.Purpose == BreakTheGlass && o.Reason == "":
+		return fmt.Errorf("%w: the purpose %s needs a reason", ErrInvalidGrantOptions, BreakTheGlass)
 	case !printable(o.RequestID, MaxRequestIDLen):
 		return fmt.Errorf("%w: the request ID is longer than %d bytes or not printable", ErrInvalidGrantOptions, MaxRequestIDLen)
 	}
-	return nil
+	return o.Purpose.Validate()
 }
 
 func printable(text string, maxLen int) bool {
@@ -150,7 +185,7 @@ func (g Grant) Token() string {
 }
 
 // MaxGrantLen is the maximum length of a grant's text, in bytes.
-const MaxGrantLen = 8192
+const MaxGrantLen = 16384
 
 const grantPrefix = "recvault-grant-1."
 

@@ -43,14 +43,26 @@ func TestGrantOptionsHaveBounds(t *testing.T) {
 		"subject right to left":   {func(o *keys.GrantOptions) { o.Subject = "dr\u202elee" }, false},
 		"subject of no width":     {func(o *keys.GrantOptions) { o.Subject = "dr\u200blee" }, false},
 		"no purpose":              {func(o *keys.GrantOptions) { o.Purpose = "" }, false},
-		"purpose of one":          {func(o *keys.GrantOptions) { o.Purpose = "X" }, true},
-		"purpose with all":        {func(o *keys.GrantOptions) { o.Purpose = "AZ-09" }, true},
-		"longest purpose":         {func(o *keys.GrantOptions) { o.Purpose = keys.Purpose(strings.Repeat("P", keys.MaxPurposeLen)) }, true},
-		"purpose too long":        {func(o *keys.GrantOptions) { o.Purpose = keys.Purpose(strings.Repeat("P", keys.MaxPurposeLen+1)) }, false},
+		"purpose not of HL7":      {func(o *keys.GrantOptions) { o.Purpose = "TREATS" }, false},
+		"purpose, the root":       {func(o *keys.GrantOptions) { o.Purpose = "PurposeOfUse" }, false},
+		"purpose, two":            {func(o *keys.GrantOptions) { o.Purpose = "TREAT BTG" }, false},
+		"own purpose":             {func(o *keys.GrantOptions) { o.Purpose = "X-AZ-09" }, true},
+		"own purpose, longest":    {func(o *keys.GrantOptions) { o.Purpose = keys.Purpose("X-" + strings.Repeat("P", 30)) }, true},
+		"own purpose too long":    {func(o *keys.GrantOptions) { o.Purpose = keys.Purpose("X-" + strings.Repeat("P", 31)) }, false},
+		"own purpose, empty":      {func(o *keys.GrantOptions) { o.Purpose = "X-" }, false},
+		"own purpose, lower case": {func(o *keys.GrantOptions) { o.Purpose = "X-quality" }, false},
+		"own purpose, line break": {func(o *keys.GrantOptions) { o.Purpose = "X-A\n" }, false},
 		"purpose in lower case":   {func(o *keys.GrantOptions) { o.Purpose = "treat" }, false},
 		"purpose, bad within":     {func(o *keys.GrantOptions) { o.Purpose = "TR/EAT" }, false},
 		"purpose, line break":     {func(o *keys.GrantOptions) { o.Purpose = "TREAT\n" }, false},
 		"purpose beyond ASCII":    {func(o *keys.GrantOptions) { o.Purpose = "TRÉAT" }, false},
+		"longest reason":          {func(o *keys.GrantOptions) { o.Reason = strings.Repeat("é", keys.MaxReasonLen/2) }, true},
+		"reason too long":         {func(o *keys.GrantOptions) { o.Reason = strings.Repeat("r", keys.MaxReasonLen+1) }, false},
+		"reason blank":            {func(o *keys.GrantOptions) { o.Reason = "  " }, false},
+		"reason with line break":  {func(o *keys.GrantOptions) { o.Reason = "a\nb" }, false},
+		"reason not UTF-8":        {func(o *keys.GrantOptions) { o.Reason = "\xff" }, false},
+		"glass and a reason":      {func(o *keys.GrantOptions) { o.Purpose, o.Reason = keys.BreakTheGlass, "unconscious" }, true},
+		"glass, no reason":        {func(o *keys.GrantOptions) { o.Purpose = keys.BreakTheGlass }, false},
 		"no request ID":           {func(o *keys.GrantOptions) { o.RequestID = "" }, true},
 		"longest request ID":      {func(o *keys.GrantOptions) { o.RequestID = strings.Repeat("r", keys.MaxRequestIDLen) }, true},
 		"request ID too long":     {func(o *keys.GrantOptions) { o.RequestID = strings.Repeat("r", keys.MaxRequestIDLen+1) }, false},
@@ -77,7 +89,7 @@ func TestGrantOptionsHaveBounds(t *testing.T) {
 	} {
 		t.Run(string(purpose), func(t *testing.T) {
 			options := good
-			options.Purpose = purpose
+			options.Purpose, options.Reason = purpose, "reason"
 			assert.NoError(t, options.Validate())
 		})
 	}
@@ -105,7 +117,7 @@ func TestRevealedGrantIsParsed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			details := keys.GrantDetails{
 				KeyID: aliceID(t), Accessor: "a", Expires: expires,
-				Subject: "Dr. <Åsa> & 李 \u2028", Purpose: keys.BreakTheGlass, RequestID: `"q"\`,
+				Subject: "Dr. <Åsa> & 李 \u2028", Purpose: keys.BreakTheGlass, Reason: "<i>\u2029", RequestID: `"q"\`, MaxUses: 3,
 			}
 			grant := keys.NewGrant(details, tokenCanary)
 			parsed, err := keys.ParseGrant(grant.Reveal())
@@ -116,7 +128,9 @@ func TestRevealedGrantIsParsed(t *testing.T) {
 			assert.Equal(t, details.Accessor, parsed.Accessor())
 			assert.Equal(t, details.Subject, parsed.Details().Subject)
 			assert.Equal(t, details.Purpose, parsed.Details().Purpose)
+			assert.Equal(t, details.Reason, parsed.Details().Reason)
 			assert.Equal(t, details.RequestID, parsed.Details().RequestID)
+			assert.Equal(t, details.MaxUses, parsed.Details().MaxUses)
 			assert.Equal(t, grant.Reveal(), parsed.Reveal())
 		})
 	}

@@ -15,7 +15,7 @@ import (
 type grantResult struct {
 	DryRun bool `json:"dry_run"`
 	keys.GrantDetails
-	MaxUses int    `json:"max_uses"`        // 0: no limit
+	MaxUses int    `json:"max_uses"`        // 0: no limit; always there, unlike that of the details
 	File    string `json:"file,omitempty"`  // that holds the grant
 	Grant   string `json:"grant,omitempty"` // the grant itself, only with --out -
 }
@@ -29,14 +29,16 @@ func (c *cli) grant() *cobra.Command {
 can read. Whoever has the grant can open the patient's recordings until it ends.
 With --out -, the grant is printed, even on a terminal.
 
-Vault's audit log has subject, purpose and request ID with every use of the
-grant. The purpose is a code of HL7 PurposeOfUse: TREAT (treatment), ETREAT
+Vault's audit log has subject, purpose, reason and request ID with every use of
+the grant. The purpose is a code of HL7 PurposeOfUse: TREAT (treatment), ETREAT
 (emergency), BTG (break the glass), PATRQT (the patient's request), FAMRQT,
-CAREMGT, HOPERAT, HLEGAL, HRESCH and others.
+CAREMGT, HOPERAT, HLEGAL, HRESCH and others; or a code of the site's own, which
+starts with X-. The reason is free text and must not name the patient. BTG needs
+one.
 
 Role: granter.`,
 		Example: `  recvault grant --patient-file patient --subject dr-lee --purpose TREAT --ttl 15m --out grant
-  recvault grant --patient-file patient --subject dr-lee --purpose BTG --request-id case-17 --max-uses 3 --out -`,
+  recvault grant --patient-file patient --subject dr-lee --purpose BTG --reason "unconscious on arrival" --max-uses 3 --out -`,
 		Args: noArgs,
 	}
 	var (
@@ -48,7 +50,8 @@ Role: granter.`,
 	)
 	patient.add(cmd)
 	cmd.Flags().StringVar(&options.Subject, "subject", "", "`account` that will use the grant, not a patient identifier; required")
-	cmd.Flags().StringVar(&purpose, "purpose", "", "HL7 PurposeOfUse `code`; required")
+	cmd.Flags().StringVar(&purpose, "purpose", "", "HL7 PurposeOfUse `code`, or the site's own; required")
+	cmd.Flags().StringVar(&options.Reason, "reason", "", "`text` that says why, without the patient's name; required for BTG")
 	cmd.Flags().DurationVar(&options.TTL, "ttl", 15*time.Minute, "lifetime of the grant; Vault may allow less")
 	cmd.Flags().IntVar(&options.MaxUses, "max-uses", 0, "`number` of uses, 0 for no limit")
 	cmd.Flags().StringVar(&options.RequestID, "request-id", "", "`reference` of the application")
@@ -82,7 +85,7 @@ Role: granter.`,
 			}
 			return c.print(grantResult{DryRun: true, MaxUses: options.MaxUses, GrantDetails: keys.GrantDetails{
 				KeyID: keyID, Expires: time.Now().Add(options.TTL).UTC(),
-				Subject: options.Subject, Purpose: options.Purpose, RequestID: options.RequestID,
+				Subject: options.Subject, Purpose: options.Purpose, Reason: options.Reason, RequestID: options.RequestID,
 			}})
 		}
 		return c.issue(ctx, k, who, options, out)
@@ -159,6 +162,7 @@ func (r grantResult) writeText(w io.Writer) {
 		{"patient", r.KeyID.String()},
 		{"subject", r.Subject},
 		{"purpose", string(r.Purpose)},
+		{"reason", orDash(r.Reason)},
 		{"request", orDash(r.RequestID)},
 		{"ends", humanTime(r.Expires)},
 		{"uses", uses},

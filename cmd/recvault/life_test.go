@@ -163,7 +163,7 @@ func wholeLife(t *testing.T, d *deployment) {
 	d.run("revoke", "--grant-file", bobsGrant).ok()
 	assert.Equal(t, "invalid_grant", d.run("get", "--grant-file", bobsGrant, "--out", d.path("late"), "--output", "json", bobs).exits(exitDenied).failure().Code)
 	other := d.grant(bob, "other")
-	accessor := d.as("granter").run("grant", "--patient-file", bob, "--subject", "dr-lee", "--purpose", "BTG", "--out", d.path("third"), "--output", "json").
+	accessor := d.as("granter").run("grant", "--patient-file", bob, "--subject", "dr-lee", "--purpose", "BTG", "--reason", "unconscious", "--out", d.path("third"), "--output", "json").
 		ok().object()["accessor"].(string)
 	d.as("revoker").run("revoke", "--accessor", accessor).ok()
 	d.as("revoker").run("revoke", "--accessor", accessor).exits(exitDenied)

@@ -80,7 +80,7 @@ func TestEmergencyQueryShowsTheGrants(t *testing.T) {
 	d := onServers(t)
 	alice, keyID := d.enrol("alice")
 	for _, purpose := range []string{"TREAT", "BTG", "ETREAT"} {
-		d.as("granter").run("grant", "--patient-file", alice, "--subject", "dr-"+purpose, "--purpose", purpose, "--out", d.path(purpose)).ok()
+		d.as("granter").run("grant", "--patient-file", alice, "--subject", "dr-"+purpose, "--purpose", purpose, "--reason", "because "+purpose, "--out", d.path(purpose)).ok()
 	}
 	// The test's policies and token roles have a prefix of its own.
 	jq := exec.Command("jq", "-r", strings.ReplaceAll(query[1], "recvault-", d.environment["RECVAULT_POLICY_PREFIX"]+"-"), testserver.Vault(t).AuditFile())
@@ -88,9 +88,10 @@ func TestEmergencyQueryShowsTheGrants(t *testing.T) {
 	require.NoError(t, err, "%s", printed)
 	lines := strings.Split(strings.TrimSpace(string(printed)), "\n")
 	require.Len(t, lines, 2, "%s", printed)
-	for i, want := range []string{"BTG\tdr-BTG", "ETREAT\tdr-ETREAT"} {
-		assert.Contains(t, lines[i], want+"\t"+keyID)
+	for i, want := range []string{"BTG", "ETREAT"} {
+		assert.Contains(t, lines[i], want+"\tdr-"+want+"\t"+keyID+"\tbecause "+want)
 	}
+	d.as("granter").run("grant", "--patient-file", alice, "--subject", "dr-lee", "--purpose", "BTG", "--out", d.path("none")).exits(exitUsage)
 }
 
 // bucketPolicies returns the policies of docs/operations.md by name, for the bucket and prefix of a deployment.

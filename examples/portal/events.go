@@ -115,9 +115,8 @@ type register struct {
 }
 
 type registered struct {
-	Time   time.Time
-	Grant  keys.GrantDetails
-	Reason string
+	Time  time.Time
+	Grant keys.GrantDetails
 }
 
 const maxRegistered = 200

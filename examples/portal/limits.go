@@ -15,7 +15,7 @@ import (
 
 // The limits of one request. Another one, maxSessions, is in session.go.
 const (
-	maxBody     = 64 << 10         // bytes; the longest form has about 6 KiB: a reason of maxReason characters, escaped
+	maxBody     = 64 << 10         // bytes; the longest form has about 2 KiB: a reason of keys.MaxReasonLen bytes, escaped
 	readTimeout = 10 * time.Second // for a whole request, with its body
 	idleTimeout = 2 * time.Minute  // between two requests on one connection
 )

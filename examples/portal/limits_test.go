@@ -116,7 +116,7 @@ func TestABodyBeyondItsBoundIsRefused(t *testing.T) {
 
 	t.Run("longest reason", func(t *testing.T) {
 		b := p.browse(t, "dr-novak")
-		reason := strings.Repeat("\U0001F691", maxReason)
+		reason := strings.Repeat("\U0001F691", keys.MaxReasonLen/4)
 		answer, text := b.post("/access", url.Values{"patient": {"P-1305"}, "purpose": {"BTG"}, "reason": {reason}})
 		assert.Equal(t, http.StatusSeeOther, answer.StatusCode, text)
 	})
@@ -313,7 +313,7 @@ func TestAFailedSignInTakesNoRoom(t *testing.T) {
 	err = p.login.sessions.start(answer, httptest.NewRequest(http.MethodPost, "/login", nil), account{}, func() (access, error) {
 		require.NoError(t, p.login.sessions.close(t.Context())) // between the two
 		amina, _ := find(people, "P-1042")
-		a, err := p.login.issue(t.Context(), amina, amina.account, keys.PatientRequest, patientTTL)
+		a, err := p.login.issue(t.Context(), amina, amina.account, keys.PatientRequest, "", patientTTL)
 		granted = a.Grant
 		return a, err
 	})

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/recvault/recvault/keys"
@@ -70,7 +71,7 @@ func (l *login) signIn(w http.ResponseWriter, r *http.Request) {
 		if who.Role != patientRole {
 			return access{}, nil
 		}
-		return l.issue(r.Context(), who, who.account, keys.PatientRequest, patientTTL)
+		return l.issue(r.Context(), who, who.account, keys.PatientRequest, "", patientTTL)
 	})
 	switch {
 	case errors.Is(err, errTooManySessions):
@@ -92,11 +93,12 @@ func (l *login) signOut(w http.ResponseWriter, r *http.Request) {
 }
 
 // issue issues a grant for one patient's recordings to an account.
-func (l *login) issue(ctx context.Context, of person, to account, purpose keys.Purpose, ttl time.Duration) (access, error) {
+func (l *login) issue(ctx context.Context, of person, to account, purpose keys.Purpose, reason string, ttl time.Duration) (access, error) {
 	grant, err := l.granter.Issue(ctx, l.patient(of.number), keys.GrantOptions{
 		TTL:       ttl,
 		Subject:   to.ID,
 		Purpose:   purpose,
+		Reason:    reason,
 		RequestID: "request-" + strings.ToLower(rand.Text()[:8]),
 	})
 	return access{Grant: grant, Whose: of.Name}, err
@@ -163,27 +165,25 @@ func (l *login) askAccess(w http.ResponseWriter, r *http.Request) {
 	asked := request{
 		Account: r.PostFormValue("patient"),
 		Purpose: keys.Purpose(r.PostFormValue("purpose")),
-		Reason:  strings.TrimSpace(r.PostFormValue("reason")),
+		Reason:  strings.Join(strings.Fields(r.PostFormValue("reason")), " "),
 	}
 	of, problem := l.decide(who, asked)
 	if problem != "" {
 		l.showForm(w, r, http.StatusUnprocessableEntity, asked, problem)
 		return
 	}
-	granted, err := l.issue(r.Context(), of, who.account, asked.Purpose, l.accessTTL)
+	granted, err := l.issue(r.Context(), of, who.account, asked.Purpose, asked.Reason, l.accessTTL)
 	if err != nil {
 		l.pages.failed(w, err)
 		return
 	}
-	l.register.add(registered{Time: time.Now(), Grant: granted.Grant.Details(), Reason: asked.Reason})
+	l.register.add(registered{Time: time.Now(), Grant: granted.Grant.Details()})
 	if err := l.sessions.give(r, granted); err != nil {
 		l.pages.failed(w, err)
 		return
 	}
 	http.Redirect(w, r, "/consultations", http.StatusSeeOther)
 }
-
-const maxReason = 500 // characters
 
 // decide checks the care relationship. It returns the patient, or the problem to show to the clinician. A
 // mistake here gives a grant to the wrong person, and nothing after it can notice.
@@ -198,8 +198,10 @@ func (l *login) decide(who person, asked request) (of person, problem string) {
 		return person{}, "To break the glass, give a reason. It will be reviewed."
 	case asked.Purpose != keys.Treatment && asked.Purpose != keys.BreakTheGlass:
 		return person{}, "Choose a purpose."
-	case utf8.RuneCountInString(asked.Reason) > maxReason || !utf8.ValidString(asked.Reason):
-		return person{}, fmt.Sprintf("The reason is longer than %d characters.", maxReason)
+	case len(asked.Reason) > keys.MaxReasonLen:
+		return person{}, fmt.Sprintf("The reason is longer than %d bytes.", keys.MaxReasonLen)
+	case !utf8.ValidString(asked.Reason) || strings.ContainsFunc(asked.Reason, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return person{}, "The reason has characters that cannot be shown."
 	}
 	return of, ""
 }

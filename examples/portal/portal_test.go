@@ -295,7 +295,8 @@ func TestTheLoginDecidesByCareAndPurpose(t *testing.T) {
 		{"no patient", request{"", keys.Treatment, ""}, "Choose a patient"},
 		{"nobody", request{"P-9999", keys.BreakTheGlass, "unconscious"}, "Choose a patient"},
 		{"somebody who is no patient", request{"security-desk", keys.BreakTheGlass, "unconscious"}, "Choose a patient"},
-		{"a reason without end", request{"P-1305", keys.BreakTheGlass, strings.Repeat("x", maxReason+1)}, "longer than"},
+		{"a reason without end", request{"P-1305", keys.BreakTheGlass, strings.Repeat("x", keys.MaxReasonLen+1)}, "longer than"},
+		{"a reason with an escape", request{"P-1305", keys.BreakTheGlass, "a\x1b[31m"}, "cannot be shown"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			of, problem := l.decide(novak, c.asked)

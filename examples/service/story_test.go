@@ -21,6 +21,7 @@ import (
 	"github.com/recvault/recvault/examples/sample"
 	"github.com/recvault/recvault/examples/service/internal/session"
 	"github.com/recvault/recvault/internal/testserver"
+	"github.com/recvault/recvault/keys"
 )
 
 var long = testserver.Lifetime{TTL: time.Hour, Max: time.Hour}
@@ -132,7 +133,7 @@ func TestServiceOnRealServers(t *testing.T) {
 		}
 		assert.Equal(t, http.StatusForbidden, ask("thomas", "TREAT", "").status)
 		assert.Equal(t, http.StatusBadRequest, ask("thomas", "BTG", " ").status)
-		assert.Equal(t, http.StatusBadRequest, ask("thomas", "BTG", strings.Repeat("x", 501)).status)
+		assert.Equal(t, http.StatusBadRequest, ask("thomas", "BTG", strings.Repeat("x", keys.MaxReasonLen+1)).status)
 		assert.Equal(t, http.StatusBadRequest, ask("thomas", "HRESCH", "research").status)
 		assert.Equal(t, http.StatusNotFound, ask("nobody", "TREAT", "").status)
 		_, refused, err := b.list()
@@ -144,12 +145,13 @@ func TestServiceOnRealServers(t *testing.T) {
 		var asked struct {
 			RequestID string `json:"request_id"`
 		}
-		require.NoError(t, json.Unmarshal([]byte(lastLine(s.login.printed(), `"reason":"unconscious on arrival"`)), &asked))
+		require.NoError(t, json.Unmarshal([]byte(lastLine(s.login.printed(), `"reason":"unconscious on arrival"}`)), &asked))
 		require.NotEmpty(t, asked.RequestID)
 		opened := slices.ContainsFunc(s.Vault.Audit(t), func(entry testserver.AuditEntry) bool {
-			return entry.Auth.Metadata["purpose"] == "BTG" && entry.Auth.Metadata["request_id"] == asked.RequestID
+			return entry.Auth.Metadata["purpose"] == "BTG" && entry.Auth.Metadata["reason"] == "unconscious on arrival" &&
+				entry.Auth.Metadata["request_id"] == asked.RequestID
 		})
-		assert.True(t, opened, "Vault's audit log has the same request ID as the reason")
+		assert.True(t, opened, "Vault's audit log has the reason and the request ID")
 	})
 
 	t.Run("a copied cookie is worth nothing after logout", func(t *testing.T) {

@@ -17,14 +17,18 @@ func grantDetails(f *fixture) {
 	rec := f.newRecording(id)
 	const clockSlack = 2 * time.Second // keyrings count whole seconds
 	for what, options := range map[string]keys.GrantOptions{
-		"shortest":       {TTL: time.Minute, Subject: "s", Purpose: "X"},
-		"everything":     {TTL: time.Hour, Subject: "dr-lee", Purpose: keys.BreakTheGlass, RequestID: "case-7", MaxUses: 3},
-		"longest":        {TTL: keys.MaxGrantTTL, Subject: strings.Repeat("s", keys.MaxSubjectLen), Purpose: keys.Purpose(strings.Repeat("P", keys.MaxPurposeLen)), RequestID: strings.Repeat("r", keys.MaxRequestIDLen), MaxUses: keys.MaxGrantUses},
-		"beyond ASCII":   {TTL: time.Minute, Subject: strings.Repeat("李", keys.MaxSubjectLen/3), Purpose: keys.Research, RequestID: "n° 5"},
-		"punctuation":    {TTL: time.Minute, Subject: `{{identity}} "q" \ <&>/..*+=,`, Purpose: keys.PatientRequest, RequestID: `%00{"a":1}`},
-		"escaped":        {TTL: time.Minute, Subject: strings.Repeat("<", keys.MaxSubjectLen), Purpose: keys.Legal, RequestID: strings.Repeat(">", keys.MaxRequestIDLen)},
+		"shortest":   {TTL: time.Minute, Subject: "s", Purpose: "X-1"},
+		"everything": {TTL: time.Hour, Subject: "dr-lee", Purpose: keys.BreakTheGlass, Reason: "unconscious on arrival", RequestID: "case-7", MaxUses: 3},
+		"longest": {
+			TTL: keys.MaxGrantTTL, Subject: strings.Repeat("s", keys.MaxSubjectLen),
+			Purpose: keys.OwnPurpose + keys.Purpose(strings.Repeat("P", keys.MaxPurposeLen-len(keys.OwnPurpose))),
+			Reason:  strings.Repeat("r", keys.MaxReasonLen), RequestID: strings.Repeat("r", keys.MaxRequestIDLen), MaxUses: keys.MaxGrantUses,
+		},
+		"beyond ASCII":   {TTL: time.Minute, Subject: strings.Repeat("李", keys.MaxSubjectLen/3), Purpose: keys.Research, Reason: strings.Repeat("李", keys.MaxReasonLen/3), RequestID: "n° 5"},
+		"punctuation":    {TTL: time.Minute, Subject: `{{identity}} "q" \ <&>/..*+=,`, Purpose: keys.PatientRequest, Reason: `{{"}} \n, "key_id": "*"`, RequestID: `%00{"a":1}`},
+		"escaped":        {TTL: time.Minute, Subject: strings.Repeat("<", keys.MaxSubjectLen), Purpose: keys.Legal, Reason: strings.Repeat("&", keys.MaxReasonLen), RequestID: strings.Repeat(">", keys.MaxRequestIDLen)},
 		"odd TTL":        {TTL: 90*time.Second + 123456789, Subject: "s", Purpose: keys.Treatment},
-		"wildcards":      {TTL: time.Minute, Subject: "*", Purpose: "-", RequestID: "+"},
+		"wildcards":      {TTL: time.Minute, Subject: "*", Purpose: "X--", Reason: "*", RequestID: "+"},
 		"the same twice": {TTL: time.Minute, Subject: "dr-lee", Purpose: keys.Treatment, RequestID: "dr-lee"},
 	} {
 		f.Run(what, func(f *fixture) {
@@ -34,7 +38,9 @@ func grantDetails(f *fixture) {
 			assert.Equal(f, id, grant.KeyID())
 			assert.Equal(f, options.Subject, grant.Details().Subject)
 			assert.Equal(f, options.Purpose, grant.Details().Purpose)
+			assert.Equal(f, options.Reason, grant.Details().Reason)
 			assert.Equal(f, options.RequestID, grant.Details().RequestID)
+			assert.Equal(f, options.MaxUses, grant.Details().MaxUses)
 			assert.NotEmpty(f, grant.Accessor())
 			assert.False(f, grant.IsZero())
 			assert.True(f, grant.Expires().After(time.Now()))

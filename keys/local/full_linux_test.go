@@ -33,7 +33,7 @@ func fullThenReadOnly(dir string) error {
 		return err
 	}
 	ctx := context.Background()
-	grant, err := keyring.Issue(ctx, "alice", keys.GrantOptions{TTL: keys.MaxGrantTTL, Subject: "s", Purpose: "P"})
+	grant, err := keyring.Issue(ctx, "alice", keys.GrantOptions{TTL: keys.MaxGrantTTL, Subject: "s", Purpose: keys.Treatment})
 	if err != nil {
 		return err
 	}

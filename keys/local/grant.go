@@ -38,7 +38,8 @@ const (
 // last use remove it.
 type grantState struct {
 	Expires time.Time `json:"expires"`
-	Uses    int       `json:"uses"` // how often the grant was presented; counted only if uses are limited
+	Uses    int       `json:"uses"`             // how often the grant was presented; counted only if uses are limited
+	Reason  string    `json:"reason,omitempty"` // not in the token, which it would make long
 }
 
 // Issue implements [keys.Granter]. The grant's token is a JWT (RFC 7519) signed with HMAC-SHA256. Its
@@ -58,11 +59,13 @@ func (k *Keyring) Issue(ctx context.Context, patient keys.Patient, options keys.
 		Expires:   now.Add(options.TTL + time.Second - 1).Truncate(time.Second).UTC(),
 		Subject:   options.Subject,
 		Purpose:   options.Purpose,
+		Reason:    options.Reason,
 		RequestID: options.RequestID,
+		MaxUses:   options.MaxUses,
 
 		DescribeOnly: options.DescribeOnly,
 	}
-	token, err := k.sign(details, now, options.MaxUses)
+	token, err := k.sign(details, now)
 	if err != nil {
 		return keys.Grant{}, fmt.Errorf("issue: %w: %w", keys.ErrUnavailable, err)
 	}
@@ -70,7 +73,7 @@ func (k *Keyring) Issue(ctx context.Context, patient keys.Patient, options keys.
 		if err := k.sweep(ctx); err != nil {
 			return err
 		}
-		return k.writeGrantState(details.Accessor, grantState{Expires: details.Expires})
+		return k.writeGrantState(details.Accessor, grantState{Expires: details.Expires, Reason: details.Reason})
 	})
 	if err != nil {
 		return keys.Grant{}, fmt.Errorf("issue: %w", err)
@@ -162,7 +165,7 @@ func (k *Keyring) use(ctx context.Context, grant keys.Grant) (claims, error) {
 	return c, err
 }
 
-func (k *Keyring) sign(details keys.GrantDetails, issued time.Time, maxUses int) (string, error) {
+func (k *Keyring) sign(details keys.GrantDetails, issued time.Time) (string, error) {
 	iss := issuer
 	raw, err := jwt.NewRawJWT(&jwt.RawJWTOptions{
 		Issuer:    &iss,
@@ -174,7 +177,7 @@ func (k *Keyring) sign(details keys.GrantDetails, issued time.Time, maxUses int)
 			keyIDClaim:     details.KeyID.String(),
 			purposeClaim:   string(details.Purpose),
 			requestIDClaim: details.RequestID,
-			maxUsesClaim:   maxUses,
+			maxUsesClaim:   details.MaxUses,
 			describeClaim:  details.DescribeOnly,
 		},
 	})

@@ -275,7 +275,7 @@ func TestExpiredGrantsLeaveNoFiles(t *testing.T) {
 	live := issue(t, keyring, "alice", 1)
 	var short []keys.Grant
 	for range 3 {
-		grant, err := keyring.Issue(t.Context(), "alice", keys.GrantOptions{TTL: keys.MinGrantTTL, Subject: "s", Purpose: "P"})
+		grant, err := keyring.Issue(t.Context(), "alice", keys.GrantOptions{TTL: keys.MinGrantTTL, Subject: "s", Purpose: keys.Treatment})
 		require.NoError(t, err)
 		short = append(short, grant)
 	}

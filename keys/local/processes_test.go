@@ -259,7 +259,7 @@ func churnChild(dir string, args []string) error {
 				return err
 			}
 		}
-		grant, err := keyring.Issue(ctx, patient, keys.GrantOptions{TTL: time.Hour, Subject: "s", Purpose: "P", MaxUses: 2})
+		grant, err := keyring.Issue(ctx, patient, keys.GrantOptions{TTL: time.Hour, Subject: "s", Purpose: keys.Treatment, MaxUses: 2})
 		if err != nil {
 			return err
 		}

@@ -34,7 +34,7 @@ func TestAuditLogShowsEveryAttempt(t *testing.T) {
 	rec := f.record(k, aliceID)
 	context := base64.StdEncoding.EncodeToString(rec.binding.Bytes())
 
-	bobs := keys.GrantOptions{TTL: grantOptions().TTL, Subject: "account-of-bob", Purpose: keys.PatientRequest, RequestID: "session-41"}
+	bobs := keys.GrantOptions{TTL: grantOptions().TTL, Subject: "account-of-bob", Purpose: keys.BreakTheGlass, Reason: "unconscious", RequestID: "session-41"}
 	grant, err := k.Issue(t.Context(), bob, bobs)
 	require.NoError(t, err)
 	_, err = k.Unwrap(t.Context(), grant, rec.binding, rec.wrapped)
@@ -47,7 +47,7 @@ func TestAuditLogShowsEveryAttempt(t *testing.T) {
 	assert.Equal(t, "update", refused.Request.Operation)
 	assert.Equal(t, context, refused.Request.Data["context"], "the binding is not in clear")
 	assert.Equal(t, map[string]string{
-		"key_id": bobID.String(), "subject": "account-of-bob", "purpose": "PATRQT", "request_id": "session-41",
+		"key_id": bobID.String(), "subject": "account-of-bob", "purpose": "BTG", "reason": "unconscious", "request_id": "session-41",
 	}, refused.Auth.Metadata)
 	assert.NotEmpty(t, refused.Auth.EntityID)
 

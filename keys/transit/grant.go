@@ -20,6 +20,7 @@ const (
 	metaKeyID     = "key_id"
 	metaSubject   = "subject"
 	metaPurpose   = "purpose"
+	metaReason    = "reason"
 	metaRequestID = "request_id"
 )
 
@@ -48,6 +49,9 @@ func (k *Keyring) issue(ctx context.Context, id keys.KeyID, options keys.GrantOp
 		metaKeyID:   id.String(),
 		metaSubject: options.Subject,
 		metaPurpose: string(options.Purpose),
+	}
+	if options.Reason != "" {
+		meta[metaReason] = options.Reason
 	}
 	if options.RequestID != "" {
 		meta[metaRequestID] = options.RequestID
@@ -90,7 +94,9 @@ func (k *Keyring) issue(ctx context.Context, id keys.KeyID, options keys.GrantOp
 		Expires:   asked.Add(time.Duration(secret.Auth.LeaseDuration) * time.Second).Round(0),
 		Subject:   options.Subject,
 		Purpose:   options.Purpose,
+		Reason:    options.Reason,
 		RequestID: options.RequestID,
+		MaxUses:   options.MaxUses,
 
 		DescribeOnly: options.DescribeOnly,
 	}, secret.Auth.ClientToken), nil

@@ -32,7 +32,7 @@ func TestGrantExpiresWithItsToken(t *testing.T) {
 	} {
 		t.Run(asked.String(), func(t *testing.T) {
 			options := grantOptions()
-			options.TTL = asked
+			options.TTL, options.Reason = asked, "second opinion"
 			before := time.Now()
 			grant, err := granter.Issue(t.Context(), newPatient(), options)
 			require.NoError(t, err)
@@ -44,7 +44,7 @@ func TestGrantExpiresWithItsToken(t *testing.T) {
 			require.NoError(t, err)
 			assert.False(t, grant.Expires().After(ends.Add(time.Second)), "the grant ends at %v, the token at %v", grant.Expires(), ends)
 			assert.Equal(t, map[string]any{
-				"key_id": grant.KeyID().String(), "subject": "dr-lee", "purpose": "TREAT", "request_id": "case-7",
+				"key_id": grant.KeyID().String(), "subject": "dr-lee", "purpose": "TREAT", "reason": "second opinion", "request_id": "case-7",
 			}, token.Data["meta"])
 			assert.Equal(t, true, token.Data["orphan"])
 		})

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,7 +23,6 @@ const (
 	sessionTTL = 8 * time.Hour // a working day; grants last minutes
 	formTime   = 10 * time.Second
 	maxForm    = 16 << 10 // bytes
-	maxReason  = 500      // characters
 )
 
 // granter issues grants, which takes the role, and ends them, which takes the grant alone.
@@ -144,7 +144,7 @@ func (l *login) access(w http.ResponseWriter, r *http.Request) {
 		Account: who,
 		Patient: r.PostFormValue("patient"),
 		Purpose: keys.Purpose(r.PostFormValue("purpose")),
-		Reason:  strings.TrimSpace(strings.ReplaceAll(r.PostFormValue("reason"), "\r\n", "\n")),
+		Reason:  strings.Join(strings.Fields(r.PostFormValue("reason")), " "), // in one line
 	}
 	patient, exists := l.accounts[asked.Patient]
 	refuse := func(status int, message string) {
@@ -160,8 +160,10 @@ func (l *login) access(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusForbidden, "This patient is not in your care. In an emergency, break the glass.")
 	case asked.Purpose == keys.BreakTheGlass && asked.Reason == "":
 		refuse(http.StatusBadRequest, "To break the glass, give a reason. It will be reviewed.")
-	case !utf8.ValidString(asked.Reason) || utf8.RuneCountInString(asked.Reason) > maxReason:
+	case len(asked.Reason) > keys.MaxReasonLen:
 		refuse(http.StatusBadRequest, "The reason is too long.")
+	case !utf8.ValidString(asked.Reason) || strings.ContainsFunc(asked.Reason, func(r rune) bool { return !unicode.IsPrint(r) }):
+		refuse(http.StatusBadRequest, "The reason has characters that cannot be shown.")
 	default:
 		l.grant(w, r, s, patient, asked)
 	}
@@ -174,7 +176,7 @@ func (l *login) grant(w http.ResponseWriter, r *http.Request, s session.Session,
 	log := l.log.With("account", s.Account, "request_id", requestID)
 	log.Info("grant requested", "patient", patient.Account, "purpose", asked.Purpose, "reason", asked.Reason)
 	grant, err := l.granter.Issue(r.Context(), keys.Patient(patient.Patient), keys.GrantOptions{
-		TTL: l.grantTTL, Subject: s.Account, Purpose: asked.Purpose, RequestID: requestID,
+		TTL: l.grantTTL, Subject: s.Account, Purpose: asked.Purpose, Reason: asked.Reason, RequestID: requestID,
 	})
 	if err != nil {
 		log.Error("no grant", "error", err)
