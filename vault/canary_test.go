@@ -29,9 +29,11 @@ import (
 	"github.com/recvault/recvault/internal/testserver"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/keys/transit"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // canaries are secrets, in several encodings, that must appear nowhere. Each maps to its description.
@@ -89,7 +91,9 @@ func TestNoSecretIsInAnyErrorLogNameOrPath(t *testing.T) {
 	data := bytes.Repeat([]byte("canary-plaintext "), 10_000)
 	planted.plant("plaintext", "canary-plaintext canary-plaintext")
 
-	writer, server := b.vaultOf(t, b.writer), b.vaultOf(t, b.server)
+	var lines buffer
+	stream := events.New(events.Log(nil), events.JSON(&lines))
+	writer, server := b.vaultOf(t, b.writer, vault.WithEvents(stream)), b.vaultOf(t, b.server, vault.WithEvents(stream))
 	id, err := writer.Put(t.Context(), alice, bytes.NewReader(data), vault.Metadata{Title: title, Attributes: map[string]string{"x": attribute}})
 	require.NoError(t, err)
 	alicesGrant, bobsGrant := b.Grant(t, alice), b.Grant(t, bob)
@@ -145,6 +149,8 @@ func TestNoSecretIsInAnyErrorLogNameOrPath(t *testing.T) {
 		failed(err)
 	}
 	attempt()
+	server.ServeRecording(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil), alicesGrant,
+		keystest.NewRecordingID(id.KeyID()))
 	teststore.Write(t, b.Store, objectName(id, "media"), []byte("damaged"))
 	_, err = server.Open(t.Context(), alicesGrant, id)
 	failed(err)
@@ -167,7 +173,7 @@ func TestNoSecretIsInAnyErrorLogNameOrPath(t *testing.T) {
 
 	require.NoError(t, server.Close()) // now all events are logged
 	require.NoError(t, writer.Close())
-	require.Contains(t, log.String(), "recvault: security event")
+	require.Contains(t, log.String(), "recvault: wrong-patient")
 	for _, err := range failures {
 		planted.lookFor(t, "an error", []byte(err.Error()))
 		planted.lookFor(t, "an error, in detail", fmt.Appendf(nil, "%#v %+v", err, err))
@@ -177,6 +183,10 @@ func TestNoSecretIsInAnyErrorLogNameOrPath(t *testing.T) {
 		planted.lookFor(t, "an object", teststore.Read(t, b.Store, name))
 	}
 	planted.lookFor(t, "the log", log.Bytes())
+	planted.lookFor(t, "the events", []byte(lines.String()))
+	for _, kind := range []events.Kind{events.Stored, events.Damaged, events.WrongPatient, events.Refused, events.Failed} {
+		require.Contains(t, lines.String(), `"kind":"`+string(kind)+`"`)
+	}
 	planted.lookInNames(t, "Vault's storage", filepath.Dir(b.Vault.AuditFile()))
 
 	b.MinIO.Stop(t)

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // Writer stores a recording while it is captured. It implements io.WriteCloser. It is not safe for concurrent
@@ -43,7 +44,7 @@ func (v *Vault) Create(ctx context.Context, patient keys.Patient, metadata Metad
 		defer close(w.done)
 		defer cancel(nil)
 		defer stop()
-		w.err = u.run(ctx, reader, -1)
+		w.err = v.access(keys.Grant{}, u.id).changed(events.Stored, ID{}, u.run(ctx, reader, -1))
 		if w.err != nil && errors.Is(context.Cause(ctx), ErrAborted) {
 			w.err = ErrAborted
 		}

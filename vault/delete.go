@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // Delete removes a patient's recording from the store. It does not reach copies in backups or older versions of
@@ -37,7 +38,11 @@ func (v *Vault) delete(ctx context.Context, patient keys.Patient, id ID) error {
 	if err := v.checkHold(ctx, keyID); err != nil {
 		return err
 	}
-	return v.objects.Remove(ctx, id)
+	if err := v.objects.Remove(ctx, id); err != nil {
+		return err
+	}
+	v.emit(events.Event{Kind: events.Deleted, KeyID: keyID, Recording: id})
+	return nil
 }
 
 // checkHold returns [ErrHeld] if a hold stands on the patient, and the store's error if that cannot be read.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // EndGrant ends a grant and every copy of it, such as at a logout. The keyring revokes it, and this vault drops the keys
@@ -22,5 +23,6 @@ func (v *Vault) EndGrant(ctx context.Context, grant keys.Grant) error {
 	if err != nil {
 		return fmt.Errorf("end grant: %w", err)
 	}
+	v.emit(events.Event{Kind: events.GrantRevoked, KeyID: grant.KeyID(), Grant: grant.Details()})
 	return nil
 }

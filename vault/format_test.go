@@ -22,6 +22,7 @@ import (
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // storedEnvelope returns a recording's envelope.
@@ -230,8 +231,8 @@ func TestUnsupportedIsNotDamage(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, b *backend) {
 		alice := b.enrol(t)
 		grant := b.Grant(t, alice)
-		var events []vault.Event
-		v := b.vaultOf(t, b.server, vault.WithEventHook(func(e vault.Event) { events = append(events, e) }))
+		problems, stream := problems()
+		v := b.vaultOf(t, b.server, vault.WithEvents(stream))
 		id := b.put(t, alice, []byte("Alice's"))
 		teststore.Write(t, b.Store, objectName(id, "envelope"), []byte(`{"version":2,"shape":"unknown"}`))
 		_, err := v.Open(t.Context(), grant, id)
@@ -250,10 +251,10 @@ func TestUnsupportedIsNotDamage(t *testing.T) {
 		_, err = v.Open(t.Context(), b.Grant(t, b.enrol(t)), e.ID)
 		require.ErrorIs(t, err, keys.ErrDenied)
 		require.NoError(t, v.Close())
-		require.Len(t, events, 2)
+		require.Len(t, *problems, 2)
 		for i, of := range []vault.ID{id, e.ID} {
-			assert.Equal(t, vault.WrongPatient, events[i].Kind)
-			assert.Equal(t, of, events[i].Recording)
+			assert.Equal(t, events.WrongPatient, (*problems)[i].Kind)
+			assert.Equal(t, of, (*problems)[i].Recording)
 		}
 	})
 }
@@ -401,17 +402,17 @@ func TestAScanForOthersIDsIsAWrongPatientEvent(t *testing.T) {
 	alice, bob := b.enrol(t), b.enrol(t)
 	bobs := b.put(t, bob, []byte("Bob's"))
 	missing := keystest.NewRecordingID(bobs.KeyID())
-	var events []vault.Event
-	v := b.vaultOf(t, b.server, vault.WithEventHook(func(e vault.Event) { events = append(events, e) }))
+	problems, stream := problems()
+	v := b.vaultOf(t, b.server, vault.WithEvents(stream))
 	_, err := v.Open(t.Context(), b.Grant(t, alice), missing)
 	require.ErrorIs(t, err, keys.ErrDenied)
 	require.NotErrorIs(t, err, vault.ErrNotFound)
 	_, err = v.Open(t.Context(), b.Grant(t, bob), missing)
 	require.ErrorIs(t, err, vault.ErrNotFound)
 	require.NoError(t, v.Close())
-	require.Len(t, events, 1)
-	assert.Equal(t, vault.WrongPatient, events[0].Kind)
-	assert.Equal(t, missing, events[0].Recording)
+	require.Len(t, *problems, 1)
+	assert.Equal(t, events.WrongPatient, (*problems)[0].Kind)
+	assert.Equal(t, missing, (*problems)[0].Recording)
 }
 
 func TestAnOffsetNearTheGreatestDoesNotOverflow(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/events"
 	"github.com/recvault/recvault/vault/scope"
 )
 
@@ -40,10 +41,21 @@ func (v *Vault) List(ctx context.Context, patient keys.Patient) iter.Seq2[Entry,
 // ListByKeyID is [Vault.List] for the patient with a KeyID, such as that of a grant. It does not call the keyring.
 // Errors: [keys.ErrInvalidKeyID] for the zero KeyID; those of [storage.Store] for List.
 func (v *Vault) ListByKeyID(ctx context.Context, keyID keys.KeyID) iter.Seq2[Entry, error] {
-	return list(ctx, v.objects, keyID)
+	return func(yield func(Entry, error) bool) {
+		listed := events.Event{Kind: events.Listed, KeyID: keyID}
+		defer func() { v.emit(listed) }()
+		list(ctx, v.objects, keyID)(func(entry Entry, err error) bool {
+			if err == nil {
+				listed.Entries++
+			} else {
+				listed.Error = err.Error()
+			}
+			return yield(entry, err)
+		})
+	}
 }
 
-// ListByKeyID is [Vault.ListByKeyID] for a process without a keyring. prefix is the vault's prefix, or "" if it has
+// ListByKeyID is [Vault.ListByKeyID] for a process without a keyring, and emits no event. prefix is the vault's prefix, or "" if it has
 // none: see [WithPrefix]. Errors: those of [Vault.ListByKeyID], and [storage.ErrInvalidName] for a prefix that no
 // vault can have.
 func ListByKeyID(ctx context.Context, store storage.Store, prefix string, keyID keys.KeyID) iter.Seq2[Entry, error] {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // Described is a recording in a listing, with its metadata.
@@ -59,6 +60,7 @@ func (v *Vault) ListInfo(ctx context.Context, grant keys.Grant, options ...ListO
 	if err != nil {
 		return nil, fmt.Errorf("list recordings: %w", err)
 	}
+	v.emit(events.Event{Kind: events.Listed, KeyID: grant.KeyID(), Grant: grant.Details(), Entries: len(listed)})
 	if o == (listOptions{}) {
 		slices.SortFunc(listed, newestFirst)
 	} else {
@@ -90,7 +92,7 @@ func (v *Vault) listInfo(ctx context.Context, grant keys.Grant, o listOptions) (
 func (v *Vault) page(ctx context.Context, grant keys.Grant, o listOptions, last *ID) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		n := 0
-		for entry, err := range v.ListByKeyID(ctx, grant.KeyID()) {
+		for entry, err := range list(ctx, v.objects, grant.KeyID()) {
 			if err == nil && entry.ID.String() <= o.after.String() && !o.after.IsZero() {
 				continue
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // OpenOption configures one [Vault.Open].
@@ -34,7 +35,7 @@ func WithOffset(offset int64) OpenOption {
 // store or a Vault that has fallen silent, if the context has no deadline.
 //
 // Open presents a grant for another patient to the keyring too. The keyring refuses it and puts the attempt on
-// record. Refusals and damage are security events: see [WithEventHook].
+// record. What was delivered, refusals and damage are events: see [WithEvents].
 //
 // Errors: [keys.ErrDenied] when the grant is for another patient, and together with
 // [keys.ErrInvalidGrant] when it has ended; [ErrNotFound], [ErrDamaged], [ErrUnsupported];
@@ -45,16 +46,20 @@ func (v *Vault) Open(ctx context.Context, grant keys.Grant, id ID, options ...Op
 	for _, option := range options {
 		option(&o)
 	}
-	recording, err := v.open(ctx, grant, id, o)
+	began, a := v.now(), v.access(grant, id)
+	recording, err := v.open(ctx, a, o)
 	if err != nil {
-		return nil, fmt.Errorf("open recording %s: %w", id, v.report(grant, id, err))
+		return nil, fmt.Errorf("open recording %s: %w", id, a.failed(err))
 	}
-	recording.reportDamage = sync.OnceFunc(func() { _ = v.report(grant, id, ErrDamaged) })
+	recording.delivery = &delivery{access: a, event: events.Event{Began: began}}
+	recording.reader.Watch(recording.delivery.delivered)
 	return recording, nil
 }
 
-func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID, o openOptions) (*Recording, error) {
-	sealed, err := v.envelope(ctx, grant, id)
+// open opens a recording without an event for what is delivered.
+func (v *Vault) open(ctx context.Context, a *access, o openOptions) (*Recording, error) {
+	id := a.id
+	sealed, err := v.envelope(ctx, a)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +68,7 @@ func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID, o openOptions
 	defer stopFetch()
 	fetched := make(chan part, 1)
 	go func() { fetched <- v.fetchPart(fetchCtx, id, o.offset) }()
-	opened, metadata, err := v.unseal(ctx, grant, sealed)
+	opened, metadata, err := v.unseal(ctx, a, sealed)
 	if err != nil {
 		stopFetch()
 		<-fetched
@@ -91,35 +96,39 @@ func (v *Vault) open(ctx context.Context, grant keys.Grant, id ID, o openOptions
 	if err != nil {
 		return nil, readError(err)
 	}
-	return &Recording{reader: reader, info: info, stored: sealed, sealed: metadata}, nil
+	reportDamage := sync.OnceFunc(func() { _ = a.failed(ErrDamaged) })
+	return &Recording{reader: reader, info: info, stored: sealed, sealed: metadata, reportDamage: reportDamage}, nil
 }
 
 // Stat describes a recording. It unwraps the metadata key alone, with which the recording cannot be played: the
 // audit log of the keyring shows a description, and a grant that can only describe is enough. It returns the same
 // errors as [Vault.Open], but does not read the media.
 func (v *Vault) Stat(ctx context.Context, grant keys.Grant, id ID) (Info, error) {
-	info, err := v.stat(ctx, grant, id)
+	a := v.access(grant, id)
+	info, err := v.stat(ctx, a)
 	if err != nil {
-		return Info{}, fmt.Errorf("stat recording %s: %w", id, v.report(grant, id, err))
+		return Info{}, fmt.Errorf("stat recording %s: %w", id, a.failed(err))
 	}
+	v.emit(a.event(events.Described))
 	return info, nil
 }
 
-func (v *Vault) stat(ctx context.Context, grant keys.Grant, id ID) (Info, error) {
-	stored, err := v.envelope(ctx, grant, id)
+func (v *Vault) stat(ctx context.Context, a *access) (Info, error) {
+	stored, err := v.envelope(ctx, a)
 	if err != nil {
 		return Info{}, err
 	}
-	sealer, metadata, err := v.describe(ctx, grant, stored)
+	sealer, metadata, err := v.describe(ctx, a, stored)
 	if err != nil {
 		return Info{}, err
 	}
 	sealer.Wipe()
-	return newInfo(id, metadata)
+	return newInfo(a.id, metadata)
 }
 
 // envelope reads and parses a recording's envelope.
-func (v *Vault) envelope(ctx context.Context, grant keys.Grant, id ID) (objects.Stored, error) {
+func (v *Vault) envelope(ctx context.Context, a *access) (objects.Stored, error) {
+	grant, id := a.grant, a.id
 	if grant.IsZero() {
 		return objects.Stored{}, fmt.Errorf("%w: it is the zero grant", keys.ErrInvalidGrant)
 	}
@@ -151,8 +160,8 @@ func ofOthers(grant keys.Grant, id ID, err error) error {
 
 // unseal unwraps the recording key, from the cache or with the grant, and opens the metadata. The caller wipes the
 // secrets.
-func (v *Vault) unseal(ctx context.Context, grant keys.Grant, e objects.Stored) (secrets, envelope.Metadata, error) {
-	key, err := v.unwrap(ctx, grant, e.ID.Binding(), e.WrappedKey)
+func (v *Vault) unseal(ctx context.Context, a *access, e objects.Stored) (secrets, envelope.Metadata, error) {
+	key, err := v.unwrap(ctx, a, e.ID.Binding(), e.WrappedKey)
 	if err != nil {
 		return secrets{}, envelope.Metadata{}, err
 	}
@@ -167,8 +176,8 @@ func (v *Vault) unseal(ctx context.Context, grant keys.Grant, e objects.Stored) 
 
 // describe unwraps the metadata key alone, from the cache or with the grant, and opens the metadata. The caller wipes
 // the sealer.
-func (v *Vault) describe(ctx context.Context, grant keys.Grant, e objects.Stored) (*envelope.Sealer, envelope.Metadata, error) {
-	key, err := v.unwrap(ctx, grant, e.ID.MetadataBinding(), e.WrappedMetadataKey)
+func (v *Vault) describe(ctx context.Context, a *access, e objects.Stored) (*envelope.Sealer, envelope.Metadata, error) {
+	key, err := v.unwrap(ctx, a, e.ID.MetadataBinding(), e.WrappedMetadataKey)
 	if err != nil {
 		return nil, envelope.Metadata{}, err
 	}
@@ -183,13 +192,14 @@ func (v *Vault) describe(ctx context.Context, grant keys.Grant, e objects.Stored
 }
 
 // unwrap unwraps one key, from the cache or with the grant. The caller wipes it.
-func (v *Vault) unwrap(ctx context.Context, grant keys.Grant, binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
-	key, err := v.keyCache.unwrap(ctx, grant, binding, wrapped, func(ctx context.Context) (*keys.Key, error) {
-		return v.keyring.Unwrap(ctx, grant, binding, wrapped)
+func (v *Vault) unwrap(ctx context.Context, a *access, binding keys.Binding, wrapped keys.WrappedKey) (*keys.Key, error) {
+	key, err := v.keyCache.unwrap(ctx, a.grant, binding, wrapped, func(ctx context.Context) (*keys.Key, error) {
+		a.unwraps.Add(1)
+		return v.keyring.Unwrap(ctx, a.grant, binding, wrapped)
 	})
 	switch {
 	case errors.Is(err, keys.ErrUnsupported):
-		return nil, ofOthers(grant, binding.RecordingID(), fmt.Errorf("%w: %w", ErrUnsupported, err))
+		return nil, ofOthers(a.grant, binding.RecordingID(), fmt.Errorf("%w: %w", ErrUnsupported, err))
 	case errors.Is(err, keys.ErrIntegrity):
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}

@@ -267,7 +267,7 @@ func TestAStoreFailureIsNeverReportedAsDamage(t *testing.T) {
 	id := b.put(t, alice, []byte("Alice's consultation"))
 	require.NoError(t, b.Store.Delete(t.Context(), objectName(id, "media")))
 	w := newWitness()
-	v, err := vault.New(b.server, statlessStore{b.Store}, w.options()...)
+	v, err := vault.New(b.server, statlessStore{b.Store}, vault.WithEvents(w.stream))
 	require.NoError(t, err)
 	_, err = v.Open(t.Context(), b.Grant(t, alice), id)
 	require.ErrorIs(t, err, storage.ErrUnavailable)

@@ -12,6 +12,7 @@ import (
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // PutOption configures one [Vault.Put].
@@ -50,7 +51,7 @@ func (v *Vault) Put(ctx context.Context, patient keys.Patient, r io.Reader, meta
 	if err != nil {
 		return ID{}, fmt.Errorf("put recording: %w", err)
 	}
-	if err := u.run(ctx, r, o.size); err != nil {
+	if err := v.access(keys.Grant{}, u.id).changed(events.Stored, ID{}, u.run(ctx, r, o.size)); err != nil {
 		return ID{}, fmt.Errorf("put recording: %w", err)
 	}
 	return u.id, nil

@@ -10,6 +10,7 @@ import (
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // CopyOption configures one [Vault.Copy] or [Vault.Reassign].
@@ -45,8 +46,9 @@ func WithNewKey() CopyOption { return func(o *copyOptions) { o.rekey = true } }
 // Errors: those of [Vault.Open] and [Vault.Put]; storage.ErrExists; [ErrNotFound] also if the copy was deleted while it was
 // made.
 func (v *Vault) Copy(ctx context.Context, grant keys.Grant, id ID, to keys.Patient, options ...CopyOption) (ID, error) {
-	c, err := v.copyTo(ctx, grant, id, to, false, options)
-	if err != nil {
+	a := v.access(grant, id)
+	c, err := v.copyTo(ctx, a, to, false, options)
+	if err := a.changed(events.Copied, c.id, err); err != nil {
 		return c.id, fmt.Errorf("copy recording %s: %w", id, err)
 	}
 	return c.id, nil
@@ -70,18 +72,20 @@ func (v *Vault) Copy(ctx context.Context, grant keys.Grant, id ID, to keys.Patie
 // Errors: those of Copy; [ErrHeld]; [storage.ErrChanged] if the original's metadata was changed while it was copied, so
 // that the copy was removed; those of [storage.Store] for Delete.
 func (v *Vault) Reassign(ctx context.Context, grant keys.Grant, id ID, to keys.Patient, options ...CopyOption) (ID, error) {
-	moved, err := v.reassign(ctx, grant, id, to, options)
-	if err != nil {
+	a := v.access(grant, id)
+	moved, err := v.reassign(ctx, a, to, options)
+	if err := a.changed(events.Reassigned, moved, err); err != nil {
 		return moved, fmt.Errorf("reassign recording %s: %w", id, err)
 	}
 	return moved, nil
 }
 
-func (v *Vault) reassign(ctx context.Context, grant keys.Grant, id ID, to keys.Patient, options []CopyOption) (ID, error) {
+func (v *Vault) reassign(ctx context.Context, a *access, to keys.Patient, options []CopyOption) (ID, error) {
+	id := a.id
 	if err := v.checkHold(ctx, id.KeyID()); err != nil {
 		return ID{}, err
 	}
-	c, err := v.copyTo(ctx, grant, id, to, true, options)
+	c, err := v.copyTo(ctx, a, to, true, options)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return v.movedBefore(ctx, id, to)
@@ -149,8 +153,9 @@ func (v *Vault) removeOriginal(ctx context.Context, c copied) (ID, error) {
 }
 
 // copyTo copies a recording to another patient. again says that a copy may exist, so that an interrupted Reassign can go
-// on. It reports the refusals and the damage of the original as security events.
-func (v *Vault) copyTo(ctx context.Context, grant keys.Grant, id ID, to keys.Patient, again bool, options []CopyOption) (copied, error) {
+// on. It emits the refusals and the damage of the original.
+func (v *Vault) copyTo(ctx context.Context, a *access, to keys.Patient, again bool, options []CopyOption) (copied, error) {
+	id := a.id
 	var o copyOptions
 	for _, option := range options {
 		option(&o)
@@ -163,9 +168,9 @@ func (v *Vault) copyTo(ctx context.Context, grant keys.Grant, id ID, to keys.Pat
 		return copied{}, fmt.Errorf("%w: it is the recording's own patient", keys.ErrInvalidPatient)
 	}
 	// Opening checks the keys, the metadata, the media's size and its first segment.
-	recording, err := v.Open(ctx, grant, id)
+	recording, err := v.open(ctx, a, openOptions{})
 	if err != nil {
-		return copied{}, err
+		return copied{}, a.failed(err)
 	}
 	defer recording.Close()
 	metadata := recording.sealed
@@ -184,9 +189,9 @@ func (v *Vault) copyTo(ctx context.Context, grant keys.Grant, id ID, to keys.Pat
 		}
 		return copied{id: u.id, original: recording.stored}, nil
 	}
-	key, err := v.unwrap(ctx, grant, id.Binding(), recording.stored.WrappedKey)
+	key, err := v.unwrap(ctx, a, id.Binding(), recording.stored.WrappedKey)
 	if err != nil {
-		return copied{}, v.report(grant, id, err)
+		return copied{}, a.failed(err)
 	}
 	return v.share(ctx, recording.stored, newSecrets(keyID, key), metadata, again)
 }

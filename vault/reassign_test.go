@@ -200,8 +200,8 @@ func TestDamagedMediaInACopysPlaceIsNotUsed(t *testing.T) {
 	id := b.put(t, alice, random(t, 100_000))
 	target := ofPatient(t, b.Grant(t, bob).KeyID(), id)
 	media := teststore.Read(t, b.Store, objectName(id, "media"))
-	var events []vault.Event
-	v := b.vaultOf(t, b.writer, vault.WithEventHook(func(e vault.Event) { events = append(events, e) }))
+	problems, stream := problems()
+	v := b.vaultOf(t, b.writer, vault.WithEvents(stream))
 	for _, at := range []int{0, 39, 40, 70_000 % 65_536} {
 		changed := bytes.Clone(media)
 		changed[at] ^= 1
@@ -211,7 +211,7 @@ func TestDamagedMediaInACopysPlaceIsNotUsed(t *testing.T) {
 		assert.ErrorContains(t, err, "the copy "+target.String())
 	}
 	require.NoError(t, v.Close())
-	assert.Empty(t, events, "the original is not damaged")
+	assert.Empty(t, *problems, "the original is not damaged")
 	_, err := b.open(t, b.Grant(t, alice), id)
 	require.NoError(t, err)
 }
@@ -278,10 +278,10 @@ func TestCopyWithoutTheWritersRoleIsNoAlarm(t *testing.T) {
 	b := servers(t)
 	alice, bob := b.enrol(t), b.enrol(t)
 	id := b.put(t, alice, []byte("Alice's"))
-	var events []vault.Event
-	v := b.vaultOf(t, b.server, vault.WithEventHook(func(e vault.Event) { events = append(events, e) }))
+	problems, stream := problems()
+	v := b.vaultOf(t, b.server, vault.WithEvents(stream))
 	_, err := v.Copy(t.Context(), b.Grant(t, alice), id, bob)
 	require.ErrorIs(t, err, keys.ErrDenied)
 	require.NoError(t, v.Close())
-	assert.Empty(t, events)
+	assert.Empty(t, *problems)
 }

@@ -25,7 +25,8 @@ type Recording struct {
 	info         Info
 	stored       objects.Stored    // as it was opened
 	sealed       envelope.Metadata // what info was made of
-	reportDamage func()            // records the security event, once
+	reportDamage func()            // emits the event, once
+	delivery     *delivery         // nil if what is read is not delivered to a caller
 }
 
 // Info describes the recording.
@@ -36,6 +37,8 @@ func (r *Recording) Size() int64 { return r.info.Size }
 
 // Read implements io.Reader. Sequential reads share one request and use 64 KiB.
 func (r *Recording) Read(p []byte) (int, error) {
+	r.delivery.begin()
+	defer r.delivery.end()
 	n, err := r.reader.Read(p)
 	return n, r.checked(err)
 }
@@ -43,6 +46,8 @@ func (r *Recording) Read(p []byte) (int, error) {
 // ReadAt implements io.ReaderAt. It fetches the segments of 64 KiB that it needs with one request, and keeps the
 // last ones that it read, up to 512 KiB.
 func (r *Recording) ReadAt(p []byte, offset int64) (int, error) {
+	r.delivery.begin()
+	defer r.delivery.end()
 	n, err := r.reader.ReadAt(p, offset)
 	return n, r.checked(err)
 }
@@ -55,14 +60,21 @@ func (r *Recording) Seek(offset int64, whence int) (int64, error) {
 
 // WriteTo implements io.WriterTo. It writes from the current position to the end, in pieces of up to 64 KiB.
 func (r *Recording) WriteTo(w io.Writer) (int64, error) {
+	r.delivery.begin()
+	defer r.delivery.end()
 	n, err := r.reader.WriteTo(w)
 	return n, r.checked(err)
 }
 
-// Close ends the recording and stops its network traffic. Closing twice is not an error.
-func (r *Recording) Close() error { return r.reader.Close() }
+// Close ends the recording and stops its network traffic, and emits the event that says what was delivered. If another
+// method is still running, the event follows when that ends. Closing twice is not an error.
+func (r *Recording) Close() error {
+	err := r.reader.Close()
+	r.delivery.close()
+	return err
+}
 
-// checked is readError, and records a security event if the error is damage.
+// checked is readError, and emits an event if the error is damage.
 func (r *Recording) checked(err error) error {
 	err = readError(err)
 	if errors.Is(err, ErrDamaged) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // Rekey encrypts a recording again under a fresh recording key, returns the new recording's ID, and removes the
@@ -33,43 +34,47 @@ import (
 // Errors: those of [Vault.Open], also for damage that is found while reading; those of [Vault.Put], except
 // [keys.ErrInvalidPatient]; [ErrHeld]; those of [storage.Store] for Stat and Delete.
 func (v *Vault) Rekey(ctx context.Context, grant keys.Grant, id ID) (ID, error) {
-	renewed, err := v.rekey(ctx, grant, id)
-	if err != nil {
+	a := v.access(grant, id)
+	renewed, err := v.rekey(ctx, a)
+	if err := a.changed(events.Rekeyed, renewed, err); err != nil {
 		return renewed, fmt.Errorf("re-key recording %s: %w", id, err)
 	}
 	return renewed, nil
 }
 
-func (v *Vault) rekey(ctx context.Context, grant keys.Grant, id ID) (ID, error) {
+func (v *Vault) rekey(ctx context.Context, a *access) (ID, error) {
+	id := a.id
 	if id.IsZero() {
 		return ID{}, fmt.Errorf("%w: it is the zero ID", keys.ErrInvalidRecordingID)
 	}
 	if err := v.checkHold(ctx, id.KeyID()); err != nil {
 		return ID{}, err
 	}
-	renewed, err := v.copy(ctx, grant, id)
+	renewed, err := v.copy(ctx, a)
 	if err != nil {
 		return ID{}, err
 	}
 	// Remove the old recording only if the new one opens.
-	recording, err := v.Open(ctx, grant, renewed.id)
+	check := v.access(a.grant, renewed.id)
+	recording, err := v.open(ctx, check, openOptions{})
+	a.unwraps.Add(check.unwraps.Load())
 	if err != nil {
-		return renewed.id, err
+		return renewed.id, check.failed(err)
 	}
 	_ = recording.Close()
 	return v.removeOriginal(ctx, renewed)
 }
 
 // copy puts the content of a recording as another recording of the same patient.
-func (v *Vault) copy(ctx context.Context, grant keys.Grant, id ID) (copied, error) {
-	recording, err := v.Open(ctx, grant, id)
+func (v *Vault) copy(ctx context.Context, a *access) (copied, error) {
+	recording, err := v.open(ctx, a, openOptions{})
 	if err != nil {
-		return copied{}, err
+		return copied{}, a.failed(err)
 	}
 	defer recording.Close()
 	metadata := recording.sealed
 	metadata.Revision = 0
-	u, err := v.beginFor(ctx, id.KeyID(), metadata)
+	u, err := v.beginFor(ctx, a.id.KeyID(), metadata)
 	if err != nil {
 		return copied{}, err
 	}

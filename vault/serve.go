@@ -1,10 +1,11 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"mime"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/events"
 )
 
 const (
@@ -45,7 +47,8 @@ const (
 // with [http.ErrAbortHandler]. The server then breaks the connection, and no client takes the response for complete.
 // Middleware must let that panic pass: one that recovers it must panic again with the same value.
 //
-// Each failure is logged with its cause and passed to the hook of [WithServeHook].
+// Each answer leaves an event (see [WithEvents]), when it ends: events.Opened with what was written to w, and for an error
+// what went wrong, with its status and cause. A failure after the first bytes leaves both.
 func (v *Vault) ServeRecording(w http.ResponseWriter, r *http.Request, grant keys.Grant, id ID) {
 	header := w.Header()
 	header.Set("Cache-Control", noStore)
@@ -65,21 +68,24 @@ func (v *Vault) ServeRecording(w http.ResponseWriter, r *http.Request, grant key
 	if len(ranges) == 1 {
 		start = ranges[0].start
 	}
-	recording, err := v.Open(r.Context(), grant, id, WithOffset(start))
+	a, body := v.access(grant, id), &bodyWriter{ResponseWriter: w, delivered: events.Event{Began: v.now()}}
+	recording, err := v.open(r.Context(), a, openOptions{max(start, 0)})
 	if err != nil {
-		v.serveError(w, r, grant, id, err)
+		a.answer(w, r, fmt.Errorf("open recording %s: %w", id, err))
 		return
 	}
 	defer recording.Close()
+	defer func() { a.opened(body.delivered) }()
 	contentType, disposition := presentation(recording.info.ContentType)
 	header.Set("Content-Type", contentType)
 	header.Set("Content-Disposition", disposition)
 	header.Set("ETag", `"`+id.Rec()+`"`) // the content of an ID never changes
 	content := &contentReader{recording: recording, ranges: ranges}
-	http.ServeContent(&noStoreWriter{w}, r, "", recording.info.CreatedAt, content)
+	http.ServeContent(body, r, "", recording.info.CreatedAt, content)
 	if err := content.failed.Load(); err != nil {
-		if !errors.Is(r.Context().Err(), context.Canceled) {
-			v.serveFailed(ServeFailure{r, id, grant.Details(), 0, *err})
+		// Damage has left its event. A client that leaves is no failure.
+		if !errors.Is(*err, ErrDamaged) && !errors.Is(r.Context().Err(), context.Canceled) {
+			a.broke(*err, 0)
 		}
 		// The status has been sent, so only a broken connection can show the client that it failed.
 		panic(http.ErrAbortHandler)
@@ -128,16 +134,71 @@ func presentation(contentType string) (served, disposition string) {
 	return contentType, "attachment"
 }
 
-// noStoreWriter sets Cache-Control on every response, because http.ServeContent deletes it from error responses.
-type noStoreWriter struct{ http.ResponseWriter }
+// bodyWriter sets Cache-Control on every response, because http.ServeContent deletes it from error responses. It counts
+// which bytes of the recording were written: those of the parts, of which the headers say where they lie.
+type bodyWriter struct {
+	http.ResponseWriter
+	delivered events.Event // Began, Bytes and Ranges
 
-func (w *noStoreWriter) WriteHeader(status int) {
-	w.Header().Set("Cache-Control", noStore)
+	parts  bool   // the body has several parts, each with a header
+	header []byte // of the part, as far as it was written
+	next   int64  // where the next byte of the body lies in the recording
+	left   int64  // how many bytes of the recording follow
+}
+
+func (w *bodyWriter) WriteHeader(status int) {
+	header := w.Header()
+	header.Set("Cache-Control", noStore)
+	switch {
+	case status == http.StatusOK:
+		w.left = math.MaxInt64
+	case status == http.StatusPartialContent:
+		if w.parts = strings.HasPrefix(header.Get("Content-Type"), "multipart/byteranges"); !w.parts {
+			w.enter(header.Get("Content-Range"))
+		}
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// enter begins a part of the recording, with a header such as "bytes 0-99/1000".
+func (w *bodyWriter) enter(contentRange string) {
+	text, _, _ := strings.Cut(strings.TrimPrefix(contentRange, "bytes "), "/")
+	if r := parseRanges("bytes=" + text); len(r) == 1 && r[0].start >= 0 {
+		w.next, w.left = r[0].start, r[0].end+1-r[0].start
+	}
+}
+
+func (w *bodyWriter) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	w.count(p[:max(0, min(n, len(p)))])
+	return n, err
+}
+
+// count counts what was written.
+func (w *bodyWriter) count(p []byte) {
+	for len(p) > 0 {
+		if w.left > 0 {
+			n := min(int64(len(p)), w.left)
+			w.delivered.Deliver(w.next, n)
+			w.next, w.left, p = w.next+n, w.left-n, p[n:]
+			continue
+		}
+		if !w.parts { // the text of an error
+			return
+		}
+		w.header, p = append(w.header, p[0]), p[1:]
+		if !bytes.HasSuffix(w.header, []byte("\r\n\r\n")) {
+			continue
+		}
+		_, value, _ := strings.Cut(string(w.header), "\r\nContent-Range: ")
+		value, _, _ = strings.Cut(value, "\r\n")
+		w.enter(value)
+		w.header = w.header[:0]
+	}
+}
+
 // Unwrap is for [http.ResponseController].
-func (w *noStoreWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *bodyWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // contentReader is a recording for http.ServeContent, which does not return read errors. It records whether there
 // was one. For several ranges http.ServeContent reads on another goroutine, which can still run when it returns.
@@ -206,45 +267,10 @@ func HTTPStatus(err error) (status int, text string) {
 	return http.StatusInternalServerError, "The recording cannot be opened."
 }
 
-// ServeFailure is a request that [Vault.ServeRecording] did not answer with the recording, or not with all that was asked
-// for. A client that leaves is not one.
-type ServeFailure struct {
-	Request   *http.Request
-	Recording ID
-	Grant     keys.GrantDetails
-	Status    int   // of the response; 0 if it had begun, and was broken off
-	Err       error // the cause
-}
-
-// WithServeHook sets a function that is called with each failure of [Vault.ServeRecording], before the response is written
-// or broken off. It runs on the request's goroutine. Failures are logged as well: see [WithLogger].
-func WithServeHook(hook func(ServeFailure)) Option {
-	return func(v *Vault) error {
-		v.serveHook = hook
-		return nil
-	}
-}
-
-// serveFailed reports a failure. A status of 0 means that the response has begun.
-func (v *Vault) serveFailed(f ServeFailure) {
-	level := slog.LevelWarn
-	if f.Status >= 400 && f.Status < 500 {
-		level = slog.LevelInfo
-	}
-	v.events.log().LogAttrs(f.Request.Context(), level, "recvault: recording not served",
-		slog.String("recording", f.Recording.String()),
-		slog.String("grant_key_id", f.Grant.KeyID.String()),
-		slog.String("request_id", f.Grant.RequestID),
-		slog.Int("status", f.Status),
-		slog.String("error", f.Err.Error()))
-	if v.serveHook != nil {
-		v.serveHook(f)
-	}
-}
-
-// serveError writes the error response for an error of [Vault.Open].
-func (v *Vault) serveError(w http.ResponseWriter, r *http.Request, grant keys.Grant, id ID, err error) {
+// answer writes the error response for an error of [Vault.Open].
+func (a *access) answer(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(r.Context().Err(), context.Canceled) {
+		_ = a.failed(err)
 		panic(http.ErrAbortHandler) // the client is gone
 	}
 	status, text := HTTPStatus(err)
@@ -254,6 +280,16 @@ func (v *Vault) serveError(w http.ResponseWriter, r *http.Request, grant keys.Gr
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Grant") // RFC 9110, section 15.5.2, requires a challenge
 	}
-	v.serveFailed(ServeFailure{r, id, grant.Details(), status, err})
+	a.broke(err, status)
 	http.Error(w, text, status)
+}
+
+// broke emits what went wrong in an answer. A status of 0 means that the answer has begun.
+func (a *access) broke(err error, status int) {
+	if a.answered(err, status) {
+		return
+	}
+	event := a.event(events.Failed)
+	event.Status, event.Error = status, err.Error()
+	a.vault.emit(event)
 }

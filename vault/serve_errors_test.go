@@ -6,13 +6,13 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/minio/minio-go/v7/pkg/credentials"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -23,7 +23,9 @@ import (
 	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/keys/transit"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/storage/s3"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // refusal is the response to a request whose recording is not served.
@@ -430,44 +432,100 @@ func TestAStoreFailureInMidstreamBreaksTheResponse(t *testing.T) {
 
 // TestEachFailureToServeIsReported: also one after the first bytes were sent.
 func TestEachFailureToServeIsReported(t *testing.T) {
-	b := embedded(t)
+	b := servers(t, testserver.Dedicated())
 	alice, bob := b.enrol(t), b.enrol(t)
 	id := b.put(t, alice, random(t, 3*segment.Size))
-	var log bytes.Buffer
-	var failures []vault.ServeFailure
-	v := b.vaultOf(t, b.server, vault.WithLogger(slog.New(slog.NewTextHandler(&log, nil))),
-		vault.WithServeHook(func(f vault.ServeFailure) { failures = append(failures, f) }))
-	defer v.Close()
+	large, err := b.vaultOf(t, b.writer).Put(t.Context(), alice, &pattern{left: 64 << 20}, metadata())
+	require.NoError(t, err)
+	w := newWitness()
+	v := b.vaultOf(t, b.server, vault.WithEvents(w.stream), vault.WithKeyCache(0, 1))
 	grant := b.Grant(t, alice)
-	serve := func(ctx context.Context, grant keys.Grant) (recovered any) {
+	serveTo := func(ctx context.Context, to http.ResponseWriter, grant keys.Grant, id vault.ID) (recovered any) {
 		defer func() { recovered = recover() }()
-		v.ServeRecording(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil), grant, id)
+		v.ServeRecording(to, httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil), grant, id)
 		return nil
 	}
-	require.Nil(t, serve(t.Context(), grant))
-	require.Empty(t, failures)
+	serve := func(ctx context.Context, grant keys.Grant, id vault.ID) any {
+		return serveTo(ctx, httptest.NewRecorder(), grant, id)
+	}
+	var all []events.Event
+	reported := func(grant keys.Grant, id vault.ID, kind events.Kind, status int) {
+		t.Helper()
+		event := w.next(t)
+		all = append(all, event)
+		assert.Equal(t, kind, event.Kind)
+		assert.Equal(t, status, event.Status)
+		assert.Equal(t, id, event.Recording)
+		assert.Equal(t, grant.Details(), event.Grant)
+		assert.Equal(t, kind == events.Opened, event.Error == "", event.Error)
+	}
+	require.Nil(t, serve(t.Context(), grant, id))
+	reported(grant, id, events.Opened, 0)
 
-	require.Nil(t, serve(t.Context(), b.Grant(t, bob)))
+	bobs := b.Grant(t, bob)
+	require.Nil(t, serve(t.Context(), bobs, id))
+	reported(bobs, id, events.WrongPatient, http.StatusForbidden)
+	missing := keystest.NewRecordingID(id.KeyID())
+	require.Nil(t, serve(t.Context(), grant, missing))
+	reported(grant, missing, events.Failed, http.StatusNotFound)
+
+	// Damage and a client that leaves. Another grant keeps the events apart from those before.
+	grant = b.Grant(t, alice)
 	media := teststore.Read(t, b.Store, objectName(id, "media"))
 	media[len(media)-1] ^= 1
 	teststore.Write(t, b.Store, objectName(id, "media"), media)
-	require.Equal(t, http.ErrAbortHandler, serve(t.Context(), grant))
+	require.Equal(t, http.ErrAbortHandler, serve(t.Context(), grant, id))
+	reported(grant, id, events.Damaged, 0)
+	reported(grant, id, events.Opened, 0)
+	whole := all[len(all)-1]
+	assert.Equal(t, []events.Range{{Start: 0, End: whole.Bytes}}, whole.Ranges)
+	assert.Positive(t, whole.Bytes)
+	assert.Less(t, whole.Bytes, int64(3*segment.Size), "what is damaged was not delivered")
 	gone, leave := context.WithCancel(t.Context())
 	leave()
-	require.Equal(t, http.ErrAbortHandler, serve(gone, grant), "a client that leaves is no failure")
+	require.Equal(t, http.ErrAbortHandler, serve(gone, grant, id))
+	assert.Empty(t, w.events, "a client that leaves is no failure")
 
-	require.Len(t, failures, 2)
-	assert.Equal(t, http.StatusForbidden, failures[0].Status)
-	assert.ErrorIs(t, failures[0].Err, keys.ErrDenied)
-	assert.Zero(t, failures[1].Status)
-	assert.ErrorIs(t, failures[1].Err, vault.ErrDamaged)
-	for _, f := range failures {
-		assert.Equal(t, id, f.Recording)
-		assert.NotNil(t, f.Request)
-		assert.Equal(t, "dr-lee", f.Grant.Subject)
+	// A sealed Vault, a missing bucket, and a store that dies in midstream.
+	b.Vault.Seal(t)
+	require.Nil(t, serve(t.Context(), grant, large))
+	reported(grant, large, events.Failed, http.StatusServiceUnavailable)
+	b.Vault.Unseal(t)
+	client, err := s3.NewClient(s3.Config{Endpoint: "http://" + b.MinIO.Endpoint(), Credentials: credentials.NewStaticV4(b.MinIO.AccessKey(), b.MinIO.SecretKey(), "")})
+	require.NoError(t, err)
+	nowhere, err := s3.New(client, "no-such-bucket")
+	require.NoError(t, err)
+	elsewhere, err := vault.New(b.server, nowhere, vault.WithEvents(w.stream))
+	require.NoError(t, err)
+	elsewhere.ServeRecording(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil), grant, large)
+	reported(grant, large, events.Failed, http.StatusInternalServerError)
+	killed := &hookedWriter{ResponseWriter: httptest.NewRecorder(), after: 1 << 20, hook: func() { b.MinIO.Kill(t) }}
+	require.Equal(t, http.ErrAbortHandler, serveTo(t.Context(), killed, grant, large))
+	reported(grant, large, events.Failed, 0)
+	reported(grant, large, events.Opened, 0)
+	opened := all[len(all)-1]
+	assert.Equal(t, []events.Range{{Start: 0, End: killed.written}}, opened.Ranges)
+	assert.Equal(t, killed.written, opened.Bytes)
+
+	require.NoError(t, v.Close())
+	w.assertSame(t, all)
+	assert.NotContains(t, w.log.String(), grant.Token())
+}
+
+// hookedWriter calls a function once so many bytes of the body were written.
+type hookedWriter struct {
+	http.ResponseWriter
+	written, after int64
+	hook           func()
+}
+
+func (w *hookedWriter) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	if w.written < w.after && w.written+int64(n) >= w.after {
+		w.hook()
 	}
-	assert.Equal(t, 2, strings.Count(log.String(), "recording not served"))
-	assert.NotContains(t, log.String(), grant.Token())
+	w.written += int64(n)
+	return n, err
 }
 
 func TestAServicesOwnTokenIsNotTheUsersFault(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // maxUpdates is how often Update tries, if others change the envelope at the same time.
@@ -28,16 +29,17 @@ const maxUpdates = 10
 // Errors: those of [Vault.Stat]; change's own; [ErrInvalidMetadata]; [ErrHeld]; [UncertainError] if the store did not
 // answer, so that the metadata may have been updated; those of [storage.Store] for Put.
 func (v *Vault) Update(ctx context.Context, grant keys.Grant, id ID, change func(*Metadata) error) (Info, error) {
-	info, err := v.update(ctx, grant, id, change)
-	if err != nil {
-		return Info{}, fmt.Errorf("update recording %s: %w", id, v.report(grant, id, err))
+	a := v.access(grant, id)
+	info, err := v.update(ctx, a, change)
+	if err := a.changed(events.Updated, ID{}, err); err != nil {
+		return Info{}, fmt.Errorf("update recording %s: %w", id, a.failed(err))
 	}
 	return info, nil
 }
 
-func (v *Vault) update(ctx context.Context, grant keys.Grant, id ID, change func(*Metadata) error) (Info, error) {
+func (v *Vault) update(ctx context.Context, a *access, change func(*Metadata) error) (Info, error) {
 	for range maxUpdates {
-		info, err := v.updateOnce(ctx, grant, id, change)
+		info, err := v.updateOnce(ctx, a, change)
 		if !errors.Is(err, storage.ErrChanged) {
 			return info, err
 		}
@@ -45,12 +47,13 @@ func (v *Vault) update(ctx context.Context, grant keys.Grant, id ID, change func
 	return Info{}, fmt.Errorf("%w: %d times in a row", storage.ErrChanged, maxUpdates)
 }
 
-func (v *Vault) updateOnce(ctx context.Context, grant keys.Grant, id ID, change func(*Metadata) error) (Info, error) {
-	stored, err := v.envelope(ctx, grant, id)
+func (v *Vault) updateOnce(ctx context.Context, a *access, change func(*Metadata) error) (Info, error) {
+	id := a.id
+	stored, err := v.envelope(ctx, a)
 	if err != nil {
 		return Info{}, err
 	}
-	sealer, sealed, err := v.describe(ctx, grant, stored)
+	sealer, sealed, err := v.describe(ctx, a, stored)
 	if err != nil {
 		return Info{}, err
 	}

@@ -60,6 +60,12 @@
 //
 // storage/dir has no limits of its own.
 //
+// # Events
+//
+// A vault emits what happens: who opened which recording and which bytes were delivered, who was refused, what is damaged,
+// and what was changed. [WithEvents] and package [events] say where that goes. Without a stream, the vault logs what went
+// wrong with slog.
+//
 // # Errors
 //
 // Every error can be tested with errors.Is against the sentinels of this package and of packages keys and
@@ -75,6 +81,7 @@ import (
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // ID names a recording. It is not a secret: it opens nothing without a grant for its patient.
@@ -126,11 +133,11 @@ type Vault struct {
 	objects   *objects.Objects
 	freshness time.Duration
 	keyCache  *keyCache
-	events    *events
+	events    *events.Stream
 	now       func() time.Time
 	claimed   atomic.Bool // the keyring serves the store
-	serveHook func(ServeFailure)
 
+	problemsOnly  bool // emits only what went wrong
 	commitTimeout time.Duration
 }
 
@@ -152,9 +159,10 @@ func New(keyring Keyring, store storage.Store, options ...Option) (*Vault, error
 		keyring:   keyring,
 		freshness: DefaultFreshness,
 		keyCache:  newKeyCache(DefaultKeyCacheTTL, DefaultKeyCacheSize),
-		events:    newEvents(),
+		events:    events.New(events.Log(nil)),
 		now:       time.Now,
 
+		problemsOnly:  true,
 		commitTimeout: DefaultCommitTimeout,
 	}
 	for _, option := range options {
@@ -169,11 +177,15 @@ func New(keyring Keyring, store storage.Store, options ...Option) (*Vault, error
 	return v, nil
 }
 
-// Close wipes the cached keys, ends the caching, and waits until pending security events have been delivered.
-// Open recordings stay open. An event hook must not call Close. Close returns nil.
+// Close wipes the cached keys, ends the caching, and delivers what waits in the stream of events. Open recordings stay
+// open. A sink must not call Close.
+//
+// Errors: [events.ErrUndelivered] if a sink has not taken all events within 5 seconds.
 func (v *Vault) Close() error {
 	v.keyCache.close()
-	v.events.close()
+	if err := v.flush(); err != nil {
+		return fmt.Errorf("close vault: %w", err)
+	}
 	return nil
 }
 

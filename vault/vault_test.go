@@ -28,7 +28,7 @@ func TestNewRefusesInvalidArguments(t *testing.T) {
 		"too long commit timeout": vault.WithCommitTimeout(vault.MaxCommitTimeout + 1),
 		"negative cache time":     vault.WithKeyCache(-1, 1),
 		"no cache size":           vault.WithKeyCache(time.Minute, 0),
-		"no logger":               vault.WithLogger(nil),
+		"no stream of events":     vault.WithEvents(nil),
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := vault.New(b.writer, b.Store, option)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"mime"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // metadata is a recording's metadata in JSON, as read from --metadata-file and as printed.
@@ -255,8 +255,8 @@ func (c *cli) openVault(k vault.Keyring) (*vault.Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The command reports refusals and damage as its own errors, so they are not logged as well.
-	options := []vault.Option{vault.WithLogger(slog.New(slog.DiscardHandler))}
+	// The command reports refusals and damage as its own errors.
+	options := []vault.Option{vault.WithEvents(events.New())}
 	if prefix := c.prefix(); prefix != "" {
 		options = append(options, vault.WithPrefix(prefix))
 	}

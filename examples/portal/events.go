@@ -3,13 +3,14 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // panel has the security events that the vault reported, newest first, for the security desk. Attempts on
@@ -24,8 +25,8 @@ type panel struct {
 
 // alert is one line of the panel.
 type alert struct {
-	vault.Event     // the latest of them
-	Attempts    int // how many attempts the line counts
+	events.Event     // the latest of them
+	Attempts     int // how many attempts the line counts
 }
 
 func newPanel() *panel { return &panel{changed: make(chan struct{})} }
@@ -33,13 +34,16 @@ func newPanel() *panel { return &panel{changed: make(chan struct{})} }
 // maxAlerts is how many lines are kept.
 const maxAlerts = 50
 
-// add is the vault's event hook.
-func (p *panel) add(event vault.Event) {
+// add is the vault's sink of events.
+func (p *panel) add(event events.Event) error {
+	if event.Level() < slog.LevelWarn {
+		return nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	line := alert{event, event.Count}
 	same := slices.IndexFunc(p.alerts, func(a alert) bool {
-		return a.Kind == event.Kind && a.Recording == event.Recording && a.Subject == event.Subject && a.RequestID == event.RequestID
+		return a.Kind == event.Kind && a.Recording == event.Recording && a.Grant == event.Grant
 	})
 	if same >= 0 {
 		line.Attempts += p.alerts[same].Attempts
@@ -49,6 +53,7 @@ func (p *panel) add(event vault.Event) {
 	p.alerts = p.alerts[:min(len(p.alerts), maxAlerts)]
 	close(p.changed)
 	p.changed = make(chan struct{})
+	return nil
 }
 
 // snapshot returns the lines, and a channel that is closed at the next change.

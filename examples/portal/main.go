@@ -27,6 +27,7 @@ import (
 
 	"github.com/recvault/recvault/examples/internal/deployment"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 func main() {
@@ -101,8 +102,9 @@ type portal struct {
 }
 
 func newPortal(d *deployment.Deployment, people []person, accessTTL time.Duration) (*portal, error) {
-	events := newPanel()
-	v, err := vault.New(d.Server, d.Store, vault.WithPrefix(d.Prefix), vault.WithEventHook(events.add))
+	panel := newPanel()
+	stream := events.New(panel.add, events.Log(nil))
+	v, err := vault.New(d.Server, d.Store, vault.WithPrefix(d.Prefix), vault.WithEvents(stream))
 	if err != nil {
 		return nil, err
 	}
@@ -115,9 +117,9 @@ func newPortal(d *deployment.Deployment, people []person, accessTTL time.Duratio
 	return &portal{
 		login: &login{
 			granter: d.Granter, people: people, patient: d.Patient, accessTTL: accessTTL,
-			sessions: sessions, register: &events.register, pages: pages,
+			sessions: sessions, register: &panel.register, pages: pages,
 		},
-		server: &server{vault: v, listings: listings, sessions: sessions, events: events, pages: pages},
+		server: &server{vault: v, listings: listings, sessions: sessions, events: panel, pages: pages},
 		closing: func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			defer cancel()

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 //go:embed web
@@ -91,14 +91,16 @@ func purpose(p keys.Purpose) string {
 }
 
 // kind returns the kind of a security event in words.
-func kind(k vault.EventKind) string {
+func kind(k events.Kind) string {
 	switch k {
-	case vault.WrongPatient:
+	case events.WrongPatient:
 		return "Refused: another patient's recording"
-	case vault.GrantRefused:
+	case events.Refused, events.Exhausted:
 		return "Refused: the access has ended"
-	case vault.Damaged:
+	case events.Damaged:
 		return "A recording is damaged"
+	case events.Failed:
+		return "A recording could not be played"
 	}
 	return "More attempts, which were only counted"
 }

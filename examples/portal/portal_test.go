@@ -27,7 +27,7 @@ import (
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/keystest"
-	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // running is a portal behind a test server.
@@ -228,9 +228,9 @@ func TestTheBugListsEverybodysRecordingsAndOpensNone(t *testing.T) {
 		reported := map[string]int{}
 		alerts, _ := p.server.events.snapshot()
 		for _, alert := range alerts {
-			assert.Equal(t, vault.WrongPatient, alert.Kind)
-			assert.Equal(t, "P-1042", alert.Subject)
-			assert.Equal(t, b.session().Access.Grant.KeyID(), alert.GrantKeyID)
+			assert.Equal(t, events.WrongPatient, alert.Kind)
+			assert.Equal(t, "P-1042", alert.Grant.Subject)
+			assert.Equal(t, b.session().Access.Grant.KeyID(), alert.Grant.KeyID)
 			reported[alert.Recording.String()] = alert.Attempts
 		}
 		for _, id := range leaked {
@@ -362,7 +362,7 @@ func TestAnAccessThatWasGivenUpIsRefusedByTheKeyring(t *testing.T) {
 	require.EventuallyWithT(t, func(t *assert.CollectT) {
 		alerts, _ := p.server.events.snapshot()
 		if assert.NotEmpty(t, alerts) {
-			assert.Equal(t, vault.GrantRefused, alerts[0].Kind)
+			assert.Equal(t, events.Refused, alerts[0].Kind)
 		}
 	}, 10*time.Second, 10*time.Millisecond)
 }
@@ -541,13 +541,14 @@ func TestEventsArriveOnAnOpenPage(t *testing.T) {
 func TestAFloodOfEventsLeavesThePanelBounded(t *testing.T) {
 	p := newPanel()
 	keyID := keys.NewKeyID(make([]byte, keys.KeyIDBytes))
-	again := vault.Event{Kind: vault.WrongPatient, Recording: keystest.NewRecordingID(keyID), Count: 2}
-	p.add(again)
+	again := events.Event{Kind: events.WrongPatient, Recording: keystest.NewRecordingID(keyID), Count: 2}
+	require.NoError(t, p.add(again))
 	for range 10 * maxAlerts {
-		p.add(vault.Event{Kind: vault.WrongPatient, Recording: keystest.NewRecordingID(keyID), Count: 1})
+		require.NoError(t, p.add(events.Event{Kind: events.WrongPatient, Recording: keystest.NewRecordingID(keyID), Count: 1}))
 	}
-	p.add(again)
-	p.add(again)
+	require.NoError(t, p.add(again))
+	require.NoError(t, p.add(events.Event{Kind: events.Opened, Recording: again.Recording, Count: 1}), "what went well is not shown")
+	require.NoError(t, p.add(again))
 	alerts, _ := p.snapshot()
 	require.Len(t, alerts, maxAlerts)
 	assert.Equal(t, again, alerts[0].Event)

@@ -29,6 +29,7 @@ import (
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 func main() {
@@ -46,7 +47,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.Remove()) }()
-	s := &story{Deployment: d, out: out, alerts: make(chan vault.Event, 2)}
+	s := &story{Deployment: d, out: out, alerts: make(chan events.Event, 2)}
 	s.say("recvault quickstart: keys in %s, recordings in %s", d.KeysAt, d.ObjectsAt)
 	return s.play(ctx)
 }
@@ -55,7 +56,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 type story struct {
 	*deployment.Deployment
 	out    io.Writer
-	alerts chan vault.Event // from the process that serves
+	alerts chan events.Event // from the process that serves
 }
 
 func (s *story) say(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
@@ -67,8 +68,12 @@ func (s *story) play(ctx context.Context) (err error) {
 		return err
 	}
 	server, err := vault.New(s.Server, s.Store, vault.WithPrefix(s.Prefix),
-		vault.WithEventHook(func(event vault.Event) { s.alerts <- event }), // in production, to who is on call
-		vault.WithLogger(slog.New(slog.DiscardHandler)))                    // the story prints the event itself
+		vault.WithEvents(events.New(func(event events.Event) error {
+			if event.Level() >= slog.LevelWarn {
+				s.alerts <- event // in production, to who is on call
+			}
+			return nil
+		})))
 	if err != nil {
 		return err
 	}
@@ -198,7 +203,7 @@ func (s *story) watch(ctx context.Context, v *vault.Vault, grant keys.Grant, id 
 func (s *story) alert(ctx context.Context) error {
 	select {
 	case event := <-s.alerts:
-		s.say("   ALERT     %s: %s, with a grant for %.6s..., asked for %s", event.Kind, event.Subject, event.GrantKeyID, short(event.Recording))
+		s.say("   ALERT     %s: %s, with a grant for %.6s..., asked for %s", event.Kind, event.Grant.Subject, event.Grant.KeyID, short(event.Recording))
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -116,7 +116,7 @@ func TestServiceOnRealServers(t *testing.T) {
 			assert.NotContains(t, string(a.body), "canary")
 		}
 		require.Eventually(t, func() bool {
-			return strings.Contains(s.play.metric(t), `security_events_total{kind="wrong-patient"}`)
+			return strings.Contains(s.play.metric(t), `events_total{kind="wrong-patient"}`)
 		}, 10*time.Second, 50*time.Millisecond)
 	})
 

@@ -189,7 +189,7 @@ func TestEndedAccessStopsNextSeek(t *testing.T) {
 		proxy.repair()
 		b.wait(`player.error`)
 		b.wait(`document.querySelector("#outcome h2")?.textContent === "Your access has ended"`)
-		b.wait(`document.querySelector('#events .alert[data-kind="grant-refused"]')`)
+		b.wait(`document.querySelector('#events .alert[data-kind="refused"]')`)
 		b.screenshot(t.Name() + "-2-refused")
 	})
 }
@@ -216,7 +216,7 @@ func TestExpiredAccessEndsVisibly(t *testing.T) {
 		b.wait(`document.querySelector("#outcome h2")?.textContent === "Your access has ended"`)
 		b.wait(`player.error`)
 		assert.Equal(t, 0, evaluate[int](b, `player.buffered.length`))
-		b.wait(`document.querySelector('#events .alert[data-kind="grant-refused"]')`)
+		b.wait(`document.querySelector('#events .alert[data-kind="refused"]')`)
 		b.screenshot(t.Name() + "-3-refused")
 	})
 }

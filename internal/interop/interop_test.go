@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"log/slog"
 	"math"
 	"math/rand/v2"
 	"path/filepath"
@@ -35,6 +34,7 @@ import (
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/storage/dir"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // The offsets of a plaintext at which segments end: the header takes its room from the first one.
@@ -197,7 +197,7 @@ func newSite(t *testing.T) *site {
 	store, err := dir.Open(filepath.Join(root, "objects"))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
-	v, err := vault.New(keyring, store, vault.WithLogger(slog.New(slog.DiscardHandler)))
+	v, err := vault.New(keyring, store, vault.WithEvents(events.New()))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, v.Close()) })
 	o, err := objects.New(store, "")

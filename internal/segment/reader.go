@@ -32,6 +32,7 @@ type Reader struct {
 	recent    recent
 	damaged   atomic.Pointer[error] // the first failed authentication
 	closed    atomic.Bool
+	delivered func(start, n int64) // see Watch
 
 	mu          sync.Mutex // guards the fields below, which Read, Seek and WriteTo share
 	position    int64
@@ -62,7 +63,7 @@ func NewReader(ctx context.Context, decrypter *Decrypter, source Source, start i
 	if int64(len(ciphertext)) != want {
 		return nil, fmt.Errorf("%w: the segment has %d bytes, not %d", ErrDamaged, len(ciphertext), want)
 	}
-	r := &Reader{decrypter: decrypter, source: source, expectedEnd: decrypter.size}
+	r := &Reader{decrypter: decrypter, source: source, expectedEnd: decrypter.size, delivered: func(int64, int64) {}}
 	r.stream.reader = r
 	r.buffers.New = func() any { return new([Size]byte) }
 	if want > 0 {
@@ -79,6 +80,10 @@ func NewReader(ctx context.Context, decrypter *Decrypter, source Source, start i
 	return r, nil
 }
 
+// Watch sets a function that gets each range of plaintext that Read and ReadAt have returned and that WriteTo has written:
+// n bytes from start on. It is called before the first read, if at all.
+func (r *Reader) Watch(delivered func(start, n int64)) { r.delivered = delivered }
+
 // Size returns the size of the plaintext in bytes.
 func (r *Reader) Size() int64 { return r.decrypter.size }
 
@@ -94,6 +99,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n := copy(p, rest)
+	r.delivered(r.position, int64(n))
 	r.position += int64(n)
 	return n, nil
 }
@@ -116,6 +122,7 @@ func (r *Reader) WriteTo(w io.Writer) (written int64, err error) {
 		if n < 0 || n > len(rest) {
 			return written, errors.New("segment: the writer returned an invalid count")
 		}
+		r.delivered(r.position, int64(n))
 		r.position += int64(n)
 		written += int64(n)
 		if err == nil && n < len(rest) {
@@ -173,6 +180,7 @@ func (r *Reader) ExpectEnd(end int64) {
 // ReadAt implements io.ReaderAt. It fetches the segments that it needs with one request, less those at
 // either end that were kept.
 func (r *Reader) ReadAt(p []byte, offset int64) (n int, err error) {
+	defer func() { r.delivered(offset, int64(n)) }()
 	if err := r.damaged.Load(); err != nil {
 		return 0, *err
 	}

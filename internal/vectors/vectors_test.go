@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -23,6 +22,7 @@ import (
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/storage/dir"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 var vectorsFile = filepath.Join("..", "..", folder, fileName)
@@ -154,7 +154,7 @@ func newReader(t *testing.T, test *test) *reader {
 	require.NoError(t, err)
 	r := &reader{test: test}
 	r.vault, err = vault.New(answeringKeyring{test}, store,
-		vault.WithKeyCache(0, 1), vault.WithLogger(slog.New(slog.DiscardHandler)))
+		vault.WithKeyCache(0, 1), vault.WithEvents(events.New()))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = r.vault.Close() })
 	if test.Grant != nil {

@@ -9,6 +9,7 @@ import (
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/events"
 )
 
 const (
@@ -273,6 +274,7 @@ func (e *Erasure) confirmRecording(ctx context.Context, id keys.RecordingID, app
 
 func (e *Erasure) finish(receipt Receipt) (Receipt, error) {
 	receipt.Time = time.Now().Round(0).UTC()
+	e.options.Events.Emit(events.Event{Kind: events.Erased, Time: receipt.Time, KeyID: receipt.KeyID, Recording: receipt.Recording})
 	return receipt.sealed()
 }
 

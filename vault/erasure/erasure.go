@@ -64,6 +64,7 @@ import (
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // Test for these with errors.Is, beside [github.com/recvault/recvault/vault.ErrHeld] and
@@ -126,6 +127,9 @@ type Options struct {
 	// DeleteTimeout is how long the deletion of one object may take. A store may wait for a reader of the object
 	// to end. MinIO waits up to 30 s. Default 1 min.
 	DeleteTimeout time.Duration
+
+	// Events, if not nil, gets an events.Erased for each receipt.
+	Events *events.Stream
 }
 
 // Erasure plans and confirms erasures. It is safe for concurrent use.
@@ -145,6 +149,7 @@ func New(keyring Keyring, store storage.Store, options Options) (*Erasure, error
 		return nil, errors.New("erasure: New needs a keyring and a store")
 	}
 	options.DeleteTimeout = cmp.Or(options.DeleteTimeout, time.Minute)
+	options.Events = cmp.Or(options.Events, events.New())
 	if options.DeleteTimeout < 0 {
 		return nil, fmt.Errorf("erasure: %w: a negative delete timeout", ErrInvalidOptions)
 	}

@@ -3,7 +3,7 @@
 //
 // A [Stream] hands each [Event] to its sinks: [Log] for slog, [JSON] for a file of JSON lines, any function of the
 // application, and package vault/events/otel for OpenTelemetry. A vault emits to the stream of vault.WithEvents, an
-// erasure to that of its Options, and [Stream.Granter] and [Stream.Revoker] emit what a login does to grants.
+// erasure to that of its Options, and [Stream.Issuer] and [Stream.Revoker] emit what a login does to grants.
 //
 // An event has no patient identifier, no title, no token and no key. It does have pseudonyms, the subjects of grants and
 // their reasons, so treat it as personal data.
@@ -119,39 +119,67 @@ func (e Event) Level() slog.Level {
 
 // LogValue implements slog.LogValuer. It has the names of the JSON form.
 func (e Event) LogValue() slog.Value {
-	attrs := []slog.Attr{slog.String("kind", string(e.Kind)), slog.Time("time", e.Time), slog.Int("count", e.Count)}
-	text := func(name, value string) {
-		if value != "" {
-			attrs = append(attrs, slog.String(name, value))
-		}
+	attrs := attrs{slog.String("kind", string(e.Kind)), slog.Time("time", e.Time), slog.Int("count", e.Count)}
+	attrs.text("of", string(e.Of))
+	attrs.text("key_id", e.KeyID.String())
+	attrs.text("recording", e.Recording.String())
+	attrs.text("to", e.To.String())
+	if g := e.Grant; g != (keys.GrantDetails{}) {
+		attrs = append(attrs, slog.Attr{Key: "grant", Value: grantValue(g)})
 	}
-	number := func(name string, value int64) {
-		if value != 0 {
-			attrs = append(attrs, slog.Int64(name, value))
-		}
-	}
-	text("of", string(e.Of))
-	text("key_id", e.KeyID.String())
-	text("recording", e.Recording.String())
-	text("to", e.To.String())
-	if e.Grant != (keys.GrantDetails{}) {
-		attrs = append(attrs, slog.Any("grant", e.Grant))
-	}
-	if !e.Began.IsZero() {
-		attrs = append(attrs, slog.Time("began", e.Began), slog.Time("ended", e.Ended))
-	}
-	number("bytes", e.Bytes)
+	attrs.time("began", e.Began)
+	attrs.time("ended", e.Ended)
+	attrs.number("bytes", e.Bytes)
 	if len(e.Ranges) > 0 {
 		attrs = append(attrs, slog.Any("ranges", e.Ranges))
 	}
-	if e.Coarse {
-		attrs = append(attrs, slog.Bool("ranges_coarse", true))
-	}
-	number("unwraps", int64(e.Unwraps))
-	number("entries", int64(e.Entries))
-	number("status", int64(e.Status))
-	text("error", e.Error)
+	attrs.flag("ranges_coarse", e.Coarse)
+	attrs.number("unwraps", int64(e.Unwraps))
+	attrs.number("entries", int64(e.Entries))
+	attrs.number("status", int64(e.Status))
+	attrs.text("error", e.Error)
 	return slog.GroupValue(attrs...)
+}
+
+func grantValue(g keys.GrantDetails) slog.Value {
+	var attrs attrs
+	attrs.text("key_id", g.KeyID.String())
+	attrs.text("accessor", g.Accessor)
+	attrs.time("expires", g.Expires)
+	attrs.text("subject", g.Subject)
+	attrs.text("purpose", string(g.Purpose))
+	attrs.text("reason", g.Reason)
+	attrs.text("request_id", g.RequestID)
+	attrs.number("max_uses", int64(g.MaxUses))
+	attrs.flag("describe_only", g.DescribeOnly)
+	return slog.GroupValue(attrs...)
+}
+
+// attrs leaves out what is zero.
+type attrs []slog.Attr
+
+func (a *attrs) text(name, value string) {
+	if value != "" {
+		*a = append(*a, slog.String(name, value))
+	}
+}
+
+func (a *attrs) number(name string, value int64) {
+	if value != 0 {
+		*a = append(*a, slog.Int64(name, value))
+	}
+}
+
+func (a *attrs) time(name string, value time.Time) {
+	if !value.IsZero() {
+		*a = append(*a, slog.Time(name, value))
+	}
+}
+
+func (a *attrs) flag(name string, value bool) {
+	if value {
+		*a = append(*a, slog.Bool(name, true))
+	}
 }
 
 // Range is a part of a recording: the bytes of the plaintext from Start up to and without End.

@@ -35,7 +35,7 @@ func main() {
 		if err != nil {
 			return err
 		}
-		v, err := vault.New(keyring, store, vault.WithLogger(p.Log))
+		v, err := vault.New(keyring, store, vault.WithEvents(p.Events))
 		if err != nil {
 			return err
 		}

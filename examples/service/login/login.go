@@ -17,6 +17,7 @@ import (
 
 	"github.com/recvault/recvault/examples/service/internal/session"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault/events"
 )
 
 const (
@@ -25,15 +26,9 @@ const (
 	maxForm    = 16 << 10 // bytes
 )
 
-// granter issues grants, which takes the role, and ends them, which takes the grant alone.
-type granter interface {
-	keys.Granter
-	RevokeSelf(ctx context.Context, grant keys.Grant) error
-}
-
 type login struct {
 	log           *slog.Logger
-	granter       granter
+	granter       events.Issuer // issues grants, which takes the role, and ends them, which takes the grant alone
 	accounts      accounts
 	grantTTL      time.Duration
 	sessionCookie *session.Cookie
@@ -169,8 +164,8 @@ func (l *login) access(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// grant issues a grant and redirects to the recordings. The request ID leads from Vault's audit log to the lines of this log,
-// of which the first is written before there is a grant. The session's grants from before end.
+// grant issues a grant and redirects to the recordings. The request ID leads from Vault's audit log to the
+// event in this log, and to the line that is written before there is a grant. The session's grants from before end.
 func (l *login) grant(w http.ResponseWriter, r *http.Request, s session.Session, patient account, asked view) {
 	requestID := strings.ToLower(rand.Text())
 	log := l.log.With("account", s.Account, "request_id", requestID)
@@ -185,7 +180,6 @@ func (l *login) grant(w http.ResponseWriter, r *http.Request, s session.Session,
 		return
 	}
 	l.grants.WithLabelValues(string(asked.Purpose)).Inc()
-	log.Info("grant issued", "key_id", grant.KeyID(), "accessor", grant.Accessor(), "expires", grant.Expires())
 	had, live := l.sessions.add(s, grant)
 	if !live { // the user signed out while Vault issued it
 		l.revoke(r.Context(), s, grant)

@@ -39,7 +39,7 @@ func main() {
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 		l := &login{
-			log: p.Log, granter: keyring, accounts: accounts, grantTTL: *grantTTL,
+			log: p.Log, granter: p.Events.Issuer(keyring), accounts: accounts, grantTTL: *grantTTL,
 			sessionCookie: sessionCookie, accessCookie: accessCookie,
 			sessions: sessions{before: time.Now(), byID: map[string]*known{}},
 			signIns: prometheus.NewCounterVec(prometheus.CounterOpts{

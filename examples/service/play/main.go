@@ -8,10 +8,7 @@ import (
 	"flag"
 	"log/slog"
 	"net/http"
-	"strconv"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/recvault/recvault/examples/service/internal/process"
 	"github.com/recvault/recvault/examples/service/internal/session"
@@ -38,32 +35,16 @@ func main() {
 		if err != nil {
 			return err
 		}
-		v, err := vault.New(keyring, store, append(observed(p),
+		v, err := vault.New(keyring, store, vault.WithEvents(p.Events),
 			// Without a key cache, the end of a grant is noticed at once, by any number of replicas. Each request costs one
 			// request to Vault.
-			vault.WithKeyCache(0, 1))...)
+			vault.WithKeyCache(0, 1))
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, v.Close()) }() // delivers the last events
 		return p.Serve(ctx, (&player{vault: v, cookie: cookie, log: p.Log}).routes(), bodyTime)
 	})
-}
-
-// observed has the vault count its security events and failures. It logs them by itself.
-func observed(p *process.Process) []vault.Option {
-	events := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "security_events_total", Help: "Security events by kind. Be woken for wrong-patient and damaged.",
-	}, []string{"kind"})
-	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "serve_failures_total", Help: "Recordings that were not served, by status; 0 is an answer that was broken off.",
-	}, []string{"status"})
-	p.Metrics.MustRegister(events, failures)
-	return []vault.Option{
-		vault.WithLogger(p.Log),
-		vault.WithEventHook(func(e vault.Event) { events.WithLabelValues(string(e.Kind)).Add(float64(e.Count)) }),
-		vault.WithServeHook(func(f vault.ServeFailure) { failures.WithLabelValues(strconv.Itoa(f.Status)).Inc() }),
-	}
 }
 
 type player struct {

@@ -21,6 +21,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/recvault/recvault/vault/events"
 )
 
 const (
@@ -33,6 +35,7 @@ const (
 type Process struct {
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
+	Events  *events.Stream // to the log, and counted
 
 	addr, metricsAddr string
 	drain, grace      time.Duration
@@ -56,17 +59,27 @@ func Run(name, addr, metricsAddr string, grace time.Duration, main func(context.
 			Name: "http_request_seconds", Help: "How long requests took, by route.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 10),
 		}, []string{"route"}),
 	}
+	happened := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "events_total", Help: "What happened to recordings and grants, by kind. Any wrong-patient is worth waking somebody.",
+	}, []string{"kind"})
+	p.Events = events.New(events.Log(p.Log), func(e events.Event) error {
+		happened.WithLabelValues(string(e.Kind)).Add(float64(e.Count))
+		return nil
+	})
 	flag.StringVar(&p.addr, "addr", addr, "where to serve users")
 	flag.StringVar(&p.metricsAddr, "metrics-addr", metricsAddr, "where to serve /metrics and /ready, for the operator only")
 	flag.DurationVar(&p.drain, "drain", 10*time.Second, "how long to serve on after SIGTERM, until the load balancer has seen that /ready fails")
 	flag.DurationVar(&p.grace, "grace", grace, "how long requests under way may go on after that")
 	p.place.flags()
 	flag.Parse()
-	p.Metrics.MustRegister(p.requests, p.seconds, collectors.NewGoCollector(),
+	p.Metrics.MustRegister(p.requests, p.seconds, happened, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	if err := main(ctx, p); err != nil {
+	err := main(ctx, p)
+	ending, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err = errors.Join(err, p.Events.Flush(ending)); err != nil {
 		p.Log.Error("ended", "error", err)
 		os.Exit(1)
 	}
