@@ -19,6 +19,7 @@ import (
 	"github.com/recvault/recvault/internal/segment"
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/erasure"
@@ -110,6 +111,15 @@ func TestEachKindOfEventHappens(t *testing.T) {
 		_, err = v.Stat(t.Context(), watching, id)
 		require.NoError(t, err)
 		happened(events.Event{Kind: events.Described, KeyID: keyID, Recording: id, Grant: watching.Details(), Unwraps: 1})
+
+		missing := keystest.NewRecordingID(keyID)
+		v.ServeRecording(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil), grant, missing)
+		happened(events.Event{Kind: events.Failed, KeyID: keyID, Recording: missing, Grant: details, Status: http.StatusNotFound})
+		foreign := b.put(t, alice, nil)
+		teststore.Write(t, b.Store, objectName(foreign, "envelope"), []byte(`{"version":2,"shape":"unknown"}`))
+		_, err = v.Stat(t.Context(), grant, foreign)
+		require.ErrorIs(t, err, vault.ErrUnsupported)
+		happened(events.Event{Kind: events.Unsupported, KeyID: keyID, Recording: foreign, Grant: details})
 
 		_, err = v.Update(t.Context(), grant, id, func(m *vault.Metadata) error { m.Title = "Corrected"; return nil })
 		require.NoError(t, err)

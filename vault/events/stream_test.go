@@ -178,7 +178,9 @@ func TestAFloodIsCountedExactly(t *testing.T) {
 			for emitter := range emitters {
 				all.Go(func() {
 					for i := emitter; i < n; i += emitters {
-						s.Emit(opened(ids[i%len(ids)], 0, 3))
+						e := opened(ids[i%len(ids)], 0, 3)
+						e.Count = 2
+						s.Emit(e)
 						s.Emit(events.Event{Kind: events.WrongPatient, Recording: ids[0]})
 					}
 				})
@@ -189,7 +191,7 @@ func TestAFloodIsCountedExactly(t *testing.T) {
 			}
 			require.NoError(t, s.Flush(t.Context()))
 			counts, overflow := got.counts()
-			assert.Equal(t, map[events.Kind]int{events.Opened: n, events.WrongPatient: n}, counts)
+			assert.Equal(t, map[events.Kind]int{events.Opened: 2 * n, events.WrongPatient: n}, counts)
 			assert.Zero(t, overflow[events.WrongPatient], "each kind has its own bound")
 			bytes := int64(0)
 			for _, e := range got.got {
@@ -197,7 +199,7 @@ func TestAFloodIsCountedExactly(t *testing.T) {
 			}
 			assert.EqualValues(t, 3*n, bytes)
 			if c.stuck {
-				assert.Equal(t, max(0, c.distinct-10_000), overflow[events.Opened])
+				assert.Equal(t, 2*max(0, c.distinct-10_000), overflow[events.Opened])
 				assert.LessOrEqual(t, len(got.got), 10_000+4, "memory is bounded")
 			}
 		})
@@ -226,22 +228,28 @@ func TestFlushDeliversWhatEachEmitterHasEmitted(t *testing.T) {
 	}
 }
 
-func TestSinksShareNoRanges(t *testing.T) {
+func TestAddingUpLeavesTheEmittersRangesAlone(t *testing.T) {
 	var a, b collector
 	s := events.New(a.sink, b.sink)
 	id := keystest.NewRecordingID(keyID(1))
+	var own []events.Event
 	for i := range 5 {
-		s.Emit(opened(id, int64(5-i)*100, 10))
+		own = append(own, opened(id, int64(i)*10, 10))
+		s.Emit(own[i])
 	}
 	require.NoError(t, s.Flush(t.Context()))
+	for i, e := range own {
+		assert.Equal(t, []events.Range{{Start: int64(i) * 10, End: int64(i)*10 + 10}}, e.Ranges)
+	}
 	for _, c := range []collector{a, b} {
-		covered := int64(0)
+		var sum events.Event
 		for _, e := range c.got {
 			for _, r := range e.Ranges {
-				covered += r.End - r.Start
+				sum.Deliver(r.Start, r.End-r.Start)
 			}
 		}
-		assert.EqualValues(t, 50, covered)
+		assert.Equal(t, []events.Range{{Start: 0, End: 50}}, sum.Ranges)
+		assert.EqualValues(t, 50, sum.Bytes, "each once")
 	}
 }
 
