@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // cli is one run of the command: what it was given, and the flags that all commands share.
@@ -32,6 +33,7 @@ type cli struct {
 
 	stdinFor string         // what standard input is used for, because it can be read only once
 	closers  []func() error // called at the end, the last first
+	events   *events.Stream // nil if the command has not used it
 }
 
 // run runs the command and returns its exit code.

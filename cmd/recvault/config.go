@@ -30,6 +30,7 @@ var configurable = []setting{
 	{"prefix", []string{"RECVAULT_PREFIX"}, ""},
 	{"s3-cacert", []string{"AWS_CA_BUNDLE"}, ""},
 	{"path-style", nil, "false"},
+	{"events-file", []string{"RECVAULT_EVENTS_FILE"}, ""},
 	{"output", []string{"RECVAULT_OUTPUT"}, "text"},
 	{"operator", []string{"RECVAULT_OPERATOR"}, ""},
 	{"concurrency", nil, ""},

@@ -68,6 +68,9 @@ func (c *cli) erasure(ctx context.Context, target *erasureTarget, options erasur
 		return nil, keys.KeyID{}, vault.ID{}, err
 	}
 	options.Prefix = c.prefix()
+	if options.Events, err = c.stream(); err != nil {
+		return nil, keys.KeyID{}, vault.ID{}, err
+	}
 	e, err := erasure.New(k, store, options)
 	return e, keyID, id, err
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault/events"
 )
 
 type grantResult struct {
@@ -88,20 +89,18 @@ Role: granter.`,
 				Subject: options.Subject, Purpose: options.Purpose, Reason: options.Reason, RequestID: options.RequestID,
 			}})
 		}
-		return c.issue(ctx, k, who, options, out)
+		stream, err := c.stream()
+		if err != nil {
+			return err
+		}
+		return c.issue(ctx, stream.Issuer(k), who, options, out)
 	}
 	return cmd
 }
 
-// grantKeyring issues and revokes grants.
-type grantKeyring interface {
-	keys.Granter
-	keys.Unwrapper
-}
-
 // issue issues a grant and writes it to a file, or prints it. A grant that could not be printed is revoked: the
 // output may have a part of it.
-func (c *cli) issue(ctx context.Context, k grantKeyring, who keys.Patient, options keys.GrantOptions, out string) error {
+func (c *cli) issue(ctx context.Context, k events.Issuer, who keys.Patient, options keys.GrantOptions, out string) error {
 	var file *newFile
 	if out != dash {
 		var err error
@@ -218,12 +217,16 @@ Role: revoker with --accessor; none with the grant itself.`,
 
 // revocation returns a function that revokes the grant, by its accessor or with the grant itself. It sets the accessor.
 func (c *cli) revocation(ctx context.Context, accessor *string, grant *grantFlag) (func(context.Context) error, error) {
+	stream, err := c.stream()
+	if err != nil {
+		return nil, err
+	}
 	if *accessor != "" {
 		k, err := c.openKeyring(ctx, "revoker")
 		if err != nil {
 			return nil, err
 		}
-		return func(ctx context.Context) error { return k.Revoke(ctx, *accessor) }, nil
+		return func(ctx context.Context) error { return stream.Revoker(k).Revoke(ctx, *accessor) }, nil
 	}
 	if !grant.given(c) {
 		return nil, usagef("no grant: set --accessor, --grant-file or RECVAULT_GRANT")
@@ -237,7 +240,7 @@ func (c *cli) revocation(ctx context.Context, accessor *string, grant *grantFlag
 		return nil, err
 	}
 	*accessor = g.Accessor()
-	return func(ctx context.Context) error { return k.RevokeSelf(ctx, g) }, nil
+	return func(ctx context.Context) error { return stream.Issuer(k).RevokeSelf(ctx, g) }, nil
 }
 
 func (r revokeResult) writeText(w io.Writer) {

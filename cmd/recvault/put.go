@@ -16,7 +16,6 @@ import (
 
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault"
-	"github.com/recvault/recvault/vault/events"
 )
 
 // metadata is a recording's metadata in JSON, as read from --metadata-file and as printed.
@@ -255,8 +254,11 @@ func (c *cli) openVault(k vault.Keyring) (*vault.Vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The command reports refusals and damage as its own errors.
-	options := []vault.Option{vault.WithEvents(events.New())}
+	stream, err := c.stream()
+	if err != nil {
+		return nil, err
+	}
+	options := []vault.Option{vault.WithEvents(stream)}
 	if prefix := c.prefix(); prefix != "" {
 		options = append(options, vault.WithPrefix(prefix))
 	}

@@ -84,6 +84,8 @@ Jobs split over several processes:
 
 Others:
 
+    --events-file       RECVAULT_EVENTS_FILE   append what was opened, changed and
+                                               refused, as JSON lines
     --output            RECVAULT_OUTPUT        text or json
     --operator          RECVAULT_OPERATOR      the account responsible for an
                                                erasure or a hold`
@@ -99,6 +101,8 @@ type settings struct {
 
 	endpoint, region, bucket, prefix, s3CACert string
 	pathStyle                                  bool
+
+	eventsFile string
 }
 
 func (s *settings) addFlags(flags *pflag.FlagSet) {
@@ -118,6 +122,7 @@ func (s *settings) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&s.bucket, "bucket", "", "`bucket` with the recordings (RECVAULT_BUCKET)")
 	flags.StringVar(&s.prefix, "prefix", "", "`prefix` of all object names, ends in / (RECVAULT_PREFIX)")
 	flags.StringVar(&s.s3CACert, "s3-cacert", "", "`file` with the CA certificate of the S3 server (AWS_CA_BUNDLE)")
+	flags.StringVar(&s.eventsFile, "events-file", "", "append what was opened, changed and refused to this `file`, as JSON lines (RECVAULT_EVENTS_FILE)")
 	flags.BoolVar(&s.pathStyle, "path-style", false, "always put the bucket name into the path of URLs")
 }
 
