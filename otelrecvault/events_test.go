@@ -2,7 +2,10 @@ package otelrecvault_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"io"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +18,10 @@ import (
 
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/keystest"
+	"github.com/recvault/recvault/keys/local"
 	"github.com/recvault/recvault/otelrecvault"
+	"github.com/recvault/recvault/storage/dir"
+	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/events"
 )
 
@@ -88,6 +94,52 @@ func TestEveryFieldIsAnAttribute(t *testing.T) {
 		}
 		assert.Contains(t, attributes, "recvault."+name)
 	}
+}
+
+func TestNoSecretIsInARecord(t *testing.T) {
+	keyring, err := local.Open(filepath.Join(t.TempDir(), "keys"), local.Options{})
+	require.NoError(t, err)
+	store, err := dir.Open(filepath.Join(t.TempDir(), "objects"))
+	require.NoError(t, err)
+	recorder := logtest.NewRecorder()
+	stream := events.New(otelrecvault.Events(recorder))
+	v, err := vault.New(keyring, store, vault.WithEvents(stream))
+	require.NoError(t, err)
+	const alice, bob, title = keys.Patient("canary-alice"), keys.Patient("canary-bob"), "canary-title"
+	issuer, grants := stream.Issuer(keyring), map[keys.Patient]keys.Grant{}
+	for _, patient := range []keys.Patient{alice, bob} {
+		_, err := keyring.Enrol(t.Context(), patient)
+		require.NoError(t, err)
+		grants[patient], err = issuer.Issue(t.Context(), patient, keys.GrantOptions{TTL: time.Minute, Subject: "dr-lee", Purpose: keys.Treatment})
+		require.NoError(t, err)
+	}
+	id, err := v.Put(t.Context(), alice, strings.NewReader("canary-plaintext"), vault.Metadata{Title: title})
+	require.NoError(t, err)
+	recording, err := v.Open(t.Context(), grants[alice], id)
+	require.NoError(t, err)
+	_, err = io.Copy(io.Discard, recording)
+	require.NoError(t, err)
+	require.NoError(t, recording.Close())
+	_, err = v.ListInfo(t.Context(), grants[alice])
+	require.NoError(t, err)
+	_, err = v.Open(t.Context(), grants[bob], id)
+	require.ErrorIs(t, err, keys.ErrDenied)
+	_, err = v.Update(t.Context(), grants[alice], id, func(m *vault.Metadata) error { m.Title = title + " 2"; return nil })
+	require.NoError(t, err)
+	require.NoError(t, v.EndGrant(t.Context(), grants[alice]))
+	require.NoError(t, v.Close())
+	kinds := map[string]bool{}
+	for _, record := range recorder.Result()[logtest.Scope{Name: "github.com/recvault/recvault"}] {
+		kinds[record.EventName] = true
+		text := fmt.Sprintf("%+v", record)
+		for _, kv := range record.Attributes {
+			text += " " + kv.Value.String()
+		}
+		for _, secret := range []string{"canary", grants[alice].Token(), grants[bob].Token()} {
+			assert.NotContains(t, text, secret, record.EventName)
+		}
+	}
+	assert.Len(t, kinds, 8) // issued, stored, opened, described, listed, wrong patient, updated, revoked
 }
 
 // Programs that do not ask for OpenTelemetry compile none of it, and those that do compile its API only.

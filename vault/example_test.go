@@ -17,6 +17,7 @@ import (
 	"github.com/recvault/recvault/keys/local"
 	"github.com/recvault/recvault/storage/dir"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 const (
@@ -31,7 +32,7 @@ type example struct {
 	path    string
 }
 
-func newExample() *example {
+func newExample(options ...vault.Option) *example {
 	path, err := os.MkdirTemp("", "recvault-example-")
 	if err != nil {
 		log.Fatal(err)
@@ -44,7 +45,7 @@ func newExample() *example {
 	if err != nil {
 		log.Fatal(err)
 	}
-	v, err := vault.New(keyring, store)
+	v, err := vault.New(keyring, store, options...)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -74,6 +75,38 @@ func (e *example) grant(patient keys.Patient) keys.Grant {
 		log.Fatal(err)
 	}
 	return grant
+}
+
+func ExampleWithEvents() {
+	e := newExample(vault.WithEvents(events.New(
+		events.JSON(io.Discard), // in production, a file that is shipped to where audit logs are kept
+		func(e events.Event) error {
+			fmt.Println(e.Kind, e.Grant.Subject, e.Bytes)
+			return nil
+		},
+	)))
+	defer e.remove()
+	id := e.put(alice, "Alice's consultation")
+	recording, err := e.vault.Open(context.Background(), e.grant(alice), id)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := recording.ReadAt(make([]byte, 5), 0); err != nil {
+		log.Fatal(err)
+	}
+	if err := recording.Close(); err != nil {
+		log.Fatal(err)
+	}
+	_, err = e.vault.Open(context.Background(), e.grant(bob), id) // the bug of 2020
+	fmt.Println(errors.Is(err, keys.ErrDenied))
+	if err := e.vault.Close(); err != nil { // delivers the events
+		log.Fatal(err)
+	}
+	// Unordered output:
+	// stored  0
+	// opened dr-lee 5
+	// true
+	// wrong-patient dr-lee 0
 }
 
 func ExampleNew() {

@@ -29,7 +29,8 @@ const (
 //
 // A sink gets an event as soon as it happens. If the same happens again within a second, in all but times and sums, it is
 // added up, and the sink gets one more event at the end of the second. So a flood makes few events, and the Counts add up
-// to what happened: see [Overflow] for the bounds. A sink that fails gets the events later, in order.
+// to what happened: see [Overflow] for the bounds. A sink that fails gets the events later, in order. The
+// goroutine of a sink that never returns stays.
 type Stream struct{ outlets []*outlet }
 
 // New returns a Stream with these sinks.
