@@ -98,9 +98,10 @@ type likeness struct {
 
 // add queues an event, or adds it up if the window has one like it or has too many.
 func (o *outlet) add(event Event) {
+	like := likeness{event.Kind, event.Of, event.KeyID, event.Recording, event.To, event.Grant, event.Status}
+	like.grant.Expires = like.grant.Expires.Round(0).UTC() // a grant is parsed for each request, each time with a zone of its own
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	like := likeness{event.Kind, event.Of, event.KeyID, event.Recording, event.To, event.Grant, event.Status}
 	sum, seen := o.sums[like]
 	switch {
 	case seen:
