@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"strings"
@@ -245,6 +246,13 @@ func TestEachDriftIsNamed(t *testing.T) {
 			write(t, path+"/config", data{"deletion_allowed": true})
 			remove(path)(t)
 		}},
+		{"a key restored from an edited backup", "restore_info: expected none", func(t *testing.T) {
+			d.restoreKey(t, strings.Repeat("c", 32)+"-kek")
+		}, func(t *testing.T) {
+			path := mount + "/keys/" + strings.Repeat("c", 32) + "-kek"
+			write(t, path+"/config", data{"deletion_allowed": true})
+			remove(path)(t)
+		}},
 		{"a retirement by hand", "versions: expected min_encryption of at least", func(t *testing.T) {
 			path := mount + "/keys/" + strings.Repeat("c", 32) + "-kek"
 			write(t, path, sound)
@@ -386,6 +394,31 @@ func (d *deployment) importKey(t *testing.T, name string) {
 		"hash_function": "SHA256",
 	})
 	require.NoError(t, err)
+}
+
+// restoreKey makes an envelope key that is known outside of Vault, and that shows no setting of one.
+func (d *deployment) restoreKey(t *testing.T, name string) {
+	t.Helper()
+	path := d.server.Mount() + "/keys/" + name
+	write := func(path string, body map[string]any) {
+		_, err := d.root.Logical().Write(path, body)
+		require.NoError(t, err)
+	}
+	write(path, map[string]any{"type": "aes256-gcm96", "derived": true, "exportable": true, "allow_plaintext_backup": true})
+	secret, err := d.root.Logical().Read(d.server.Mount() + "/backup/" + name)
+	require.NoError(t, err)
+	text, err := base64.StdEncoding.DecodeString(secret.Data["backup"].(string))
+	require.NoError(t, err)
+	backup := map[string]map[string]any{}
+	require.NoError(t, json.Unmarshal(text, &backup))
+	require.NotEmpty(t, backup["policy"]["keys"].(map[string]any)["1"].(map[string]any)["key"])
+	backup["policy"]["exportable"], backup["policy"]["allow_plaintext_backup"], backup["policy"]["backup_info"] = false, false, nil
+	text, err = json.Marshal(backup)
+	require.NoError(t, err)
+	write(path+"/config", map[string]any{"deletion_allowed": true})
+	_, err = d.root.Logical().Delete(path)
+	require.NoError(t, err)
+	write(d.server.Mount()+"/restore/"+name, map[string]any{"backup": base64.StdEncoding.EncodeToString(text)})
 }
 
 // What may be beside recvault in the same Vault is no drift.

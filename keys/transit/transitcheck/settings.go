@@ -179,9 +179,11 @@ func (c *comparer) engineSettings() {
 	}
 }
 
-// keySettings are those of every key. Who makes a key sets its type as well.
+// keySettings are those of every key. Who makes a key sets its type as well. A backup has the key in clear, and what was
+// restored from one has the settings that somebody wrote into it.
 var keySettings = map[string]any{
 	"exportable": false, "allow_plaintext_backup": false, "deletion_allowed": false, "imported_key": false, "auto_rotate_period": 0,
+	"backup_info": nil, "restore_info": nil,
 }
 
 // with returns settings with others in addition.
