@@ -57,8 +57,9 @@ Compared are: audit devices, and what they show in clear; the mount, its tuning
 and the bucket and prefix that it is for; the pseudonym key; the settings of
 patients' keys; the policy of each role, line by line; the token roles; aliases
 that are no patient's; every other policy with a rule that reaches the mount, the
-token roles, identities, policies, auth methods or audit devices; tokens and
-token roles that have no limit in time.
+token roles, identities, policies, auth methods and who may log in, other users'
+tokens, audit devices, plugins or Vault's storage; tokens and token roles that
+have no limit in time.
 
 Work is bounded: one request for each policy, for each token role, and for each of
 --keys keys and --tokens tokens, which are drawn at random. The page says how many

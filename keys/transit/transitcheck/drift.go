@@ -202,6 +202,7 @@ type comparer struct {
 	answered bool                      // the token could read something
 	now      *Comparison               // the one that is being made
 
+	methods  []string        // auth methods but that of tokens, such as "approle/"
 	reaching map[string]bool // foreign policies that reach what recvault relies on
 }
 

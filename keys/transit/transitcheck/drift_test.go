@@ -321,6 +321,21 @@ func TestEachDriftIsNamed(t *testing.T) {
 		policy("a policy for groups", `path "identity/group/id/+" { capabilities = ["update"] }`, "no rule that reaches groups"),
 		policy("a policy for the mount", `path "sys/mounts/+/recordings/tune" { capabilities = ["update"] }`, "no rule that reaches the mount"),
 		policy("a policy for audit devices", `path "sys/audit/file" { capabilities = ["delete", "sudo"] }`, "no rule that reaches audit devices"),
+		policy("a policy for any token, by a role", `path "auth/token/create/other" { capabilities = ["update", "sudo"] }`, "tokens with any policy"),
+		policy("a policy for others' tokens", `path "auth/token/revoke-accessor" { capabilities = ["update"] }`, "other users' tokens"),
+		policy("a policy for the token mount", `path "sys/mounts/auth/token/tune" { capabilities = ["update"] }`, "no rule that reaches auth methods"),
+		policy("a policy for the audit log of identities", `path "sys/mounts/identity/tune" { capabilities = ["update"] }`, "no rule that reaches audit devices"),
+		policy("a policy for hashes in the audit log", `path "sys/audit-hash/file" { capabilities = ["update"] }`, "what the audit log hides"),
+		policy("a policy that restores snapshots", `path "sys/storage/raft/snapshot-force" { capabilities = ["update"] }`, "Vault's storage"),
+		policy("a policy that lists Vault's storage", `path "sys/raw" { capabilities = ["list"] }`, "Vault's storage"),
+		policy("a policy for plugins", `path "sys/plugins/catalog/secret/transit" { capabilities = ["update", "sudo"] }`, "no rule that reaches plugins"),
+		{"a policy for logins", "who may log in with which policy, found update on auth/+/role/+", func(t *testing.T) {
+			require.NoError(t, d.root.Sys().EnableAuthWithOptions("approle", &api.EnableAuthOptions{Type: "approle"}))
+			require.NoError(t, d.root.Sys().PutPolicy("other", `path "auth/+/role/+" { capabilities = ["update"] }`))
+		}, func(t *testing.T) {
+			require.NoError(t, d.root.Sys().DisableAuth("approle"))
+			require.NoError(t, d.root.Sys().DeletePolicy("other"))
+		}},
 		{"a wider default policy", "other policies: policy default: expected no rule that reaches keys", func(t *testing.T) {
 			text, err := d.root.Sys().GetPolicy("default")
 			require.NoError(t, err)
@@ -425,6 +440,7 @@ func (d *deployment) restoreKey(t *testing.T, name string) {
 func TestWhatIsAllowedIsNoDrift(t *testing.T) {
 	d := deployBare(t)
 	mount, prefix := d.server.Mount(), d.server.Prefix()
+	require.NoError(t, d.root.Sys().EnableAuthWithOptions("approle", &api.EnableAuthOptions{Type: "approle"}))
 	require.NoError(t, d.root.Sys().PutPolicy("other", `
 path "`+mount+`2/*"               { capabilities = ["update"] }
 path "`+prefix+`/+"               { capabilities = ["update"] }
@@ -433,6 +449,9 @@ path "`+mount+`/*"                { capabilities = ["deny"] }
 path "auth/token/create"          { capabilities = ["update"] }
 path "auth/token/create/another"  { capabilities = ["update"] }
 path "identity/oidc/*"            { capabilities = ["read"] }
+path "auth/approle/role/*"        { capabilities = ["read"] }
+path "sys/plugins/*"              { capabilities = ["read"] }
+path "sys/storage/raft/snapshot"  { capabilities = ["read"] }
 path "secret/data/{{identity.entity.id}}/*" { capabilities = ["read"] }`))
 	_, err := d.root.Logical().Write("auth/token/roles/other", map[string]any{"allowed_policies": "other", "token_period": "24h"})
 	require.NoError(t, err)

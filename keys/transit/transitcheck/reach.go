@@ -60,37 +60,56 @@ func parseRules(text string) ([]rule, error) {
 
 // target is what recvault relies on.
 type target struct {
-	path string // as a policy would name it
-	what string
-	sudo bool // only a rule with sudo does harm
+	path  string // as a policy would name it
+	what  string
+	needs []string // only a rule with one of these capabilities does harm; nil if any does
 }
+
+var (
+	sudo   = []string{"sudo"}
+	writes = []string{"create", "update", "patch"}
+)
 
 func (c *comparer) targets() []target {
 	mount, prefix := c.options.Mount, c.options.Prefix
-	return []target{
-		{mount + "/*", "keys", false},
-		{"sys/mounts/" + mount, "the mount", false},
-		{"sys/mounts/" + mount + "/*", "the mount", false},
-		{"sys/remount", "the mount", false},
-		{"sys/policies/acl", "policies", false},
-		{"sys/policies/acl/*", "policies", false},
-		{"sys/policy", "policies", false},
-		{"sys/policy/*", "policies", false},
-		{"auth/token/create/" + prefix + "-grant", "grants", false},
-		{"auth/token/create/" + prefix + "-describe", "grants", false},
-		{"auth/token/create", "tokens with any policy", true},
-		{"auth/token/create-orphan", "tokens with any policy", true},
-		{"auth/token/roles/*", "token roles", false},
-		{"sys/auth/*", "auth methods", false},
-		{"identity/entity*", "entities", false},
-		{"identity/group*", "groups", false},
-		{"identity/alias*", "entities", false},
-		{"identity/persona*", "entities", false},
-		{"identity/lookup/*", "entities", false},
-		{"sys/audit/*", "audit devices", false},
-		{"sys/config/auditing/*", "audit devices", false},
-		{"sys/raw/*", "Vault's storage", false},
+	targets := []target{
+		{mount + "/*", "keys", nil},
+		{"sys/mounts/" + mount, "the mount", nil},
+		{"sys/mounts/" + mount + "/*", "the mount", nil},
+		{"sys/remount", "the mount", nil},
+		{"sys/policies/acl", "policies", nil},
+		{"sys/policies/acl/*", "policies", nil},
+		{"sys/policy", "policies", nil},
+		{"sys/policy/*", "policies", nil},
+		{"auth/token/create/" + prefix + "-grant", "grants", nil},
+		{"auth/token/create/" + prefix + "-describe", "grants", nil},
+		{"auth/token/create", "tokens with any policy", sudo},
+		{"auth/token/create/*", "tokens with any policy", sudo}, // by a token role that names no policies
+		{"auth/token/create-orphan", "tokens with any policy", sudo},
+		{"auth/token/lookup-accessor", "other users' tokens", nil},
+		{"auth/token/revoke-accessor", "other users' tokens", nil},
+		{"auth/token/roles/*", "token roles", nil},
+		{"sys/auth/*", "auth methods", nil},
+		{"sys/mounts/auth/*", "auth methods", nil}, // the same settings
+		{"identity/entity*", "entities", nil},
+		{"identity/group*", "groups", nil},
+		{"identity/alias*", "entities", nil},
+		{"identity/persona*", "entities", nil},
+		{"identity/lookup/*", "entities", nil},
+		{"sys/audit/*", "audit devices", nil},
+		{"sys/config/auditing/*", "audit devices", nil},
+		{"sys/mounts/sys/tune", "audit devices", writes}, // what they show in clear
+		{"sys/mounts/identity/tune", "audit devices", writes},
+		{"sys/audit-hash/*", "what the audit log hides", nil}, // by guesses
+		{"sys/raw", "Vault's storage", nil},
+		{"sys/raw/*", "Vault's storage", nil},
+		{"sys/storage/raft/snapshot*", "Vault's storage", writes},
+		{"sys/plugins/*", "plugins", writes},
 	}
+	for _, method := range c.methods {
+		targets = append(targets, target{"auth/" + method + "*", "who may log in with which policy", writes})
+	}
+	return targets
 }
 
 // reach returns what of the targets a rule reaches, or "".
@@ -98,7 +117,8 @@ func (c *comparer) reach(r rule) string {
 	var reached []string
 	pattern := pathPattern(r.path)
 	for _, t := range c.targets() {
-		if t.sudo && !slices.Contains(r.capabilities, "sudo") || slices.Contains(reached, t.what) {
+		harmless := t.needs != nil && !slices.ContainsFunc(r.capabilities, func(have string) bool { return slices.Contains(t.needs, have) })
+		if harmless || slices.Contains(reached, t.what) {
 			continue
 		}
 		if overlap(pattern, pathPattern(t.path)) {

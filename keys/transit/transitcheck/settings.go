@@ -290,6 +290,11 @@ func (c *comparer) policies() {
 	c.compare("accessor of the token mount", func() {
 		mounts, ok := c.read("sys/auth", "read")
 		token, _ := mounts["token/"].(map[string]any)
+		for _, name := range slices.Sorted(maps.Keys(mounts)) {
+			if _, isMount := mounts[name].(map[string]any); isMount && name != "token/" {
+				c.methods = append(c.methods, name)
+			}
+		}
 		if accessor, _ = token["accessor"].(string); ok {
 			c.compared("it is in the policies of grants: %s", accessor)
 		}
