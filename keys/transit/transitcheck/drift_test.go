@@ -350,6 +350,9 @@ func TestEachDriftIsNamed(t *testing.T) {
 		{"a token role that gives grants", "other token roles: token role other: expected none but setup's", func(t *testing.T) {
 			write(t, otherRole, data{"allowed_policies_glob": prefix + "-g*t", "renewable": false})
 		}, remove(otherRole)},
+		{"a token role that allows what it does not name", "token role other: expected none but setup's", func(t *testing.T) {
+			write(t, otherRole, data{"disallowed_policies": "administrators", "renewable": false})
+		}, remove(otherRole)},
 		{"a token role without an end", "token role other: expected an explicit maximum", func(t *testing.T) {
 			write(t, otherRole, data{"allowed_policies": prefix + "-writer", "token_period": "24h"})
 		}, remove(otherRole)},

@@ -79,14 +79,20 @@ func (c *comparer) otherTokenRoles() {
 	c.compared("%d token roles beside setup's", read)
 }
 
-// permits reports whether a token role lets a token have a policy that its creator need not have.
+// permits reports whether a token role lets a token have a policy that its creator need not have. One that only names what
+// it does not allow, allows everything else.
 func permits(role map[string]any, policy string) bool {
 	matches := func(names, globs string) bool {
 		return slices.Contains(texts(role[names]), policy) || slices.ContainsFunc(texts(role[globs]), func(glob string) bool {
 			return overlap(globPattern(glob), literal(policy))
 		})
 	}
-	return matches("allowed_policies", "allowed_policies_glob") && !matches("disallowed_policies", "disallowed_policies_glob")
+	named := func(names, globs string) bool { return len(texts(role[names]))+len(texts(role[globs])) > 0 }
+	const allowed, allowedGlobs, disallowed, disallowedGlobs = "allowed_policies", "allowed_policies_glob", "disallowed_policies", "disallowed_policies_glob"
+	if !named(allowed, allowedGlobs) && named(disallowed, disallowedGlobs) {
+		return !matches(disallowed, disallowedGlobs)
+	}
+	return matches(allowed, allowedGlobs) && !matches(disallowed, disallowedGlobs)
 }
 
 func lifetime(periodic bool) string {
