@@ -84,6 +84,7 @@ func TestFreshSetupHasNoDrift(t *testing.T) {
 	for _, c := range report.Comparisons {
 		assert.NotEmpty(t, c.Compared, c.Name)
 	}
+	assert.Regexp(t, `second/ is of type file: {"file_path":"/`, notes(report))
 	assert.Contains(t, notes(report), "it serves store "+string(d.store))
 	assert.Contains(t, notes(report), "a grant lasts at most 1h0m0s")
 	assert.Contains(t, notes(report), "expected: default: read on identity/entity/id/{{identity.entity.id}}")
@@ -180,6 +181,11 @@ func TestEachDriftIsNamed(t *testing.T) {
 		{"a raw audit device", "audit devices: log_raw of third/: expected false", func(t *testing.T) {
 			require.NoError(t, d.root.Sys().EnableAuditWithOptions("third", &api.EnableAuditOptions{
 				Type: "file", Options: map[string]string{"file_path": t.TempDir() + "/log", "log_raw": "true"},
+			}))
+		}, func(t *testing.T) { require.NoError(t, d.root.Sys().DisableAudit("third")) }},
+		{"an audit device that keeps nothing", "audit devices: file_path of third/: expected a place that keeps the log, found /dev/null", func(t *testing.T) {
+			require.NoError(t, d.root.Sys().EnableAuditWithOptions("third", &api.EnableAuditOptions{
+				Type: "file", Options: map[string]string{"file_path": "/dev/null"},
 			}))
 		}, func(t *testing.T) { require.NoError(t, d.root.Sys().DisableAudit("third")) }},
 		{"tokens in the audit log", "headers in the audit log: header x-vault-token:", func(t *testing.T) {
@@ -470,6 +476,12 @@ path "secret/data/{{identity.entity.id}}/*" { capabilities = ["read"] }`))
 		require.NoError(t, err)
 	}
 	d.requireSound(t)
+
+	require.NoError(t, d.root.Sys().EnableAuditWithOptions("third", &api.EnableAuditOptions{
+		Type: "file", Options: map[string]string{"file_path": t.TempDir() + "/log", "hmac_accessor": "0"},
+	}))
+	d.requireSound(t)
+	assert.Contains(t, notes(d.drift(t, d.driftOptions())), "third/ shows accessors in clear")
 
 	// An erasure that broke off after its mark, and one before it.
 	for _, name := range []string{strings.Repeat("a", 32) + "-kek", strings.Repeat("b", 32) + "-kek"} {

@@ -32,14 +32,21 @@ func (c *comparer) auditDevices() {
 	for _, path := range slices.Sorted(maps.Keys(devices)) {
 		device, _ := devices[path].(map[string]any)
 		options, _ := device["options"].(map[string]any)
+		c.note("%s is of type %s: %s", path, show(device["type"]), show(options)) // nobody else can judge where a log should be
 		if raw := show(options["log_raw"]); raw != none && raw != "false" {
 			c.drift("log_raw of "+path, "false: otherwise keys and patient identifiers are in the log in clear", raw)
 		}
-		if hashed := show(options["hmac_accessor"]); hashed == "false" {
+		if file := show(options["file_path"]); slices.Contains(nowhere, file) {
+			c.drift("file_path of "+path, "a place that keeps the log", file)
+		}
+		if hashed := show(options["hmac_accessor"]); hashed != none && hashed != "true" {
 			c.note("%s shows accessors in clear: with the role revoker, whoever reads the log can end these tokens", path)
 		}
 	}
 }
+
+// nowhere are files that keep nothing: the second is Vault's word for the first.
+var nowhere = []string{"/dev/null", "discard"}
 
 // tokenHeaders are headers of requests that can have a token in them.
 var tokenHeaders = []string{"authorization", "cookie", "x-vault-token", "x-vault-wrap-token"}
