@@ -44,7 +44,7 @@ type DriftOptions struct {
 	Tokens int
 
 	// Expected names policies that reach what recvault relies on and are meant to: an administrator's, for example. What
-	// they reach is listed and is no drift.
+	// they reach is listed and is no drift. A token that has one and no end is a drift.
 	Expected []string
 }
 
@@ -174,7 +174,7 @@ func FindDrift(ctx context.Context, client *api.Client, options DriftOptions) (D
 	if options.Tokens == 0 {
 		options.Tokens = DefaultDriftTokens
 	}
-	c := &comparer{ctx: ctx, client: client, options: options, wanted: map[string]map[string]any{}}
+	c := &comparer{ctx: ctx, client: client, options: options, wanted: map[string]map[string]any{}, limited: map[string]bool{}}
 	if err := c.definitions(); err != nil {
 		return DriftReport{}, fmt.Errorf("transitcheck: %w", err)
 	}
@@ -203,7 +203,9 @@ type comparer struct {
 	now      *Comparison               // the one that is being made
 
 	methods  []string        // auth methods but that of tokens, such as "approle/"
-	reaching map[string]bool // foreign policies that reach what recvault relies on
+	reaching map[string]bool // foreign policies that reach what recvault relies on, expected ones too
+	longest  time.Duration   // of grants, by the token role; 0 if it could not be read
+	limited  map[string]bool // other token roles whose tokens end
 }
 
 // definitions collects what Setup writes.

@@ -369,6 +369,22 @@ func TestEachDriftIsNamed(t *testing.T) {
 		token("a periodic token", api.TokenCreateRequest{Policies: []string{prefix + "-writer"}, Period: "24h"}, "periodic (86400 s); orphan"),
 		token("a token without a maximum", api.TokenCreateRequest{Policies: []string{prefix + "-granter"}, TTL: "1h", Renewable: &yes},
 			"renewable without an explicit maximum; orphan"),
+		{"a token of a role without a maximum", "renewable without an explicit maximum", func(t *testing.T) {
+			write(t, otherRole, nil) // it names no policies, so it gives none by itself
+			secret := write(t, "auth/token/create/other", data{"policies": []string{prefix + "-writer"}})
+			accessors = append(accessors, secret.Auth.Accessor)
+		}, func(t *testing.T) {
+			require.NoError(t, d.root.Auth().Token().RevokeAccessor(accessors[len(accessors)-1]))
+			remove(otherRole)(t)
+		}},
+		{"a grant from a time when they could live longer", "expected a grant of at most 1h0m0s, found 2h0m0s, until 20", func(t *testing.T) {
+			write(t, grantRole, data{"token_explicit_max_ttl": 7200})
+			secret := write(t, "auth/token/create/"+prefix+"-grant", data{"entity_alias": key, "ttl": "2h", "meta": map[string]string{"purpose": "TREAT"}})
+			accessors = append(accessors, secret.Auth.Accessor)
+			write(t, grantRole, data{"token_explicit_max_ttl": 3600})
+		}, func(t *testing.T) {
+			require.NoError(t, d.root.Auth().Token().RevokeAccessor(accessors[len(accessors)-1]))
+		}},
 		token("a root token", api.TokenCreateRequest{Policies: []string{"root"}}, "expected no root token but that of this run"),
 		token("a grant that was made by hand", api.TokenCreateRequest{Policies: []string{prefix + "-grant"}, TTL: "1h", ExplicitMaxTTL: "1h"},
 			"expected a grant as setup's token role makes it"),
@@ -466,6 +482,8 @@ path "secret/data/{{identity.entity.id}}/*" { capabilities = ["read"] }`))
 	require.NoError(t, err)
 	_, err = d.root.Logical().Write("auth/token/roles/services", map[string]any{"allowed_policies": prefix + "-writer", "token_explicit_max_ttl": "1h"})
 	require.NoError(t, err)
+	_, err = d.root.Logical().Write("auth/token/create/services", nil)
+	require.NoError(t, err)
 	no := false
 	for _, request := range []api.TokenCreateRequest{
 		{Policies: []string{"other"}, Period: "24h"},
@@ -506,6 +524,12 @@ func TestExpectedPoliciesAreListedAndNoDrift(t *testing.T) {
 	report := d.drift(t, options)
 	assert.Empty(t, found(report))
 	assert.Contains(t, notes(report), "expected: administrators: create, read, update, delete, list, sudo on * (reaches keys, ")
+
+	_, err := d.root.Auth().Token().CreateOrphan(&api.TokenCreateRequest{Policies: []string{"administrators"}, Period: "24h"})
+	require.NoError(t, err)
+	lines := found(d.drift(t, options))
+	require.Len(t, lines, 1)
+	assert.Contains(t, lines[0], "expected a token that ends, found policies administrators")
 }
 
 // TestDriftSamples checks that the bounds hold, and that the report says what was left out.

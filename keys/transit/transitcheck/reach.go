@@ -186,7 +186,10 @@ func (c *comparer) otherPolicies() {
 		for _, r := range rules {
 			switch reached := c.reach(r); {
 			case reached == "":
-			case name == "default" && standard[r.String()], slices.Contains(c.options.Expected, name):
+			case name == "default" && standard[r.String()]:
+				c.note("expected: %s: %v (reaches %s)", name, r, reached)
+			case slices.Contains(c.options.Expected, name):
+				c.reaching[name] = true // its tokens matter
 				c.note("expected: %s: %v (reaches %s)", name, r, reached)
 			default:
 				c.reaching[name] = true

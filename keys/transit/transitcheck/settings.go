@@ -1,6 +1,7 @@
 package transitcheck
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -350,6 +351,7 @@ func (c *comparer) tokenRole(name string) {
 		want[limit] = found[limit] // as it was chosen
 		c.note("a grant lasts at most %v", seconds)
 	}
+	c.longest = max(c.longest, cmp.Or(c.options.MaxGrantTTL, wholeSeconds(found[limit])))
 	want["name"] = name
 	c.fields("", alone(want, found), found)
 }

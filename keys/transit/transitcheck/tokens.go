@@ -1,11 +1,13 @@
 package transitcheck
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 
@@ -69,6 +71,7 @@ func (c *comparer) otherTokenRoles() {
 		gives := slices.DeleteFunc(slices.Clone(guarded), func(policy string) bool { return !permits(role, policy) })
 		periodic := !zero(role["token_period"]) || !zero(role["period"])
 		endless := periodic || role["renewable"] == true && zero(role["token_explicit_max_ttl"]) && zero(role["explicit_max_ttl"])
+		c.limited[name] = !endless
 		switch {
 		case slices.ContainsFunc(gives, func(policy string) bool { return slices.Contains(c.grants(), policy) }):
 			c.drift("token role "+name, "none but setup's gives the policies of grants", "allows "+strings.Join(gives, ", "))
@@ -158,12 +161,17 @@ func (c *comparer) token(accessor string, data map[string]any, policies []string
 	path, what := show(data["path"]), "token "+accessor
 	periodic := !zero(data["period"])
 	endless := show(data["expire_time"]) == none
-	limited := !zero(data["explicit_max_ttl"]) || show(data["role"]) != none // otherTokenRoles has that of the role
+	limited := !zero(data["explicit_max_ttl"]) || c.limited[show(data["role"])] // Vault does not show a token the maximum of its role
+	creation, _ := data["creation_ttl"].(json.Number)
+	seconds, _ := creation.Int64()
+	lives := time.Duration(seconds) * time.Second
 	switch {
 	case slices.ContainsFunc(policies, func(policy string) bool { return slices.Contains(c.grants(), policy) }):
 		if kind, _ := strings.CutPrefix(path, "auth/token/create/"); !slices.Equal(policies, []string{kind}) || periodic || endless ||
 			data["renewable"] != false || data["orphan"] != true || show(data["type"]) != "service" {
 			c.drift(what, "a grant as setup's token role makes it", c.describe(data))
+		} else if c.longest > 0 && lives > c.longest {
+			c.drift(what, fmt.Sprintf("a grant of at most %v", c.longest), fmt.Sprintf("%v, until %s", lives, show(data["expire_time"])))
 		}
 	case periodic || endless:
 		c.drift(what, "a token that ends", c.describe(data))
