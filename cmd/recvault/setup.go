@@ -41,6 +41,7 @@ type foreignAlias struct {
 	EntityID string   `json:"entity_id"`
 	Policies []string `json:"policies"`
 	Groups   int      `json:"groups"`
+	Logins   int      `json:"logins"` // aliases of the entity at other auth methods
 }
 
 type setupChange struct {

@@ -39,7 +39,7 @@ func TestSetupListsForeignAliases(t *testing.T) {
 		assert.Contains(t, printed.stdout, entity.Data["id"])
 	}
 	printed := d.run("setup", "--output", "json").exits(exitIncomplete).object()
-	assert.Equal(t, []any{map[string]any{"alias": "mail-kek", "entity_id": entity.Data["id"], "policies": []any{"mail"}, "groups": 0.0}},
+	assert.Equal(t, []any{map[string]any{"alias": "mail-kek", "entity_id": entity.Data["id"], "policies": []any{"mail"}, "groups": 0.0, "logins": 0.0}},
 		printed["foreign_aliases"])
 
 	_, err = root.Logical().WriteWithContext(t.Context(), "identity/entity", map[string]any{"name": "another"})

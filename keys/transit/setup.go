@@ -50,8 +50,8 @@ type SetupOptions struct {
 type Report struct {
 	Changes []Change
 
-	// Foreign has at most 100 aliases that are no patient's. Of patients' entities Setup reads 100, and
-	// reports those that have rights. Issue refuses grants for the others that have.
+	// Foreign has at most 100 aliases that are no patient's, or whose patient's entity has an alias at another
+	// auth method. Of the other patients' entities Setup reads 100, and reports those that have rights. Issue refuses grants for the others that have.
 	Foreign     []ForeignAlias
 	MoreForeign int // foreign aliases that are not in Foreign
 

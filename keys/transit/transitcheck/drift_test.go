@@ -307,6 +307,17 @@ func TestEachDriftIsNamed(t *testing.T) {
 			entity := write(t, "identity/entity", data{"name": "mail", "policies": []string{"mail"}})
 			write(t, "identity/entity-alias", data{"name": "mail-kek", "canonical_id": entity.Data["id"], "mount_accessor": accessor})
 		}, remove("identity/entity/name/mail")},
+		{"a login that is a patient's entity", "entity aliases: entity alias: expected only patients', without rights and logins, found foreign entity alias \"" + key, func(t *testing.T) {
+			require.NoError(t, d.root.Sys().EnableAuthWithOptions("approle", &api.EnableAuthOptions{Type: "approle"}))
+			mounts, err := d.root.Sys().ListAuth()
+			require.NoError(t, err)
+			entity := write(t, "identity/entity", data{"name": "patient"})
+			write(t, "identity/entity-alias", data{"name": key, "canonical_id": entity.Data["id"], "mount_accessor": accessor})
+			write(t, "identity/entity-alias", data{"name": "mail", "canonical_id": entity.Data["id"], "mount_accessor": mounts["approle/"].Accessor})
+		}, func(t *testing.T) {
+			remove("identity/entity/name/patient")(t)
+			require.NoError(t, d.root.Sys().DisableAuth("approle"))
+		}},
 
 		policy("a policy for a key", `path "`+mount+`/decrypt/`+key+`" { capabilities = ["update"] }`,
 			"other policies: policy other: expected no rule that reaches keys, found update on "+mount+"/decrypt/"+key),

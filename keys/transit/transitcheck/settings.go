@@ -374,9 +374,9 @@ func (c *comparer) aliases() {
 		c.unchecked("Vault has %d entities, more than the limit (MaxEntities)", report.UncheckedEntities)
 		return
 	}
-	c.compared("the aliases of the token mount that end in -kek, and the rights of up to 100 patients' entities")
+	c.compared("the aliases of the token mount that end in -kek, the logins of their entities, and the rights of up to 100 patients' entities")
 	for _, alias := range report.Foreign {
-		c.drift("entity alias", "only patients', without rights", alias.String())
+		c.drift("entity alias", "only patients', without rights and logins", alias.String())
 	}
 	c.now.More += report.MoreForeign
 }
