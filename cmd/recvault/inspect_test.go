@@ -306,6 +306,11 @@ func TestInspectNamesEachKindOfDamage(t *testing.T) {
 				"a grant that can only describe", func(*testing.T) {}, "ppppppp pp -p- pppp p ppp-", 0, "", "", exitOK,
 				[]string{"--grant-file", d.describing(alice)},
 			},
+			{
+				"a grant that can only describe, and another keyring's recording key",
+				edit(func(_ *testing.T, e *envelope.Envelope) { *e = e.WithWraps("other:v1:AAAA", e.WrappedMetadataKey) }),
+				"ppppppp p- -p- pppp p ppp-", 0, "", "", exitOK, []string{"--grant-file", d.describing(alice)},
+			},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				c.damage(t)

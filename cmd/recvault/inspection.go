@@ -98,10 +98,10 @@ const (
 var allChecks = []inspectedCheck{
 	ofID:           {Step: 1, Name: "the ID has its form", Shows: "that a recording can have this ID"},
 	ofGrant:        {Step: 2, Name: "there is a grant", Shows: "nothing yet: the keyring decides what the grant may do"},
-	ofEnvelope:     {Step: 3, Name: "the envelope exists", Shows: "that a recording with this ID was committed, and not deleted"},
+	ofEnvelope:     {Step: 3, Name: "the envelope exists", Shows: "that there is an object at its place, which anybody with a right to the bucket can have put there (again)"},
 	ofStart:        {Step: 4, Name: "the envelope is at most 64 KiB and starts with a version", Shows: "that it can be an envelope of some version"},
 	ofVersion:      {Step: 5, Name: "the version is known", Shows: "that this release knows its rules"},
-	ofForm:         {Step: 6, Name: "the envelope is canonical", Shows: "that nothing is hidden in it, and that every reader reads the same"},
+	ofForm:         {Step: 6, Name: "the envelope is canonical", Shows: "that nothing is hidden between its fields, and that every reader reads the same"},
 	ofPlace:        {Step: 6, Name: "the envelope has this recording's ID", Shows: "that envelopes were not mixed up by accident; against a forger see step 10"},
 	ofToken:        {Step: 7, Name: "the grant's token has its form", Shows: "that it can be sent to the keyring"},
 	ofKeyring:      {Step: 8, Name: "the keyring of both wrapped keys is known", Shows: "that this deployment's kind of keyring wrapped them, by their labels"},
@@ -114,8 +114,8 @@ var allChecks = []inspectedCheck{
 	ofRules:        {Step: 12, Name: "the metadata keeps the rules of the format", Shows: "that every reader understands it in the same way"},
 	ofSealedSize:   {Step: 13, Name: "the sealed size is one that media can have", Shows: "how long the plaintext is"},
 	ofMedia:        {Step: 14, Name: "the media exists", Shows: "that there is something to open"},
-	ofMediaSize:    {Step: 15, Name: "the media has the sealed size", Shows: "that nothing was cut off or added"},
-	ofHeader:       {Step: 16, Name: "the media's header is the sealed one", Shows: "that the media begins with the salt and nonce prefix with which it was encrypted"},
+	ofMediaSize:    {Step: 15, Name: "the media has the sealed size", Shows: "that it is neither shorter nor longer than what was sealed"},
+	ofHeader:       {Step: 16, Name: "the media's header is the sealed one", Shows: "that the media begins with the salt and nonce prefix that were sealed"},
 	ofSegments:     {Step: 17, Name: "the segments authenticate", Shows: "that each byte of the segments named was encrypted under the recording key, at its place"},
 }
 
@@ -372,8 +372,12 @@ func (i *inspection) unwrap(ctx context.Context) (recordingKey, metadataKey unwr
 	if tokenSound {
 		i.passed(ofToken, "")
 	}
-	if known && tokenSound {
-		i.passed(ofKeyring, "%s; %s", label(wraps[0].Wrapped), label(wraps[1].Wrapped))
+	switch asked, other := label(wraps[1].Wrapped), label(wraps[0].Wrapped); {
+	case !known || !tokenSound:
+	case i.grant.Details().DescribeOnly && keyringOf(wraps[0].Wrapped) != keyringOf(wraps[1].Wrapped):
+		i.notMade(ofKeyring, "known is that of the metadata key (%s); about that of the recording key (%s), the keyring was not asked", asked, other)
+	default:
+		i.passed(ofKeyring, "%s; %s", other, asked)
 	}
 	if recordingKey.key == nil || metadataKey.key == nil {
 		i.notMade(ofBothKeys, "it needs both keys")
@@ -387,6 +391,11 @@ func (i *inspection) unwrap(ctx context.Context) (recordingKey, metadataKey unwr
 		i.failed(ofBothKeys, damagedf("the two wrapped keys are of two recordings"))
 	}
 	return recordingKey, metadataKey, true
+}
+
+func keyringOf(wrapped keys.WrappedKey) string {
+	keyring, _, _, _ := wrapped.Parse() // an envelope's parse
+	return keyring
 }
 
 // label returns the part of a wrapped key before the ciphertext.
