@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -353,6 +354,21 @@ func TestEachDriftIsNamed(t *testing.T) {
 			require.NoError(t, d.root.Sys().DisableAuth("approle"))
 			require.NoError(t, d.root.Sys().DeletePolicy("other"))
 		}},
+		{"a policy that Vault does not list", "other policies: policy .: expected no rule that reaches keys", func(t *testing.T) {
+			body := fmt.Sprintf(`{"policy": "path \"%s/keys\" { capabilities = [\"list\"] }"}`, mount)
+			d.pointPolicy(t, http.MethodPut, body)
+			secret, err := d.root.Auth().Token().CreateOrphan(&api.TokenCreateRequest{Policies: []string{"."}, ExplicitMaxTTL: "1h"})
+			require.NoError(t, err)
+			accessors = append(accessors, secret.Auth.Accessor)
+			_, err = d.server.Client(secret.Auth.ClientToken).Logical().List(mount + "/keys")
+			require.NoError(t, err, "it counts")
+			names, err := d.root.Sys().ListPolicies()
+			require.NoError(t, err)
+			require.NotContains(t, names, ".")
+		}, func(t *testing.T) {
+			require.NoError(t, d.root.Auth().Token().RevokeAccessor(accessors[len(accessors)-1]))
+			d.pointPolicy(t, http.MethodDelete, "")
+		}},
 		{"a wider default policy", "other policies: policy default: expected no rule that reaches keys", func(t *testing.T) {
 			text, err := d.root.Sys().GetPolicy("default")
 			require.NoError(t, err)
@@ -445,6 +461,18 @@ func (d *deployment) importKey(t *testing.T, name string) {
 		"hash_function": "SHA256",
 	})
 	require.NoError(t, err)
+}
+
+// pointPolicy writes or deletes the policy ".".
+func (d *deployment) pointPolicy(t *testing.T, method, body string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, d.root.Address()+"/v1/sys/policies/acl/%2e", strings.NewReader(body))
+	require.NoError(t, err)
+	request.Header.Set("X-Vault-Token", d.root.Token())
+	response, err := d.root.CloneConfig().HttpClient.Do(request)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusNoContent, response.StatusCode)
 }
 
 // restoreKey makes an envelope key that is known outside of Vault, and that shows no setting of one.

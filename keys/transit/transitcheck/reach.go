@@ -1,12 +1,15 @@
 package transitcheck
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl"
 	"github.com/hashicorp/hcl/hcl/ast"
+	"github.com/hashicorp/vault/api"
 
 	"github.com/recvault/recvault/keys/transit"
 )
@@ -159,17 +162,17 @@ func (c *comparer) otherPolicies() {
 		names = names[:MaxPolicies]
 	}
 	read := 0
-	for _, name := range names {
+	for _, name := range append(names, unlisted) {
 		if name == "root" {
 			read++
 			c.note("expected: root, Vault's own, reaches everything")
 			continue
 		}
-		found, ok := c.readOne("sys/policies/acl", name)
+		found, ok := c.readPolicy(name)
 		if c.err != nil {
 			return
 		}
-		if !ok {
+		if !ok || name == unlisted && found == nil {
 			continue
 		}
 		read++
@@ -198,6 +201,35 @@ func (c *comparer) otherPolicies() {
 		}
 	}
 	c.compared("%d policies, each rule, wildcards and templates included", read)
+}
+
+// unlisted is the name of a policy that Vault keeps and gives to tokens, and does not list.
+const unlisted = "."
+
+// readPolicy returns a policy, or nil if there is none.
+func (c *comparer) readPolicy(name string) (data map[string]any, ok bool) {
+	if name != unlisted {
+		return c.readOne("sys/policies/acl", name)
+	}
+	return c.ask("sys/policies/acl/+", "read", func() (*api.Secret, error) {
+		const folder = "/v1/sys/policies/acl/"
+		request := c.client.NewRequest(http.MethodGet, folder)
+		request.URL.RawPath = request.URL.Path + "/%2e" // the other ways to read take the point for the folder
+		request.URL.Path += "/."
+		//lint:ignore SA1019 there is no other way to send a path as it is
+		response, err := c.client.RawRequestWithContext(c.ctx, request)
+		if response != nil {
+			defer response.Body.Close()
+		}
+		var answer *api.ResponseError
+		switch {
+		case errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound:
+			return nil, nil
+		case err != nil:
+			return nil, err
+		}
+		return api.ParseSecret(response.Body)
+	})
 }
 
 // token is one element of a pattern: a character or a class of them, once or any number of times.
