@@ -309,7 +309,8 @@ func TestInspectNamesEachKindOfDamage(t *testing.T) {
 			{
 				"a grant that can only describe, and another keyring's recording key",
 				edit(func(_ *testing.T, e *envelope.Envelope) { *e = e.WithWraps("other:v1:AAAA", e.WrappedMetadataKey) }),
-				"ppppppp p- -p- pppp p ppp-", 0, "", "", exitOK, []string{"--grant-file", d.describing(alice)},
+				"ppppppp p- -p- pppp p ppp-", 0, "", "", exitOK,
+				[]string{"--grant-file", d.describing(alice)},
 			},
 		} {
 			t.Run(c.name, func(t *testing.T) {
