@@ -73,6 +73,11 @@ shards: servers ## Rotate with four processes at the same time, and kill two of 
 property: servers ## Run puts, rotations and deletions in random order for a minute, and kill workers
 	RECVAULT_SERVERS=require RECVAULT_PROPERTY=1m $(GO) test -count=1 -v -run Property ./vault/rotation
 
+incident: servers ## Play an incident on a real Vault, and compare the report with what happened; then report on a log of 1 GiB
+	@set -e; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+		RECVAULT_SERVERS=require RECVAULT_AUDIT_LOG=1024 $(GO) test -count=1 -v -run Incident ./internal/auditlog >"$$log" || { cat "$$log"; exit 1; }; \
+		sed -n 's/^ *[a-z_]*_test\.go:[0-9]*: //p' "$$log"
+
 logins: servers ## Run services for a minute whose own tokens live 5 to 10 seconds
 	RECVAULT_SERVERS=require RECVAULT_LOGINS=1m $(GO) test -count=1 -v -run Outlive ./keys/transit/login
 

@@ -21,12 +21,12 @@ var errDrift = errors.New("this Vault is not as setup makes it")
 func (c *cli) audit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "audit",
-		Short:   "Compare a live deployment with what it should be",
+		Short:   "Report who saw what, and compare Vault with what it should be",
 		GroupID: groupChecks,
 		Args:    cobra.ArbitraryArgs,
 		RunE:    needsSubcommand,
 	}
-	cmd.AddCommand(c.auditSetup())
+	cmd.AddCommand(c.auditReport(), c.auditSetup())
 	return cmd
 }
 

@@ -102,7 +102,7 @@ be tried without a server.`,
 			if err := c.configure(cmd.Context(), cmd.Flags()); err != nil {
 				return err
 			}
-			return errors.Join(c.checkOutput(), refuseEmpty(cmd.Flags()))
+			return errors.Join(c.checkOutput(cmd), refuseEmpty(cmd.Flags()))
 		},
 	}
 	root.SetOut(c.stdout)

@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
+
+	"github.com/spf13/cobra"
 )
 
 const (
@@ -16,10 +19,15 @@ const (
 	outputJSON = "json"
 )
 
-func (c *cli) checkOutput() error {
-	if c.output != outputText && c.output != outputJSON {
+// moreOutputs is the annotation of a command with the formats that it has beside text and JSON.
+const moreOutputs = "outputs"
+
+func (c *cli) checkOutput(cmd *cobra.Command) error {
+	formats := append([]string{outputText, outputJSON}, strings.Fields(cmd.Annotations[moreOutputs])...)
+	if !slices.Contains(formats, c.output) {
 		c.output = outputText
-		return usagef("--output (or RECVAULT_OUTPUT) must be text or json")
+		last := len(formats) - 1
+		return usagef("--output (or RECVAULT_OUTPUT) must be %s or %s", strings.Join(formats[:last], ", "), formats[last])
 	}
 	return nil
 }

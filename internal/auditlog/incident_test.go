@@ -339,6 +339,7 @@ func TestIncident(t *testing.T) {
 	t.Run("with gaps that are named", s.in(testGaps))
 	t.Run("through filters", s.in(testFilters))
 	t.Run("as text, CSV and HTML", s.in(testRenderings))
+	t.Run("of any size", s.in(testSize))
 	t.Logf("%d patients, %d grants, %d uses and attempts of %d sorts: each is in the report, and nothing else", patients, s.grants, s.uses(), len(s.truth))
 }
 

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/recvault/recvault/internal/auditlog"
+	"github.com/recvault/recvault/keys"
+)
+
+const (
+	outputCSV  = "csv"
+	outputHTML = "html"
+)
+
+func (c *cli) auditReport() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "report FILE...",
+		Short: "Report who saw which recordings, from Vault's audit log",
+		Long: `Read Vault's audit log and report who opened which recordings, when and under what
+purpose, and who only described them; attempts that were refused, grouped into
+incidents; grants by who issued them, unused and over-used ones; who reached
+unusually many patients; uses of keys outside a grant, of which there must be none;
+uses of a grant after its revocation; emergency access, with its reasons; changes of
+policies, keys and audit devices; and gaps in the log itself.
+
+The files are those of one or several audit devices, in any order: whole, rotated,
+compressed by gzip, with the same entries in several of them. - is standard input,
+which is kept in a temporary file. Each file is read twice. Memory grows with the
+grants and recordings in the log, not with its size.
+
+Give all files of the period, and those from a day before it: without the entry that
+issued a grant, the report says "not in the log" for who issued it.
+
+Filters select uses, grants and incidents; several of one kind select any of them.
+Changes follow the filters by time and KeyID, gaps none.
+
+Patients are named by KeyID. A file with patients' identifiers is resolved through
+Vault, and no identifier is printed. For a breach notification (GDPR Art. 33 and 34),
+select what was unlawful, with --subject and --since, and read the first table.
+
+--output html is one page without scripts, for a screen or paper. --output csv prints
+one --table: patients, outside, after_revocation, incidents, unusual, break_glass,
+granters, accesses, grants, changes or gaps. JSON has all of them.
+
+The exit code is 6 if the log shows what must not be: a use of a key outside a grant,
+an answer that was left in Vault under another token, a use after a revocation that
+Vault allowed, or a gap that the log does not explain, such as a line that is cut.
+
+Role: none. With --patient-file: writer, enroller, granter or eraser.`,
+		Example: `  recvault audit report /var/log/vault/audit.log*
+  recvault audit report --since 72h --output html audit.log* > incident.html
+  recvault audit report --subject dr-lee --output csv --table patients audit.log
+  zcat audit.log.*.gz | recvault audit report --key-id "$key_id" -`,
+		Args:        cobra.ArbitraryArgs,
+		Annotations: map[string]string{moreOutputs: outputCSV + " " + outputHTML},
+	}
+	var (
+		options                auditlog.Options
+		since, until, table    string
+		recordings             []string
+		named                  scopeFlags
+		subjects, purposes     []string
+		keyIDFile, patientFile string
+	)
+	flags := cmd.Flags()
+	flags.StringVar(&since, "since", "", "`time` from which on to report: RFC 3339, a date, or a time before now such as 72h")
+	flags.StringVar(&until, "until", "", "`time` before which to report, likewise")
+	flags.StringArrayVar(&named.keyIDs, "key-id", nil, "the patient with this `KeyID`; can be repeated")
+	flags.StringVar(&keyIDFile, "key-id-file", "", "the patients with the KeyIDs in this `file`, one per line")
+	flags.StringVar(&patientFile, "patient-file", "", "the patients with the identifiers in this `file`, one per line, - for standard input")
+	flags.StringArrayVar(&recordings, "recording", nil, "the recording with this `ID`; can be repeated")
+	flags.StringArrayVar(&subjects, "subject", nil, "`who` used a grant; can be repeated")
+	flags.StringArrayVar(&purposes, "purpose", nil, "`code` of a grant's purpose; can be repeated")
+	flags.DurationVar(&options.Silence, "silence", time.Hour, "the time without any entry that is listed as a gap; 0 lists none")
+	flags.StringVar(&table, "table", "accesses", "`name` of the table that --output csv prints")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) == 0 {
+			return usagef("no file: name the files of the audit log, or - for standard input")
+		}
+		if directory, err := c.directory(); err != nil {
+			return err
+		} else if directory != "" {
+			return usagef("keys in a directory have no audit log: name Vault's mount and not a directory")
+		}
+		if flags.Changed("table") && c.output != outputCSV {
+			return usagef("--table is for --output csv")
+		}
+		now := time.Now()
+		var err error
+		if options.Since, err = parseMoment(since, now); err == nil {
+			options.Until, err = parseMoment(until, now)
+		}
+		if err != nil {
+			return err
+		}
+		named.keyIDFile, named.patientFile = keyIDFile, patientFile
+		if options.KeyIDs, err = named.patients(ctx, c, c.keyringLater(ctx)); err != nil {
+			return err
+		}
+		if keyIDFile+patientFile != "" && len(options.KeyIDs) == 0 {
+			return usagef("the file has no patient")
+		}
+		for _, text := range recordings {
+			id, err := keys.ParseRecordingID(text)
+			if err != nil {
+				return err
+			}
+			options.Recordings = append(options.Recordings, id)
+		}
+		where := c.transitOptions()
+		options.Mount, options.Prefix = where.Mount, where.Prefix
+		options.Namespace = strings.Trim(c.setting(c.settings.vaultNamespace, "VAULT_NAMESPACE"), "/")
+		options.Subjects, options.Purposes = subjects, purposes
+		return c.reportAudit(ctx, args, options, table)
+	}
+	return cmd
+}
+
+// parseMoment reads a time in RFC 3339, a date, or a duration before now.
+func parseMoment(text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, usagef("--since and --until take a time in RFC 3339, a date such as 2026-03-01, or a time before now such as 72h")
+}
+
+func (c *cli) reportAudit(ctx context.Context, names []string, options auditlog.Options, table string) error {
+	sources, total, err := c.auditSources(ctx, names)
+	if err != nil {
+		return err
+	}
+	// What the report keeps lives until its end, so a collection frees little: frequent ones keep the peak low.
+	defer debug.SetGCPercent(debug.SetGCPercent(25))
+	p := c.startProgress("audit report")
+	defer p.end()
+	done := transfer{p: p, total: total}
+	options.Progress = done.add
+	report, err := auditlog.Read(ctx, sources, options)
+	if err != nil {
+		return err
+	}
+	p.end()
+	switch c.output {
+	case outputJSON:
+		err = report.WriteJSON(c.stdout)
+	case outputHTML:
+		err = report.WriteHTML(c.stdout)
+	case outputCSV:
+		i := slices.IndexFunc(report.Sections(), func(s auditlog.Section) bool { return s.Name == table })
+		if i < 0 {
+			return usagef("--table is none of the report: see \"recvault audit report --help\"")
+		}
+		err = report.Sections()[i].WriteCSV(c.stdout)
+	default:
+		err = report.WriteText(c.stdout)
+	}
+	if err != nil {
+		return fmt.Errorf("write the result: %w", err)
+	}
+	if report.Problems() {
+		t := report.Totals
+		return fmt.Errorf("%w: %d uses of keys outside a grant, %d answers under another token, %d uses allowed after a revocation, %d gaps in the log",
+			errIncomplete, t.Outside, t.Wrapped, t.AllowedAfter, t.Unexplained)
+	}
+	return nil
+}
+
+// auditSources returns the files of a log, and the bytes that will be read of them, or -1 if that is not known.
+func (c *cli) auditSources(ctx context.Context, names []string) (sources []auditlog.Source, total int64, err error) {
+	for _, name := range names {
+		if name == dash {
+			source, size, err := c.keepInput(ctx)
+			if err != nil {
+				return nil, 0, err
+			}
+			sources, total = append(sources, source), total+size
+			continue
+		}
+		info, err := os.Stat(name)
+		switch {
+		case err != nil:
+			return nil, 0, err
+		case !info.Mode().IsRegular():
+			return nil, 0, usagef("%s is not a regular file: pass it on standard input", name)
+		}
+		sources = append(sources, auditlog.Source{Name: name, Open: func() (io.ReadCloser, error) { return os.Open(name) }})
+		total += info.Size()
+	}
+	return sources, 2 * total, nil
+}
+
+// keepInput copies standard input to a temporary file, because it is read twice. The file is compressed, has no name where the
+// system allows that, and is gone when the command ends.
+func (c *cli) keepInput(ctx context.Context) (source auditlog.Source, size int64, err error) {
+	in, err := c.openInput(ctx, dash, "audit log", "the audit log")
+	if err != nil {
+		return source, 0, err
+	}
+	defer in.Close()
+	file, err := os.CreateTemp("", "recvault-audit-*")
+	if err != nil {
+		return source, 0, err
+	}
+	removed := os.Remove(file.Name()) == nil
+	c.closers = append(c.closers, func() error {
+		err := file.Close()
+		if !removed {
+			err = errors.Join(err, os.Remove(file.Name()))
+		}
+		return err
+	})
+	p := c.startProgress("read the audit log")
+	log := bufio.NewReader(p.reader(in, in.size))
+	if magic, _ := log.Peek(len(auditlog.GzipMagic)); string(magic) == auditlog.GzipMagic {
+		_, err = io.Copy(file, log)
+	} else {
+		zipped, _ := gzip.NewWriterLevel(file, gzip.BestSpeed) // which is a valid level
+		_, err = io.Copy(zipped, log)
+		err = errors.Join(err, zipped.Close())
+	}
+	p.end()
+	if err != nil {
+		return source, 0, fmt.Errorf("read the audit log: %w", err)
+	}
+	size, err = file.Seek(0, io.SeekCurrent)
+	return auditlog.Source{Name: "standard input", Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(io.NewSectionReader(file, 0, size)), nil
+	}}, size, err
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/csv"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/internal/testserver"
+)
+
+func TestAuditReport(t *testing.T) {
+	v := testserver.Vault(t, testserver.Dedicated())
+	d := onVault(t, v)
+	alice, aliceID := d.enrol("alice")
+	bob, bobID := d.enrol("bob")
+	one, two := d.put(alice, random(t, 10)), d.put(bob, random(t, 10))
+	grant := d.grant(alice, "grant")
+	d.run("list", "--grant-file", grant).ok()
+	d.run("get", "--grant-file", grant, "--out", d.path("out"), one).ok()
+	d.run("get", "--grant-file", grant, "--out", d.path("out2"), two).exits(exitDenied)
+	log := v.AuditFile()
+	report := func(args ...string) *outcome { return d.run(append([]string{"audit", "report"}, args...)...) }
+
+	page := report(log).ok().stdout
+	for _, part := range []string{"WHO SAW WHICH RECORDINGS", aliceID, one, "wrong_patient", two} {
+		assert.Contains(t, page, part)
+	}
+	object := report("--output", "json", log).ok().object()
+	uses := object["totals"].(map[string]any)["uses"]
+	assert.Equal(t, map[string]any{"opened": 1.0, "described": 1.0, "wrong_patient": 1.0}, uses)
+	for _, name := range []string{
+		"patients", "outside", "after_revocation", "incidents", "unusual", "break_glass", "granters", "accesses", "grants", "changes", "gaps",
+	} {
+		assert.IsType(t, []any{}, object[name], name)
+		rows, err := csv.NewReader(strings.NewReader(report("--output", "csv", "--table", name, log).ok().stdout)).ReadAll()
+		require.NoError(t, err)
+		assert.Len(t, rows, len(object[name].([]any))+1, name)
+	}
+	assert.Contains(t, report("--output", "html", log).ok().stdout, "<!doctype html>")
+
+	// Patients' identifiers are resolved through Vault, and printed nowhere.
+	accesses := func(o *outcome) []any { return o.ok().object()["accesses"].([]any) }
+	o := d.as("writer").run("audit", "report", "--output", "json", "--patient-file", bob, log)
+	require.Len(t, accesses(o), 1)
+	assert.Equal(t, bobID, accesses(o)[0].(map[string]any)["key_id"])
+	assert.Len(t, accesses(report("--output", "json", "--key-id", aliceID, log)), 2)
+	assert.Len(t, accesses(report("--output", "json", "--recording", two, log)), 1)
+	assert.Len(t, accesses(report("--output", "json", "--subject", "dr-lee", "--purpose", "TREAT", "--since", "1h", log)), 3)
+	assert.Empty(t, accesses(report("--output", "json", "--purpose", "BTG", log)))
+	assert.Empty(t, accesses(report("--output", "json", "--until", "2026-01-02", log)))
+
+	// Standard input is read twice too.
+	text, err := os.ReadFile(log)
+	require.NoError(t, err)
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	_, err = w.Write(text)
+	require.NoError(t, err)
+	require.NoError(t, w.Close())
+	for name, input := range map[string][]byte{"plain": text, "compressed": zipped.Bytes(), "twice": append(bytes.Clone(text), text...)} {
+		o := d.runWith(bytes.NewReader(input), "audit", "report", "--output", "json", "-").ok()
+		assert.Equal(t, uses, o.object()["totals"].(map[string]any)["uses"], name)
+	}
+
+	cut := d.file("cut.log", text[:len(text)-100])
+	o = report(cut).exits(exitIncomplete)
+	assert.Contains(t, o.stdout, cut+":")
+	d.wants(exitFailure, "failure", "audit", "report", d.file("other", []byte("no log\n")))
+	d.wants(exitFailure, "failure", "audit", "report", d.path("missing"))
+	for _, args := range [][]string{
+		{},
+		{"--since", "yesterday", log},
+		{"--table", "grants", log},
+		{"--output", "csv", "--table", "x", log},
+		{"--recording", "x", log},
+		{d.home},
+	} {
+		d.wants(exitUsage, "usage", append([]string{"audit", "report"}, args...)...)
+	}
+	report("--output", "xml", log).exits(exitUsage)
+	d.with("RECVAULT_OUTPUT", "html").run("version").exits(exitUsage)
+	inDirectory(t).wants(exitUsage, "usage", "audit", "report", log)
+}
+
+func TestParseMoment(t *testing.T) {
+	now := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Time{
+		"": {}, "72h": now.Add(-72 * time.Hour), "2026-03-01": time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC),
+		"2026-03-01T10:30:00+01:00": time.Date(2026, 3, 1, 9, 30, 0, 0, time.UTC),
+	} {
+		got, err := parseMoment(text, now)
+		require.NoError(t, err)
+		assert.True(t, want.Equal(got), text)
+	}
+	_, err := parseMoment("-1h", now)
+	assert.Error(t, err)
+}
