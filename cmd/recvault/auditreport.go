@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/recvault/recvault/internal/auditlog"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault"
 )
 
 const (
@@ -54,14 +56,22 @@ select what was unlawful, with --subject and --since, and read the first table.
 one --table: patients, outside, after_revocation, incidents, unusual, break_glass,
 granters, accesses, grants, changes or gaps. JSON has all of them.
 
+--patient-view is what one patient may ask for (EHDS, Art. 9): who saw the own
+recordings, when, which and why, in plain words, as text, JSON or HTML. It has nothing
+of other patients, no pseudonym and no request. --names is a JSON object with the
+names of subjects; with a grant for the patient, recordings have their titles and
+dates, and the log of Vault one description each.
+
 The exit code is 6 if the log shows what must not be: a use of a key outside a grant,
 an answer that was left in Vault under another token, a use after a revocation that
 Vault allowed, or a gap that the log does not explain, such as a line that is cut.
 
-Role: none. With --patient-file: writer, enroller, granter or eraser.`,
+Role: none. With --patient-file: writer, enroller, granter or eraser. With
+--patient-view, the exit code does not depend on what the log shows.`,
 		Example: `  recvault audit report /var/log/vault/audit.log*
   recvault audit report --since 72h --output html audit.log* > incident.html
   recvault audit report --subject dr-lee --output csv --table patients audit.log
+  recvault audit report --patient-view --patient-file patient --output html audit.log*
   zcat audit.log.*.gz | recvault audit report --key-id "$key_id" -`,
 		Args:        cobra.ArbitraryArgs,
 		Annotations: map[string]string{moreOutputs: outputCSV + " " + outputHTML},
@@ -73,6 +83,7 @@ Role: none. With --patient-file: writer, enroller, granter or eraser.`,
 		named                  scopeFlags
 		subjects, purposes     []string
 		keyIDFile, patientFile string
+		patient                patientViewFlags
 	)
 	flags := cmd.Flags()
 	flags.StringVar(&since, "since", "", "`time` from which on to report: RFC 3339, a date, or a time before now such as 72h")
@@ -84,6 +95,7 @@ Role: none. With --patient-file: writer, enroller, granter or eraser.`,
 	flags.StringArrayVar(&subjects, "subject", nil, "`who` used a grant; can be repeated")
 	flags.StringArrayVar(&purposes, "purpose", nil, "`code` of a grant's purpose; can be repeated")
 	flags.DurationVar(&options.Silence, "silence", time.Hour, "the time without any entry that is listed as a gap; 0 lists none")
+	patient.add(cmd)
 	flags.StringVar(&table, "table", "accesses", "`name` of the table that --output csv prints")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
@@ -124,7 +136,20 @@ Role: none. With --patient-file: writer, enroller, granter or eraser.`,
 		options.Mount, options.Prefix = where.Mount, where.Prefix
 		options.Namespace = strings.Trim(c.setting(c.settings.vaultNamespace, "VAULT_NAMESPACE"), "/")
 		options.Subjects, options.Purposes = subjects, purposes
-		return c.reportAudit(ctx, args, options, table)
+		names, err := patient.read(ctx, c, options.KeyIDs)
+		if err != nil {
+			return err
+		}
+		// What the report keeps lives until its end, so a collection frees little: frequent ones keep the peak low.
+		defer debug.SetGCPercent(debug.SetGCPercent(25))
+		report, err := c.readAudit(ctx, args, options)
+		if err != nil {
+			return err
+		}
+		if patient.view {
+			return c.printPatientView(report.PatientView(options.KeyIDs[0], names))
+		}
+		return c.printReport(report, table)
 	}
 	return cmd
 }
@@ -145,22 +170,105 @@ func parseMoment(text string, now time.Time) (time.Time, error) {
 	return time.Time{}, usagef("--since and --until take a time in RFC 3339, a date such as 2026-03-01, or a time before now such as 72h")
 }
 
-func (c *cli) reportAudit(ctx context.Context, names []string, options auditlog.Options, table string) error {
+// patientViewFlags are the flags of a report for one patient.
+type patientViewFlags struct {
+	view  bool
+	names string
+	grant grantFlag
+}
+
+func (p *patientViewFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&p.view, "patient-view", false, "print what one patient is shown of the own recordings")
+	cmd.Flags().StringVar(&p.names, "names", "", "`file` with a JSON object: for each subject, the name that the patient is shown")
+	p.grant.add(cmd)
+}
+
+// read checks the flags, and returns what the view calls people and recordings.
+func (p *patientViewFlags) read(ctx context.Context, c *cli, keyIDs []keys.KeyID) (names auditlog.Names, err error) {
+	switch {
+	case !p.view && (p.names != "" || p.grant.file != ""):
+		return names, usagef("--names and --grant-file are for --patient-view")
+	case !p.view:
+		return names, nil
+	case len(keyIDs) != 1:
+		return names, usagef("--patient-view is for one patient: name one with --key-id or --patient-file")
+	case c.output == outputCSV:
+		return names, usagef("--patient-view is printed as text, JSON or HTML")
+	}
+	if p.names != "" {
+		text, err := c.readSmallFile(ctx, p.names, "names", "--names")
+		if err == nil {
+			err = json.Unmarshal(text, &names.People)
+		}
+		if err != nil {
+			return names, usagef("--names does not name a JSON object of texts: %v", err)
+		}
+	}
+	if !p.grant.given(c) {
+		return names, nil
+	}
+	grant, err := p.grant.read(ctx, c)
+	if err != nil {
+		return names, err
+	}
+	if grant.KeyID() != keyIDs[0] {
+		return names, usagef("the grant is for another patient")
+	}
+	v, err := c.openGrantVault()
+	if err != nil {
+		return names, err
+	}
+	recordings, err := v.ListInfo(ctx, grant)
+	names.Recordings = map[keys.RecordingID]string{}
+	for _, recording := range recordings {
+		if recording.Err == nil {
+			names.Recordings[recording.ID] = recordingName(recording.Info.Metadata)
+		}
+	}
+	return names, err
+}
+
+// recordingName returns the title and the time of a recording, or "" if it has neither.
+func recordingName(m vault.Metadata) string {
+	var parts []string
+	if m.Title != "" {
+		parts = append(parts, "“"+m.Title+"”")
+	}
+	if !m.RecordedAt.IsZero() {
+		parts = append(parts, "recorded "+humanTime(m.RecordedAt))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (c *cli) printPatientView(view *auditlog.PatientView) (err error) {
+	switch c.output {
+	case outputJSON:
+		err = view.WriteJSON(c.stdout)
+	case outputHTML:
+		err = view.WriteHTML(c.stdout)
+	default:
+		err = view.WriteText(c.stdout)
+	}
+	if err != nil {
+		err = fmt.Errorf("write the result: %w", err)
+	}
+	return err
+}
+
+func (c *cli) readAudit(ctx context.Context, names []string, options auditlog.Options) (*auditlog.Report, error) {
 	sources, total, err := c.auditSources(ctx, names)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	// What the report keeps lives until its end, so a collection frees little: frequent ones keep the peak low.
-	defer debug.SetGCPercent(debug.SetGCPercent(25))
 	p := c.startProgress("audit report")
 	defer p.end()
 	done := transfer{p: p, total: total}
 	options.Progress = done.add
-	report, err := auditlog.Read(ctx, sources, options)
-	if err != nil {
-		return err
-	}
-	p.end()
+	return auditlog.Read(ctx, sources, options)
+}
+
+// printReport prints the report. Its error says what must not be.
+func (c *cli) printReport(report *auditlog.Report, table string) (err error) {
 	switch c.output {
 	case outputJSON:
 		err = report.WriteJSON(c.stdout)

@@ -56,9 +56,22 @@ func TestAuditReport(t *testing.T) {
 	assert.Empty(t, accesses(report("--output", "json", "--purpose", "BTG", log)))
 	assert.Empty(t, accesses(report("--output", "json", "--until", "2026-01-02", log)))
 
+	// What a patient is shown has names in place of accounts, and titles where a grant shows them.
+	names := d.file("names.json", []byte(`{"dr-lee": "Dr. Lee, cardiology"}`))
+	view := d.as("writer").run("audit", "report", "--patient-view", "--patient-file", alice, "--names", names, "--output", "json", log).ok()
+	assert.Equal(t, []any{"title and time", "played"}, column(view.object()["accesses"], "what"))
+	assert.Equal(t, []any{"Dr. Lee, cardiology", "Dr. Lee, cardiology"}, column(view.object()["accesses"], "who"))
+	assert.Equal(t, []any{"recording 1", "recording 1"}, column(view.object()["accesses"], "recording"))
+	view = report("--patient-view", "--key-id", aliceID, "--grant-file", grant, "--output", "json", log).ok()
+	assert.Equal(t, []any{"“Follow-up”", "“Follow-up”"}, column(view.object()["accesses"], "recording")[:2])
+	view = report("--patient-view", "--key-id", bobID, log).ok()
+	assert.Contains(t, view.stdout, "Nobody has.\n\nAttempts that were refused: 1\n")
+	assert.Contains(t, report("--patient-view", "--key-id", aliceID, "--output", "html", log).ok().stdout, "Who has seen your recordings")
+
 	// Standard input is read twice too.
 	text, err := os.ReadFile(log)
 	require.NoError(t, err)
+	uses = report("--output", "json", log).ok().object()["totals"].(map[string]any)["uses"] // with the descriptions from above
 	var zipped bytes.Buffer
 	w := gzip.NewWriter(&zipped)
 	_, err = w.Write(text)
@@ -80,13 +93,23 @@ func TestAuditReport(t *testing.T) {
 		{"--table", "grants", log},
 		{"--output", "csv", "--table", "x", log},
 		{"--recording", "x", log},
-		{d.home},
+		{d.home}, {"--patient-view", log}, {"--patient-view", "--key-id", aliceID, "--key-id", bobID, log},
+		{"--names", names, log}, {"--patient-view", "--key-id", aliceID, "--names", log, log},
+		{"--patient-view", "--key-id", bobID, "--grant-file", grant, log},
 	} {
 		d.wants(exitUsage, "usage", append([]string{"audit", "report"}, args...)...)
 	}
 	report("--output", "xml", log).exits(exitUsage)
 	d.with("RECVAULT_OUTPUT", "html").run("version").exits(exitUsage)
 	inDirectory(t).wants(exitUsage, "usage", "audit", "report", log)
+}
+
+// column returns a field of each object in a list.
+func column(list any, name string) (values []any) {
+	for _, object := range list.([]any) {
+		values = append(values, object.(map[string]any)[name])
+	}
+	return values
 }
 
 func TestParseMoment(t *testing.T) {

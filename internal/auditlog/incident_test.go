@@ -339,6 +339,7 @@ func TestIncident(t *testing.T) {
 	t.Run("with gaps that are named", s.in(testGaps))
 	t.Run("through filters", s.in(testFilters))
 	t.Run("as text, CSV and HTML", s.in(testRenderings))
+	t.Run("as its patients see it", s.in(testPatientView))
 	t.Run("of any size", s.in(testSize))
 	t.Logf("%d patients, %d grants, %d uses and attempts of %d sorts: each is in the report, and nothing else", patients, s.grants, s.uses(), len(s.truth))
 }
@@ -576,6 +577,60 @@ func testRenderings(t *testing.T, s *story) {
 				assert.NotRegexp(t, `^[=+@-]`, cell)
 			}
 		}
+	}
+}
+
+// testPatientView compares what each patient is shown with what happened to that patient.
+func testPatientView(t *testing.T, s *story) {
+	words := map[string]string{"opened": "played", "described": "title and time"}
+	internal := slices.Concat(s.canaries, []string{s.Place.Prefix, "unconscious", "stolen", "leak", "visit-", "er-1", "127.0.0.1", "[root]"})
+	for _, id := range s.keyIDs {
+		internal = append(internal, id.String())
+	}
+	for i, id := range s.keyIDs {
+		t.Run(fmt.Sprint("patient ", i), s.in(func(t *testing.T, s *story) {
+			report, err := auditlog.Read(t.Context(), []auditlog.Source{
+				{Name: "audit.log", Open: func() (io.ReadCloser, error) { return os.Open(s.devices[0]) }},
+			}, auditlog.Options{Mount: s.Place.Mount, Prefix: s.Place.Prefix, KeyIDs: []keys.KeyID{id}})
+			require.NoError(t, err)
+			view := report.PatientView(id, auditlog.Names{
+				People: map[string]string{"dr-curious": "Dr. Curious"}, Recordings: map[keys.RecordingID]string{s.recordings[i][0]: "the first"},
+			})
+			type access struct{ who, what string }
+			want, got, attempts := map[access]int{}, map[access]int{}, 0
+			for a, n := range s.truth {
+				who := a.subject
+				switch {
+				case a.recording != s.recordings[i][0].String() && a.recording != s.recordings[i][1].String():
+					continue
+				case words[a.kind] == "":
+					attempts += n
+					continue
+				case a.purpose == "":
+					who = "a technical account, outside the usual way"
+				case a.purpose == string(keys.PatientRequest):
+					who = "your own account"
+				case who == "dr-curious":
+					who = "Dr. Curious"
+				}
+				want[access{who, words[a.kind]}] += n
+			}
+			for _, a := range view.Accesses {
+				got[access{a.Who, a.What}] += a.Times
+				assert.Contains(t, []string{"the first", "recording 1", "recording 2"}, a.Recording)
+			}
+			assert.Equal(t, want, got)
+			assert.Equal(t, attempts, view.Attempts)
+
+			var out bytes.Buffer
+			require.NoError(t, view.WriteJSON(&out))
+			require.NoError(t, view.WriteText(&out))
+			require.NoError(t, view.WriteHTML(&out))
+			for _, name := range internal {
+				require.NotContains(t, out.String(), name)
+			}
+			assert.NotContains(t, out.String(), "account-", "another patient")
+		}))
 	}
 }
 
