@@ -93,8 +93,11 @@ func TestAuditReport(t *testing.T) {
 		{"--table", "grants", log},
 		{"--output", "csv", "--table", "x", log},
 		{"--recording", "x", log},
-		{d.home}, {"--patient-view", log}, {"--patient-view", "--key-id", aliceID, "--key-id", bobID, log},
-		{"--names", names, log}, {"--patient-view", "--key-id", aliceID, "--names", log, log},
+		{d.home},
+		{"--patient-view", log},
+		{"--patient-view", "--key-id", aliceID, "--key-id", bobID, log},
+		{"--names", names, log},
+		{"--patient-view", "--key-id", aliceID, "--names", log, log},
 		{"--patient-view", "--key-id", bobID, "--grant-file", grant, log},
 	} {
 		d.wants(exitUsage, "usage", append([]string{"audit", "report"}, args...)...)
