@@ -54,7 +54,12 @@ select what was unlawful, with --subject and --since, and read the first table.
 
 --output html is one page without scripts, for a screen or paper. --output csv prints
 one --table: patients, outside, after_revocation, incidents, unusual, break_glass,
-granters, accesses, grants, changes or gaps. JSON has all of them.
+granters, accesses, grants, changes, gaps or, with --events, deliveries. JSON has all.
+
+--events reads the event stream of the processes that serve recordings beside the log:
+the lines that events.JSON writes, or lines of slog with them, each file once. The
+report then shows what was delivered, and names what stands in one and not in the
+other: a use of a key that no process reports, or an opening that the log lacks.
 
 --patient-view is what one patient may ask for (EHDS, Art. 9): who saw the own
 recordings, when, which and why, in plain words, as text, JSON or HTML. It has nothing
@@ -64,7 +69,8 @@ dates, and the log of Vault one description each.
 
 The exit code is 6 if the log shows what must not be: a use of a key outside a grant,
 an answer that was left in Vault under another token, a use after a revocation that
-Vault allowed, or a gap that the log does not explain, such as a line that is cut.
+Vault allowed, a gap that the log does not explain, such as a line that is cut, or a
+use that the log and the events do not both have.
 
 Role: none. With --patient-file: writer, enroller, granter or eraser. With
 --patient-view, the exit code does not depend on what the log shows.`,
@@ -83,6 +89,7 @@ Role: none. With --patient-file: writer, enroller, granter or eraser. With
 		named                  scopeFlags
 		subjects, purposes     []string
 		keyIDFile, patientFile string
+		events                 []string
 		patient                patientViewFlags
 	)
 	flags := cmd.Flags()
@@ -95,6 +102,7 @@ Role: none. With --patient-file: writer, enroller, granter or eraser. With
 	flags.StringArrayVar(&subjects, "subject", nil, "`who` used a grant; can be repeated")
 	flags.StringArrayVar(&purposes, "purpose", nil, "`code` of a grant's purpose; can be repeated")
 	flags.DurationVar(&options.Silence, "silence", time.Hour, "the time without any entry that is listed as a gap; 0 lists none")
+	flags.StringArrayVar(&events, "events", nil, "`file` with the event stream of a process; can be repeated")
 	patient.add(cmd)
 	flags.StringVar(&table, "table", "accesses", "`name` of the table that --output csv prints")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -142,7 +150,7 @@ Role: none. With --patient-file: writer, enroller, granter or eraser. With
 		}
 		// What the report keeps lives until its end, so a collection frees little: frequent ones keep the peak low.
 		defer debug.SetGCPercent(debug.SetGCPercent(25))
-		report, err := c.readAudit(ctx, args, options)
+		report, err := c.readAudit(ctx, args, events, options)
 		if err != nil {
 			return err
 		}
@@ -255,11 +263,16 @@ func (c *cli) printPatientView(view *auditlog.PatientView) (err error) {
 	return err
 }
 
-func (c *cli) readAudit(ctx context.Context, names []string, options auditlog.Options) (*auditlog.Report, error) {
-	sources, total, err := c.auditSources(ctx, names)
+func (c *cli) readAudit(ctx context.Context, names, events []string, options auditlog.Options) (*auditlog.Report, error) {
+	sources, size, err := c.auditSources(ctx, names)
 	if err != nil {
 		return nil, err
 	}
+	total := 2 * size
+	if options.Events, size, err = c.auditSources(ctx, events); err != nil {
+		return nil, err
+	}
+	total += size
 	p := c.startProgress("audit report")
 	defer p.end()
 	done := transfer{p: p, total: total}
@@ -288,13 +301,14 @@ func (c *cli) printReport(report *auditlog.Report, table string) (err error) {
 	}
 	if report.Problems() {
 		t := report.Totals
-		return fmt.Errorf("%w: %d uses of keys outside a grant, %d answers under another token, %d uses allowed after a revocation, %d gaps in the log",
-			errIncomplete, t.Outside, t.Wrapped, t.AllowedAfter, t.Unexplained)
+		return fmt.Errorf("%w: %d uses of keys outside a grant, %d answers under another token, %d uses allowed after a revocation, "+
+			"%d gaps in the log, %d uses only in the log, %d only in the events",
+			errIncomplete, t.Outside, t.Wrapped, t.AllowedAfter, t.Unexplained, t.OnlyInLog, t.OnlyInEvents)
 	}
 	return nil
 }
 
-// auditSources returns the files of a log, and the bytes that will be read of them, or -1 if that is not known.
+// auditSources returns files, and how many bytes they have.
 func (c *cli) auditSources(ctx context.Context, names []string) (sources []auditlog.Source, total int64, err error) {
 	for _, name := range names {
 		if name == dash {
@@ -315,7 +329,7 @@ func (c *cli) auditSources(ctx context.Context, names []string) (sources []audit
 		sources = append(sources, auditlog.Source{Name: name, Open: func() (io.ReadCloser, error) { return os.Open(name) }})
 		total += info.Size()
 	}
-	return sources, 2 * total, nil
+	return sources, total, nil
 }
 
 // keepInput copies standard input to a temporary file, because it is read twice. The file is compressed, has no name where the

@@ -68,6 +68,14 @@ func TestAuditReport(t *testing.T) {
 	assert.Contains(t, view.stdout, "Nobody has.\n\nAttempts that were refused: 1\n")
 	assert.Contains(t, report("--patient-view", "--key-id", aliceID, "--output", "html", log).ok().stdout, "Who has seen your recordings")
 
+	// A process that reports one opening leaves the others to be named.
+	event := `{"kind":"opened","time":"` + time.Now().UTC().Format(time.RFC3339Nano) + `","began":"2026-01-01T00:00:00Z","count":1,"recording":"` + one +
+		`","unwraps":1,"bytes":10,"ranges":[{"start":0,"end":10}],"grant":{"key_id":"` + aliceID + `","subject":"dr-lee","purpose":"TREAT"}}` + "\n"
+	o = report("--output", "json", "--events", d.file("events.log", []byte(event)), log).exits(exitIncomplete)
+	assert.ElementsMatch(t, []any{"only_in_log", "only_in_log"}, column(o.object()["deliveries"], "verdict"))
+	assert.Contains(t, column(o.object()["deliveries"], "bytes"), 10.0)
+	d.wants(exitFailure, "failure", "audit", "report", "--events", d.file("none", nil), log)
+
 	// Standard input is read twice too.
 	text, err := os.ReadFile(log)
 	require.NoError(t, err)

@@ -42,15 +42,24 @@ type Options struct {
 	// Silence is the time without any entry from which on the report names it.
 	Silence time.Duration
 
+	// Events is the event stream of all processes that used recordings, each file once: see vault/events. Optional.
+	Events []Source
+
 	// Progress is called with the number of bytes that were read from a source. Optional.
 	Progress func(n int)
 }
 
-// ErrNoEntries means that the sources have no entry of an audit log.
-var ErrNoEntries = errors.New("no entry of an audit log")
+var (
+	// ErrNoEntries means that the sources have no entry of an audit log.
+	ErrNoEntries = errors.New("no entry of an audit log")
+	// ErrNoEvents means that Options.Events have no event.
+	ErrNoEvents = errors.New("no event of a stream of events")
+
+	errNotEvent = errors.New("it has no kind or time of an event")
+)
 
 // Read reads the sources and returns the report. A line that cannot be read is named in the report. The errors are those of
-// the context, of opening a source, and [ErrNoEntries].
+// the context, of opening a source, [ErrNoEntries] and [ErrNoEvents].
 func Read(ctx context.Context, sources []Source, options Options) (*Report, error) {
 	in := &input{sources: sources, progress: options.Progress, files: make([]File, len(sources))}
 	for i, source := range sources {
@@ -60,6 +69,11 @@ func Read(ctx context.Context, sources []Source, options Options) (*Report, erro
 		}
 	}
 	c := newCollector(options, in)
+	if len(options.Events) > 0 {
+		if err := c.readEvents(ctx, options.Events); err != nil {
+			return nil, err
+		}
+	}
 	if err := in.merge(ctx, c); err != nil {
 		return nil, err
 	}

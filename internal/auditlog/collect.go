@@ -114,6 +114,7 @@ type grant struct {
 type usage struct {
 	usageKey
 	count       int32
+	compared    int32 // of these, those of a time that the events cover
 	first, last int64
 	address     index // of the first
 }
@@ -171,6 +172,7 @@ type collector struct {
 	gapCount map[GapKind]int
 	stretch  stretch
 	bins     bins
+	events   *eventStream // nil without one
 }
 
 type issuer struct {
@@ -609,6 +611,9 @@ func (c *collector) use(key usageKey, e *entry, began time.Time) {
 	}
 	u := c.usages.at(i)
 	u.count++
+	if c.events.covers(e.Time) {
+		u.compared++
+	}
 	u.last = e.Time.UnixNano()
 	c.bins.add(e.Time, key.kind)
 	grant := c.grants.at(key.grant)

@@ -77,6 +77,7 @@ func (c *collector) report() *Report {
 	after := c.listAfterEnd(r)
 	changes := c.listChanges(r)
 	gaps := c.listGaps(r)
+	deliveries := c.reconcile(r)
 
 	outside := func(u *usage) bool { return (u.grant == 0 || u.wrapped) && best(u.kind) != WrongPatient }
 	emergency := func(g index) bool { return breakGlass(c.texts.of[c.grants.at(g).purpose]) }
@@ -118,6 +119,18 @@ func (c *collector) report() *Report {
 		section("gaps", "Gaps in the log",
 			"Over the whole log, whatever is selected. At most 1,000 of each kind are listed.",
 			[]string{"what", "from", "to", "count", "details", "where"}, gaps),
+	}
+	if c.events != nil {
+		r.Limits = append([]string{
+			"The log and the events are compared at the times that the events cover. An event comes when a recording is closed: what was open when " +
+				"the stream ended, or when a process was killed, is in the log alone. So is what a process did whose events were not given. At the edges " +
+				"of a selected period, a use may be on one side only.",
+		}, limits[1:]...)
+		r.sections = append(r.sections, section("deliveries", "What was delivered, and whether the log and the events agree",
+			"One row for each recording and each grant, or several grants with the same subject, purpose and request. Only in the log: somebody used the "+
+				"grant, or the patient's key, and no process reports it. Only in the events: the log lacks entries. Bytes count again when they "+
+				"are delivered again.",
+			deliveryColumns, deliveries))
 	}
 	for _, row := range incidents {
 		r.marks = append(r.marks, mark{row.First, row.Kind})

@@ -60,7 +60,7 @@ func (r *Report) Figures() []Figure {
 	for kind := WrongPatient; kind <= NoGrant; kind++ {
 		refused += t.Uses[kind]
 	}
-	return []Figure{
+	figures := []Figure{
 		{t.Patients, "patients with a recording that was opened or described", false},
 		{t.Uses[Opened], "openings", false},
 		{t.Uses[Described], "descriptions", false},
@@ -78,6 +78,14 @@ func (r *Report) Figures() []Figure {
 		{t.AllowedAfter, "uses after a revocation that Vault allowed", t.AllowedAfter > 0},
 		{t.Unexplained, "gaps in the log that it does not explain", t.Unexplained > 0},
 	}
+	if t.Events > 0 {
+		figures = append(
+			figures,
+			Figure{t.OnlyInLog, "uses in the log that no event reports", t.OnlyInLog > 0},
+			Figure{t.OnlyInEvents, "uses in the events that the log lacks", t.OnlyInEvents > 0},
+		)
+	}
+	return figures
 }
 
 // The size of the timeline, in units of its drawing.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,6 +54,7 @@ type story struct {
 
 	truth  map[act]int
 	grants int
+	events []string // what the serving process reports, as lines of JSON
 }
 
 // play plays the incident on a real Vault and MinIO.
@@ -198,14 +200,32 @@ func (s *story) happened(kind auditlog.Kind, grant keys.Grant, id vault.ID) {
 	s.truth[act{kind.String(), d.Subject, string(d.Purpose), reason, d.RequestID, id.String()}]++
 }
 
+// reported adds to the event stream. With a key from the cache, Vault is not asked.
+func (s *story) reported(kind string, grant keys.Grant, id vault.ID, began time.Time, unwraps int) {
+	d := grant.Details()
+	event := map[string]any{
+		"kind": kind, "time": time.Now(), "count": 1, "key_id": id.KeyID(), "recording": id, "unwraps": unwraps,
+		"grant": map[string]any{"key_id": d.KeyID, "accessor": d.Accessor, "subject": d.Subject, "purpose": d.Purpose, "request_id": d.RequestID},
+	}
+	if kind == "opened" {
+		event["began"], event["ended"], event["bytes"] = began, time.Now(), 1000
+		event["ranges"] = []auditlog.Range{{Start: 0, End: 1000}}
+	}
+	line, err := json.Marshal(event)
+	require.NoError(s.t, err)
+	s.events = append(s.events, string(line))
+}
+
 func (s *story) opens(grant keys.Grant, id vault.ID) {
 	s.t.Helper()
+	began := time.Now()
 	recording, err := s.vault.Open(s.t.Context(), grant, id)
 	require.NoError(s.t, err)
 	_, err = io.Copy(io.Discard, recording)
 	require.NoError(s.t, err)
 	require.NoError(s.t, recording.Close())
 	s.happened(auditlog.Opened, grant, id)
+	s.reported("opened", grant, id, began, 1)
 }
 
 func (s *story) list(grant keys.Grant, patient int) {
@@ -215,6 +235,7 @@ func (s *story) list(grant keys.Grant, patient int) {
 	require.Len(s.t, listed, 2)
 	for _, id := range s.recordings[patient] {
 		s.happened(auditlog.Described, grant, id)
+		s.reported("described", grant, id, time.Time{}, 1)
 	}
 }
 
@@ -223,6 +244,7 @@ func (s *story) refused(grant keys.Grant, id vault.ID, kind auditlog.Kind, want 
 	_, err := s.vault.Open(s.t.Context(), grant, id)
 	require.ErrorIs(s.t, err, want)
 	s.happened(kind, grant, id)
+	s.reported("refused", grant, id, time.Time{}, 1)
 }
 
 // decryptsItself uses a patient's key with the root token, as nobody should.
@@ -293,6 +315,7 @@ type reported struct {
 	Grants          []auditlog.Grant
 	Changes         []auditlog.Change
 	Gaps            []auditlog.Gap
+	Deliveries      []auditlog.Delivery
 
 	text string
 }
@@ -340,6 +363,7 @@ func TestIncident(t *testing.T) {
 	t.Run("through filters", s.in(testFilters))
 	t.Run("as text, CSV and HTML", s.in(testRenderings))
 	t.Run("as its patients see it", s.in(testPatientView))
+	t.Run("beside the events", s.in(testEvents))
 	t.Run("of any size", s.in(testSize))
 	t.Logf("%d patients, %d grants, %d uses and attempts of %d sorts: each is in the report, and nothing else", patients, s.grants, s.uses(), len(s.truth))
 }
@@ -632,6 +656,87 @@ func testPatientView(t *testing.T, s *story) {
 			assert.NotContains(t, out.String(), "account-", "another patient")
 		}))
 	}
+}
+
+// testEvents reads the event stream of the serving process beside the log.
+func testEvents(t *testing.T, s *story) {
+	first := lines(t, s.devices[0])
+	compare := func(t *testing.T, log [][]byte, events []string) reported {
+		t.Helper()
+		folder := t.TempDir()
+		stream := save(t, filepath.Join(folder, "events.gz"), [][]byte{[]byte(strings.Join(events, "\n") + "\n")})
+		return s.readWith(auditlog.Options{
+			Events: []auditlog.Source{{Name: "events.gz", Open: func() (io.ReadCloser, error) { return os.Open(stream) }}},
+		}, save(t, filepath.Join(folder, "audit.log"), log))
+	}
+	unequal := func(r reported) (found []string) {
+		for _, d := range r.Deliveries {
+			if d.Verdict != "equal" {
+				found = append(found, fmt.Sprintf("%s %s %s %d %d", d.Verdict, d.Who, d.Recording, d.InLog, d.InEvents))
+			}
+		}
+		return found
+	}
+	always := []string{ // what was done with Vault itself, past the serving process
+		fmt.Sprintf("only_in_log root [root] %s 1 0", s.recordings[10][0]), fmt.Sprintf("only_in_log dr-0 %s 1 0", s.recordings[11][0]),
+	}
+
+	r := compare(t, first, s.events)
+	assert.ElementsMatch(t, always, unequal(r))
+	assert.Equal(t, 2, r.Totals.OnlyInLog)
+	assert.Zero(t, r.Totals.OnlyInEvents)
+	played, bytes := 0, int64(0)
+	for _, d := range r.Deliveries {
+		played += d.Played
+		bytes += d.Bytes
+		if d.Who == "" {
+			assert.True(t, d.NamedAfter, "the token that the log cannot name")
+		}
+	}
+	assert.Equal(t, s.read(s.devices[0]).Totals.Uses[auditlog.Opened]-2, played)
+	assert.EqualValues(t, 1000*played, bytes)
+
+	i := slices.IndexFunc(s.events, func(line string) bool { return strings.Contains(line, `"request_id":"er-1"`) })
+	require.GreaterOrEqual(t, i, 0)
+	id := s.recordings[3][0]
+	t.Run("an opening that no process reports", func(t *testing.T) {
+		r := compare(t, first, slices.Delete(slices.Clone(s.events), i, i+1))
+		assert.ElementsMatch(t, append(always, fmt.Sprintf("only_in_log dr-2 %s 1 0", id)), unequal(r))
+	})
+	t.Run("an opening that the log lacks", func(t *testing.T) {
+		log := slices.DeleteFunc(slices.Clone(first), func(line []byte) bool {
+			return strings.Contains(string(line), "/decrypt/") && strings.Contains(string(line), `"request_id":"er-1"`)
+		})
+		require.Len(t, log, len(first)-2)
+		r := compare(t, log, s.events)
+		assert.ElementsMatch(t, append(always, fmt.Sprintf("only_in_events dr-2 %s 0 1", id)), unequal(r))
+	})
+	t.Run("an opening from the cache", func(t *testing.T) {
+		event := strings.NewReplacer(`"unwraps":1`, `"unwraps":0`, `"start":0,"end":1000`, `"start":1000,"end":1500`).Replace(s.events[i])
+		r := compare(t, first, append(slices.Clone(s.events), `{"level":"INFO","event":`+event+`}`))
+		assert.ElementsMatch(t, always, unequal(r))
+		at := slices.IndexFunc(r.Deliveries, func(d auditlog.Delivery) bool { return d.RequestID == "er-1" })
+		require.GreaterOrEqual(t, at, 0)
+		assert.Equal(t, 1, r.Deliveries[at].Cached)
+		assert.Equal(t, 2, r.Deliveries[at].Played)
+		assert.Equal(t, []auditlog.Range{{Start: 0, End: 1500}}, r.Deliveries[at].Ranges)
+	})
+	t.Run("a line that is cut", func(t *testing.T) {
+		cut := slices.Clone(s.events)
+		cut[i] = cut[i][:100]
+		r := compare(t, first, cut)
+		assert.ElementsMatch(t, append(always, fmt.Sprintf("only_in_log dr-2 %s 1 0", id)), unequal(r))
+		assert.Contains(t, r.text, fmt.Sprintf("events.gz:%d", i+1))
+	})
+	t.Run("events of a part of the time", func(t *testing.T) {
+		middle := slices.IndexFunc(s.events, func(line string) bool { return strings.Contains(line, `"request_id":"stolen"`) })
+		require.Greater(t, middle, 0)
+		for _, part := range [][]string{s.events[:middle+1], s.events[middle:]} {
+			r := compare(t, first, part)
+			assert.Zero(t, r.Totals.OnlyInEvents)
+			assert.LessOrEqual(t, r.Totals.OnlyInLog, 2)
+		}
+	})
 }
 
 // differences compares the accesses in a report with the truth, entry by entry.

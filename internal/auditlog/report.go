@@ -66,13 +66,17 @@ type Totals struct {
 	Changes         int             `json:"changes"`
 	Gaps            map[GapKind]int `json:"gaps"`
 	Unexplained     int             `json:"unexplained_gaps"`
+	Events          int             `json:"events"`         // lines of the event stream
+	Overflowed      int             `json:"events_counted"` // events that the stream only counted
+	OnlyInLog       int             `json:"only_in_log"`
+	OnlyInEvents    int             `json:"only_in_events"`
 }
 
 // Problems reports whether the log shows what must not be: uses outside a grant, wrapped answers, uses after a revocation that Vault
-// allowed, or gaps that the log does not explain.
+// allowed, gaps that the log does not explain, or uses that are in the log and not in the events, or the reverse.
 func (r *Report) Problems() bool {
 	t := &r.Totals
-	return t.Outside+t.Wrapped+t.AllowedAfter+t.Unexplained > 0
+	return t.Outside+t.Wrapped+t.AllowedAfter+t.Unexplained+t.OnlyInLog+t.OnlyInEvents > 0
 }
 
 // Section is a part of the report: a table.
