@@ -36,7 +36,7 @@ var limits = []string{
 
 // report finishes the collection.
 func (c *collector) report() *Report {
-	c.forget(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
+	c.forget(endOfTime)
 	r := &Report{
 		Made: time.Now().UTC().Truncate(time.Second), Mount: c.options.Mount, Prefix: c.options.Prefix, Files: c.in.files, Entries: c.entries,
 		Copies: c.copies, First: c.first, Last: c.last, Limits: limits, bins: c.bins,

@@ -1,6 +1,7 @@
 package auditlog
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,41 +49,51 @@ type stretch struct {
 	from, to time.Time
 	count    int
 	sources  map[int32]bool
-	why      string // what changed the audit devices just before
+	why      []string // the changes of the audit devices with which it began and ended
+
+	begins, ends bool // with such a change, which explains that there are fewer devices
 
 	done []stretch
-	last string // the last change of the audit devices
-	at   time.Time
+	last auditChange
 }
 
+type auditChange struct {
+	what     string
+	disabled bool
+	at       time.Time
+}
+
+// copyTime is how much later the file of one device may have been copied than that of another.
+const copyTime = time.Minute
+
 func (s *stretch) add(c *collector, copies []*entry) {
-	seen := map[handle]bool{}
 	e := copies[0]
-	for _, e := range copies {
-		key := handle(e.place.source) // if it has no HMAC
-		for _, hmac := range []string{e.Auth.Accessor, e.Request.ClientToken} {
-			if hmac != "" {
-				key = handleOf(hmac)
-				break
-			}
-		}
-		seen[key] = true
-	}
 	if e.Request.Path == "sys/audit/test" { // each device has its own
 		return
 	}
-	if path := e.Request.Path; strings.HasPrefix(path, "sys/audit/") && e.Error == "" {
-		verb := "enabled"
-		if e.Request.Operation == "delete" {
-			verb = "disabled"
+	seen := map[handle]bool{}
+	for _, e := range copies {
+		key := handle(e.place.source) // if it has no HMAC
+		if hmac := cmp.Or(e.Auth.Accessor, e.Request.ClientToken); hmac != "" {
+			key = handleOf(hmac)
 		}
-		s.last, s.at = path+" was "+verb+" by "+actorOf(e), e.Time
+		seen[key] = true
+	}
+	if path := e.Request.Path; strings.HasPrefix(path, "sys/audit/") && e.Error == "" {
+		s.last = auditChange{path + " was enabled by " + actorOf(e), e.Request.Operation == "delete", e.Time}
+		if s.last.disabled {
+			s.last.what = path + " was disabled by " + actorOf(e)
+		}
 	}
 	if len(seen) != s.devices {
+		changed := e.Time.Sub(s.last.at) < time.Second
+		if s.ends = changed && !s.last.disabled; s.ends {
+			s.why = append(s.why, s.last.what)
+		}
 		s.close()
-		*s = stretch{devices: len(seen), from: e.Time, sources: map[int32]bool{}, done: s.done, last: s.last, at: s.at}
-		if e.Time.Sub(s.at) < time.Second {
-			s.why = s.last
+		*s = stretch{devices: len(seen), from: e.Time, sources: map[int32]bool{}, done: s.done, last: s.last, begins: changed && s.last.disabled}
+		if s.begins {
+			s.why = append(s.why, s.last.what)
 		}
 	}
 	s.to = e.Time
@@ -100,14 +111,15 @@ func (s *stretch) close() {
 	}
 }
 
-// gaps returns the stretches that fewer devices have than others.
+// gaps returns the stretches that fewer devices have than others. The log explains one that begins when a device was disabled, or
+// with the log, and ends when one was enabled, or with the log.
 func (s *stretch) gaps(c *collector) (gaps []Gap) {
 	s.close()
 	most := 0
 	for _, one := range s.done {
 		most = max(most, one.devices)
 	}
-	for _, one := range s.done {
+	for i, one := range s.done {
 		if one.devices == most {
 			continue
 		}
@@ -116,11 +128,16 @@ func (s *stretch) gaps(c *collector) (gaps []Gap) {
 			names = append(names, c.in.files[source].Name)
 		}
 		slices.Sort(names)
+		isFirst, isLast := i == 0, i == len(s.done)-1
 		what := fmt.Sprintf("%d entries are on %d of %d devices", one.count, one.devices, most)
-		if one.why != "" {
-			what += ": " + one.why
+		explained := (one.begins || isFirst) && (one.ends || isLast)
+		if isLast && !explained && one.to.Sub(one.from) < copyTime {
+			what, explained = what+": one file was copied later than another", true
 		}
-		gaps = append(gaps, Gap{Kind: Devices, From: one.from, To: one.to, Count: one.count, What: what, Where: names, Explained: one.why != ""})
+		if len(one.why) > 0 {
+			what += ": " + strings.Join(one.why, "; ")
+		}
+		gaps = append(gaps, Gap{Kind: Devices, From: one.from, To: one.to, Count: one.count, What: what, Where: names, Explained: explained})
 	}
 	return gaps
 }
