@@ -534,7 +534,7 @@ func (c *collector) listGaps(r *Report) []Gap {
 		if missing := g.maxUses - g.remaining + 1 - g.limited; g.maxUses > 0 && g.remaining >= 0 && missing > 0 {
 			c.gap(Gap{Kind: Uses, From: at(g.issued), To: at(g.expires), Count: int(missing), What: fmt.Sprintf("%d uses of %s are not in the log", missing, label)})
 		}
-		if !g.seenIssued && g.issued > c.first.Add(time.Second).UnixNano() {
+		if !g.seenIssued && g.issued >= c.first.UnixNano() { // it is in whole seconds, and never later than it was
 			c.gap(Gap{Kind: NoIssue, From: at(g.issued), To: at(g.issued), Count: 1, What: "the issue of " + label + ", is not in the log"})
 		}
 	}

@@ -61,6 +61,12 @@ type auditChange struct {
 	what     string
 	disabled bool
 	at       time.Time
+	entry    int // its number
+}
+
+// near reports whether the number of devices may have changed with this change. Other requests are logged before it is done.
+func (a *auditChange) near(c *collector, e *entry) bool {
+	return e.Time.Sub(a.at) < time.Second && c.entries-a.entry <= 64
 }
 
 // copyTime is how much later the file of one device may have been copied than that of another.
@@ -80,13 +86,13 @@ func (s *stretch) add(c *collector, copies []*entry) {
 		seen[key] = true
 	}
 	if path := e.Request.Path; strings.HasPrefix(path, "sys/audit/") && e.Error == "" {
-		s.last = auditChange{path + " was enabled by " + actorOf(e), e.Request.Operation == "delete", e.Time}
+		s.last = auditChange{path + " was enabled by " + actorOf(e), e.Request.Operation == "delete", e.Time, c.entries}
 		if s.last.disabled {
 			s.last.what = path + " was disabled by " + actorOf(e)
 		}
 	}
 	if len(seen) != s.devices {
-		changed := e.Time.Sub(s.last.at) < time.Second
+		changed := s.last.near(c, e)
 		if s.ends = changed && !s.last.disabled; s.ends {
 			s.why = append(s.why, s.last.what)
 		}

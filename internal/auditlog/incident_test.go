@@ -458,7 +458,7 @@ func testGaps(t *testing.T, s *story) {
 	openedByStolen := []string{"/decrypt/", `"request_id":"stolen"`}
 	asked, answered := find(first, append(openedByStolen, request)...), find(first, append(openedByStolen, response)...)
 	copied := find(second, append(openedByStolen, response)...)
-	issued := find(first, response, "token/create", `"request_id":"visit-4"`)
+	issued := find(first, response, "token/create", `"request_id":"erased"`)
 	limited := find(first, "/decrypt/", `"remaining_uses":2`)
 	name := func(i int) string { return fmt.Sprintf("first:%d", i+1) }
 	type expected struct {
@@ -545,7 +545,7 @@ func testGaps(t *testing.T, s *story) {
 		assert.Contains(t, r.text, "unexpected EOF")
 	}))
 	t.Run("a silence", s.in(func(t *testing.T, s *story) {
-		r := s.readWith(auditlog.Options{Silence: 300 * time.Millisecond}, s.devices[0]) // a grant of a second was waited for
+		r := s.readWith(auditlog.Options{Silence: 300 * time.Millisecond}, s.devices[0]) // MinIO was started
 		assert.NotZero(t, r.Totals.Gaps[auditlog.Silence])
 		assert.Zero(t, r.Totals.Unexplained)
 	}))
