@@ -115,6 +115,7 @@ type usage struct {
 	usageKey
 	count       int32
 	compared    int32 // of these, those of a time that the events cover
+	early       int32 // those of just before it, which may have an event
 	first, last int64
 	address     index // of the first
 }
@@ -611,8 +612,11 @@ func (c *collector) use(key usageKey, e *entry, began time.Time) {
 	}
 	u := c.usages.at(i)
 	u.count++
-	if c.events.covers(e.Time) {
+	switch c.events.covers(e.Time) {
+	case covered:
 		u.compared++
+	case atStart:
+		u.early++
 	}
 	u.last = e.Time.UnixNano()
 	c.bins.add(e.Time, key.kind)

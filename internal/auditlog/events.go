@@ -11,35 +11,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault/events"
 )
 
-// event is what a line of the event stream has of a use of a recording: the JSON form of vault/events, alone or as the attribute
-// "event" of a line of slog.
-type event struct {
-	Kind      string           `json:"kind"`
-	Time      time.Time        `json:"time"`
-	Count     int              `json:"count"`
-	Recording keys.RecordingID `json:"recording"`
-	Grant     struct {
-		KeyID     string `json:"key_id"`
-		Subject   string `json:"subject"`
-		Purpose   string `json:"purpose"`
-		RequestID string `json:"request_id"`
-	} `json:"grant"`
-	Began   time.Time `json:"began"`
-	Bytes   int64     `json:"bytes"`
-	Ranges  []Range   `json:"ranges"`
-	Unwraps int       `json:"unwraps"` // how often Vault was asked for a key
-	Of      string    `json:"of"`
-
-	Event *event `json:"event"` // of a line of slog
-}
-
-// Range is a part of a recording: the bytes of the plaintext from Start up to and without End.
-type Range struct {
-	Start int64 `json:"start"`
-	End   int64 `json:"end"`
+// line is a line of the event stream: an event, alone or as the attribute "event" of a line of slog.
+type line struct {
+	events.Event
+	Logged *events.Event `json:"event"`
 }
 
 // useID is what the log and the events say alike of who used what.
@@ -52,7 +30,7 @@ type useID struct {
 type eventSum struct {
 	unwraps, played, cached int
 	bytes                   int64
-	ranges                  []Range
+	delivered               events.Event // has the ranges
 	first, last             time.Time
 }
 
@@ -64,9 +42,6 @@ type eventStream struct {
 	lines       int
 	overflowed  int // events that were only counted
 }
-
-// maxRanges is the number of ranges that are kept of each recording. If there are more, the two that lie closest together are joined.
-const maxRanges = 64
 
 // unwrapTime is how long before its event a key may have been unwrapped, if the event does not say when it began.
 const unwrapTime = time.Second
@@ -81,7 +56,7 @@ func (c *collector) readEvents(ctx context.Context, sources []Source) error {
 			return err
 		}
 		for {
-			line, err := l.next()
+			text, err := l.next()
 			if err == io.EOF {
 				break
 			}
@@ -91,16 +66,16 @@ func (c *collector) readEvents(ctx context.Context, sources []Source) error {
 					return ctx.Err()
 				}
 			}
-			if err == nil && len(line) == 0 {
+			if err == nil && len(text) == 0 {
 				continue
 			}
-			var e event
+			var e line
 			malformed := err
 			if malformed == nil {
-				malformed = json.Unmarshal(line, &e)
+				malformed = json.Unmarshal(text, &e)
 			}
-			if malformed == nil && e.Event != nil {
-				e = *e.Event
+			if malformed == nil && e.Logged != nil {
+				e.Event = *e.Logged
 			}
 			if malformed == nil && (e.Kind == "" || e.Time.IsZero()) {
 				malformed = errNotEvent
@@ -108,7 +83,7 @@ func (c *collector) readEvents(ctx context.Context, sources []Source) error {
 			if malformed != nil {
 				c.gap(Gap{Kind: Unreadable, Count: 1, What: malformed.Error(), Where: []string{fmt.Sprintf("%s:%d", source.Name, l.number)}})
 			} else {
-				c.addEvent(&e)
+				c.addEvent(&e.Event)
 			}
 			if err != nil {
 				break
@@ -124,7 +99,7 @@ func (c *collector) readEvents(ctx context.Context, sources []Source) error {
 	return nil
 }
 
-func (c *collector) addEvent(e *event) {
+func (c *collector) addEvent(e *events.Event) {
 	s := c.events
 	s.lines++
 	began, margin := e.Began, time.Duration(0)
@@ -137,30 +112,30 @@ func (c *collector) addEvent(e *event) {
 	if e.Time.After(s.last) {
 		s.last = e.Time
 	}
-	if e.Kind == "overflow" {
+	if e.Kind == events.Overflow {
 		s.overflowed += e.Count
 		return
 	}
 	selected := c.inPeriod(began) && (len(c.options.KeyIDs) == 0 || slices.Contains(c.options.KeyIDs, e.Recording.KeyID())) &&
 		(len(c.options.Recordings) == 0 || slices.Contains(c.options.Recordings, e.Recording)) &&
 		(len(c.options.Subjects) == 0 || slices.Contains(c.options.Subjects, e.Grant.Subject)) &&
-		(len(c.options.Purposes) == 0 || slices.Contains(c.options.Purposes, e.Grant.Purpose))
+		(len(c.options.Purposes) == 0 || slices.Contains(c.options.Purposes, string(e.Grant.Purpose)))
 	if e.Recording.IsZero() || !selected {
 		return
 	}
-	id := useID{e.Grant.Subject, e.Grant.Purpose, e.Grant.RequestID, e.Grant.KeyID, e.Recording.String()}
+	id := useID{e.Grant.Subject, string(e.Grant.Purpose), e.Grant.RequestID, e.Grant.KeyID.String(), e.Recording.String()}
 	sum := s.sums[id]
 	if sum == nil {
 		sum = &eventSum{first: began}
 		s.sums[id] = sum
 	}
 	sum.unwraps += e.Unwraps
-	if e.Kind == Opened.String() {
+	if e.Kind == events.Opened {
 		sum.played += e.Count
 		sum.cached += max(0, e.Count-e.Unwraps)
 		sum.bytes += e.Bytes
 		for _, r := range e.Ranges {
-			sum.cover(r)
+			sum.delivered.Deliver(r.Start, r.End-r.Start)
 		}
 	}
 	if began.Before(sum.first) {
@@ -171,60 +146,50 @@ func (c *collector) addEvent(e *event) {
 	}
 }
 
-// cover adds a range. Ranges that touch are one.
-func (s *eventSum) cover(r Range) {
-	kept := s.ranges[:0:0]
-	for _, have := range s.ranges {
-		if have.End < r.Start || have.Start > r.End {
-			kept = append(kept, have)
-		} else {
-			r = Range{min(r.Start, have.Start), max(r.End, have.End)}
-		}
-	}
-	kept = append(kept, r)
-	slices.SortFunc(kept, func(a, b Range) int { return cmp.Compare(a.Start, b.Start) })
-	if len(kept) > maxRanges {
-		closest := 1
-		for i := range kept[1:] {
-			if kept[i+1].Start-kept[i].End < kept[closest].Start-kept[closest-1].End {
-				closest = i + 1
-			}
-		}
-		kept[closest-1].End = kept[closest].End
-		kept = slices.Delete(kept, closest, closest+1)
-	}
-	s.ranges = kept
-}
+// coverage is whether the event stream has the event of a use.
+type coverage int
 
-// covers reports whether the events are of a time.
-func (s *eventStream) covers(t time.Time) bool {
-	return s != nil && !t.Before(s.first.Add(-s.margin)) && !t.After(s.last) // an event comes after the use
+const (
+	outside coverage = iota
+	covered
+	atStart // perhaps: the stream begins just after the use
+)
+
+// covers returns whether the events are of a time. An event comes after the use.
+func (s *eventStream) covers(t time.Time) coverage {
+	switch {
+	case s == nil || t.After(s.last) || t.Before(s.first.Add(-s.margin)):
+		return outside
+	case t.Before(s.first):
+		return atStart
+	}
+	return covered
 }
 
 // Delivery compares what the log and the events say of one recording under one grant, or under grants that differ in nothing that
 // both show.
 type Delivery struct {
-	Verdict    string    `json:"verdict"` // "equal", "only_in_log", "only_in_events"
-	First      time.Time `json:"first"`
-	Last       time.Time `json:"last"`
-	Who        string    `json:"who"`
-	Purpose    string    `json:"purpose,omitempty"`
-	RequestID  string    `json:"request_id,omitempty"`
-	Recording  string    `json:"recording"`
-	InLog      int       `json:"in_log"`    // uses of the patient's key, and attempts
-	InEvents   int       `json:"in_events"` // the same, as the events count them
-	Played     int       `json:"played"`    // how often it was open
-	Cached     int       `json:"cached"`    // of these, with a key that was unwrapped before
-	Bytes      int64     `json:"bytes"`     // that were delivered
-	Ranges     []Range   `json:"ranges"`    // where they lie
-	NamedAfter bool      `json:"named_by_events,omitempty"`
+	Verdict    string         `json:"verdict"` // "equal", "only_in_log", "only_in_events"
+	First      time.Time      `json:"first"`
+	Last       time.Time      `json:"last"`
+	Who        string         `json:"who"`
+	Purpose    string         `json:"purpose,omitempty"`
+	RequestID  string         `json:"request_id,omitempty"`
+	Recording  string         `json:"recording"`
+	InLog      int            `json:"in_log"`    // uses of the patient's key, and attempts
+	InEvents   int            `json:"in_events"` // the same, as the events count them
+	Played     int            `json:"played"`    // how often it was open
+	Cached     int            `json:"cached"`    // of these, with a key that was unwrapped before
+	Bytes      int64          `json:"bytes"`     // that were delivered
+	Ranges     []events.Range `json:"ranges"`    // where they lie
+	NamedAfter bool           `json:"named_by_events,omitempty"`
 }
 
 // Cells implements Row.
 func (d Delivery) Cells() []string {
 	ranges := []string{}
 	for _, r := range d.Ranges {
-		ranges = append(ranges, fmt.Sprintf("%d-%d", r.Start, r.End))
+		ranges = append(ranges, r.String())
 	}
 	verdict := strings.ReplaceAll(d.Verdict, "_", " ")
 	if d.NamedAfter {
@@ -251,7 +216,7 @@ func (c *collector) reconcile(r *Report) []Delivery {
 	row := func(id useID, who string, first, last time.Time) *Delivery {
 		d := rows[id]
 		if d == nil {
-			d = &Delivery{First: first, Last: last, Who: who, Purpose: id.purpose, RequestID: id.requestID, Recording: id.recording, Ranges: []Range{}}
+			d = &Delivery{First: first, Last: last, Who: who, Purpose: id.purpose, RequestID: id.requestID, Recording: id.recording, Ranges: []events.Range{}}
 			rows[id] = d
 		}
 		if first.Before(d.First) {
@@ -265,12 +230,12 @@ func (c *collector) reconcile(r *Report) []Delivery {
 	for id, sum := range c.events.sums {
 		d := row(id, id.subject, sum.first, sum.last)
 		d.InEvents, d.Played, d.Cached, d.Bytes = sum.unwraps, sum.played, sum.cached, sum.bytes
-		d.Ranges = append(d.Ranges, sum.ranges...)
+		d.Ranges = append(d.Ranges, sum.delivered.Ranges...)
 	}
 	unknown := map[string]*Delivery{} // by recording: attempts with tokens that the log cannot name
 	for i := range c.usages.n {
 		u := c.usages.at(index(i))
-		if u.compared == 0 {
+		if u.compared+u.early == 0 {
 			continue
 		}
 		g, text := c.grants.at(u.grant), c.texts.of
@@ -278,8 +243,12 @@ func (c *collector) reconcile(r *Report) []Delivery {
 		if u.grant == 0 {
 			id = useID{subject: text[u.actor], recording: id.recording}
 		}
+		if u.compared == 0 && c.events.sums[id] == nil {
+			continue
+		}
 		d := row(id, id.subject, at(u.first), at(u.last))
 		d.InLog += int(u.compared)
+		d.InLog += max(0, min(int(u.early), d.InEvents-d.InLog))
 		if u.kind == UnknownToken {
 			unknown[id.recording] = d
 		}
