@@ -124,7 +124,7 @@ be tried without a server.`,
 	c.settings.addFlags(flags)
 	root.AddCommand(
 		c.dev(), c.setup(), c.doctor(), c.storeIDCommand(), c.configCommand(), c.enrol(),
-		c.put(), c.get(), c.list(), c.stat(), c.describe(), c.copy(), c.reassign(), c.grant(), c.revoke(),
+		c.put(), c.get(), c.export(), c.list(), c.stat(), c.describe(), c.copy(), c.reassign(), c.grant(), c.revoke(),
 		c.plan(), c.rotate(), c.rewrap(), c.retire(), c.reinstate(), c.trim(), c.rekey(),
 		c.erase(), c.hold(),
 		c.verify(), c.inspect(), c.audit(), c.sweep(), c.version(),

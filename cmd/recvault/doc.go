@@ -10,6 +10,7 @@
 //
 //	recvault put         encrypt and store a recording
 //	recvault get         decrypt a recording with a grant
+//	recvault export      give a patient a copy of all their recordings
 //	recvault list        list a patient's recordings
 //	recvault stat        show a recording's metadata
 //	recvault describe    show or correct a recording's metadata
@@ -84,7 +85,8 @@
 //	  4  not found: the recording does not exist, or the patient is not enrolled or was erased
 //	  5  unavailable: run the same command again later
 //	  6  incomplete: some work was not done, or problems were found; the report lists them. Recordings that need a
-//	     newer release are reported and are no problem by themselves, but retire and trim refuse their patients
+//	     newer release are reported and are no problem by themselves, but retire and trim refuse their patients, and an
+//	     export without them is incomplete
 //	  7  damaged: a recording or an envelope is not what was written
 //	  8  held: the patient is on legal hold
 //	  9  unsupported: the one recording that the command is about needs a newer release; it is not damaged

@@ -53,7 +53,8 @@ const exitCodesHelp = `Every command ends with one of these codes:
     6  incomplete: some work was not done, or problems were found; the report
        lists them. Recordings that need a newer release are counted as
        unsupported and are no problem by themselves: plan, rotate, rewrap and
-       verify end with 0. retire and trim refuse their patients, and end with 6
+       verify end with 0. retire and trim refuse their patients, and end with
+       6, and so does export, which cannot give them to the patient
     7  damaged: a recording or an envelope is not what was written
     8  held: the patient is on legal hold
     9  unsupported: the one recording that the command is about needs a newer
@@ -68,9 +69,10 @@ With --output json, the error is a JSON object on standard error:
 "code" is more specific than the exit code. It is one of usage, denied,
 unauthenticated, invalid_grant, not_found, not_enrolled, erased, not_held,
 retired, exists, plan_changed, uncertain, unavailable, not_set_up, unsafe_key,
-incomplete, drift, damaged, held, unsupported, foreign_store, interrupted,
-not_printed and failure.
+incomplete, drift, damaged, held, unsupported, foreign_store, disk_full,
+interrupted, not_printed and failure.
 
+    disk_full      the disk that is written to is full
     drift          "audit setup" found that Vault is not as setup makes it
     foreign_store  Vault's mount is for another bucket or prefix; nothing was
                    done
@@ -165,6 +167,7 @@ var classes = []struct {
 	{keys.ErrUnavailable, "unavailable", exitUnavailable},
 	{storage.ErrUnavailable, "unavailable", exitUnavailable},
 	{context.DeadlineExceeded, "unavailable", exitUnavailable},
+	{syscall.ENOSPC, "disk_full", exitFailure},
 	{os.ErrExist, "exists", exitFailure},
 	{storage.ErrExists, "exists", exitFailure},
 	{keys.ErrInvalidVersion, "usage", exitUsage},

@@ -72,7 +72,7 @@ func createPartial(path string, overwrite bool) (*partialFile, error) {
 }
 
 func existsError(path string) error {
-	return fmt.Errorf("%s: %w; --force overwrites it", path, fs.ErrExist)
+	return fmt.Errorf("%s: %w", path, fs.ErrExist)
 }
 
 // commit syncs the file to disk and gives it its name.

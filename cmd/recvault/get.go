@@ -3,8 +3,10 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strconv"
 	"strings"
 	"time"
@@ -92,7 +94,7 @@ Role: none.`,
 		}
 		file, err := createPartial(out, force) // before the grant is used
 		if err != nil {
-			return err
+			return offerForce(err)
 		}
 		defer file.discard()
 		info, err := c.copyRecording(ctx, v, g, id, &part, file)
@@ -100,11 +102,19 @@ Role: none.`,
 			return err
 		}
 		if err := file.commit(); err != nil {
-			return err
+			return offerForce(err)
 		}
 		return c.print(recordingResult{id.String(), metadataOf(info.Metadata), info.Size, info.CreatedAt, out, part.of(info.Size)})
 	}
 	return cmd
+}
+
+// offerForce names --force if a file exists.
+func offerForce(err error) error {
+	if errors.Is(err, fs.ErrExist) {
+		err = fmt.Errorf("%w; --force overwrites it", err)
+	}
+	return err
 }
 
 // copyRecording writes a range of a recording's plaintext. It returns no error only if all of it was authenticated and

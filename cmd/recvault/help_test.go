@@ -67,7 +67,7 @@ func TestEveryCommandHasHelpAndDryRun(t *testing.T) {
 				name = "audit"
 			}
 			switch name {
-			case "audit", "get", "list", "stat", "plan", "show", "verify", "inspect", "store-id", "version", "dev", "doctor":
+			case "audit", "get", "export", "list", "stat", "plan", "show", "verify", "inspect", "store-id", "version", "dev", "doctor":
 				assert.Nil(t, sub.Flags().Lookup("dry-run"), "%s changes nothing of a deployment", sub.Name())
 			default:
 				assert.NotNil(t, sub.Flags().Lookup("dry-run"), "%s changes something", sub.Name())

@@ -38,6 +38,7 @@ func TestJSONFieldsAreStable(t *testing.T) {
 	record(0, "enrol", "--patient-file", alice)
 	described := record(0, "put", "--patient-file", alice, "--metadata-file", about, file)["id"].(string)
 	record(0, "get", "--grant-file", grant, "--out", d.path("out"), described)
+	record(0, "export", "--grant-file", grant, "--out", d.path("copy"))
 	record(0, "list", "--grant-file", grant)
 	record(0, "stat", "--grant-file", grant, described)
 	record(0, "describe", "--grant-file", grant, "--set", "title=other", described)
