@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -201,6 +203,18 @@ func TestExportGoesOnWithoutTheUnreadable(t *testing.T) {
 	put := func(title string) string {
 		return d.putDescribed(alice, map[string]any{"title": title, "recorded_at": "2026-03-01T10:30:00Z"}, random(t, 300_000))
 	}
+	old := put("old")
+	var oldEnvelope []byte
+	d.damage(objectName(old, "envelope"), func(envelope []byte) []byte {
+		oldEnvelope = bytes.Clone(envelope)
+		return envelope
+	})
+	d.run("rotate", "--all").ok()
+	d.run("rewrap", "--all").ok()
+	require.Eventually(t, func() bool {
+		return d.run(append([]string{"retire", "--all"}, shortGrace...)...).code == exitOK
+	}, time.Minute, 100*time.Millisecond)
+	d.damage(objectName(old, "envelope"), func([]byte) []byte { return oldEnvelope })
 	fine, first, middle, cut, later := put("fine"), put("first"), put("middle"), put("cut"), put("later")
 	flip := func(at int) func([]byte) []byte {
 		return func(media []byte) []byte {
@@ -225,14 +239,14 @@ func TestExportGoesOnWithoutTheUnreadable(t *testing.T) {
 			assert.Empty(t, m.File)
 			assert.Equal(t, partial && m.ID == middle, m.Partial != "")
 		}
-		require.Len(t, missing, 4)
-		for id, code := range map[string]string{first: "damaged", middle: "damaged", cut: "damaged", later: "unsupported"} {
+		require.Len(t, missing, 5)
+		for id, code := range map[string]string{first: "damaged", middle: "damaged", cut: "damaged", later: "unsupported", old: "retired"} {
 			assert.Equal(t, code, missing[id].Error)
 		}
 		assert.Equal(t, "first", missing[first].Title, "its metadata can be read")
 		assert.Empty(t, missing[cut].Title)
 		page := string(files["index.html"])
-		assert.Contains(t, page, "4 recordings are missing")
+		assert.Contains(t, page, "5 recordings are missing")
 		assert.Contains(t, page, later)
 		if partial {
 			part := files[missing[middle].Partial]
@@ -245,11 +259,38 @@ func TestExportGoesOnWithoutTheUnreadable(t *testing.T) {
 	check(contents(t, d.path("copy")), false)
 	result := d.run("export", "--grant-file", grant, "--out", d.path("copy.zip"), "--output", "json").exits(exitIncomplete)
 	assert.Equal(t, "incomplete", result.failure().Code)
-	assert.Len(t, result.object()["missing"], 4)
+	assert.Len(t, result.object()["missing"], 5)
 	check(unzipped(t, []byte(readFile(t, d.path("copy.zip")))), true)
 	printed := d.run("export", "--grant-file", grant, "--out", "-").exits(exitIncomplete)
 	check(unzipped(t, []byte(printed.stdout)), true)
 	assert.Contains(t, printed.stderr, "missing: "+later+" (unsupported)\n")
+}
+
+// The first recording is being written when the second one is deleted.
+func TestExportNamesWhatVanishes(t *testing.T) {
+	d := inDirectory(t)
+	alice, _ := d.enrol("alice")
+	ids := []string{d.put(alice, random(t, 1<<20)), d.put(alice, random(t, 1<<20))}
+	slices.Sort(ids)
+	args := []string{"export", "--grant-file", d.grant(alice, "grant"), "--out", "-"}
+	reader, stdout := io.Pipe()
+	exit := make(chan int, 1)
+	var stderr bytes.Buffer
+	go func() {
+		exit <- run(t.Context(), args, func(name string) string { return d.environment[name] }, strings.NewReader(""), stdout, &stderr)
+		stdout.Close()
+	}()
+	begin := make([]byte, 1)
+	_, err := io.ReadFull(reader, begin)
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(filepath.Join(d.environment["RECVAULT_DIR"], objectsDir, "objects", objectName(ids[1], "envelope"))))
+	rest, err := io.ReadAll(reader)
+	require.NoError(t, err)
+	assert.Equal(t, exitIncomplete, <-exit, stderr.String())
+	document := checkExport(t, unzipped(t, append(begin, rest...)))
+	require.Len(t, document.Missing, 1)
+	assert.Equal(t, ids[1], document.Missing[0].ID)
+	assert.Equal(t, "not_found", document.Missing[0].Error)
 }
 
 // The grant ends after three uses.
@@ -260,9 +301,14 @@ func TestExportContinuesWithANewGrant(t *testing.T) {
 		for range 7 {
 			d.put(alice, random(t, 100_000))
 		}
-		short := d.path("short")
-		d.as("granter").run("grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--max-uses", "3", "--out", short).ok()
-		d.secrets = append(d.secrets, strings.TrimSpace(readFile(t, short)))
+		limited := func(name, uses string) string {
+			path := d.path(name)
+			d.as("granter").run("grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT",
+				"--max-uses", uses, "--out", path).ok()
+			d.secrets = append(d.secrets, strings.TrimSpace(readFile(t, path)))
+			return path
+		}
+		short := limited("short", "3")
 		out := d.path("copy")
 		export := func(grant string) []string {
 			return []string{"export", "--grant-file", grant, "--out", out, "--output", "json"}
@@ -274,9 +320,13 @@ func TestExportContinuesWithANewGrant(t *testing.T) {
 
 		assert.Contains(t, d.run(export(d.grant(bob, "wrong"))...).exits(exitUsage).failure().Error, "another patient")
 		assert.Contains(t, d.run(export(short)...).exits(exitDenied).failure().Error, "3 of 7", "nothing is lost")
-		grant := d.grant(alice, "grant")
-		done := d.run(export(grant)...).ok().object()
-		assert.EqualValues(t, 3, done["continued"])
+		journal, err := os.OpenFile(filepath.Join(out+".partial", exportJournalName), os.O_WRONLY|os.O_APPEND, 0)
+		require.NoError(t, err)
+		_, err = journal.WriteString(`{"id":"` + strings.Repeat("x", 5000)) // as a crash cuts a line
+		require.NoError(t, errors.Join(err, journal.Close()))
+		assert.Contains(t, d.run(export(limited("one", "1"))...).exits(exitDenied).failure().Error, "4 of 7")
+		done := d.run(export(d.grant(alice, "grant"))...).ok().object()
+		assert.EqualValues(t, 4, done["continued"])
 		assert.EqualValues(t, 7, done["recordings"])
 		assert.Len(t, checkExport(t, contents(t, out)).Recordings, 7)
 		assert.NoDirExists(t, out+".partial")
@@ -288,11 +338,9 @@ func TestExportContinuesWithANewGrant(t *testing.T) {
 		for _, name := range d.files() {
 			assert.False(t, strings.HasPrefix(name, ".recvault-"), name)
 		}
-		cut := d.path("cut")
-		d.as("granter").run("grant", "--patient-file", alice, "--subject", "s", "--purpose", "TREAT", "--max-uses", "3", "--out", cut).ok()
-		printed := d.run("export", "--grant-file", cut, "--out", "-").exits(exitDenied).stdout
+		printed := d.run("export", "--grant-file", limited("cut", "3"), "--out", "-").exits(exitDenied).stdout
 		require.NotEmpty(t, printed)
-		_, err := zip.NewReader(strings.NewReader(printed), int64(len(printed)))
+		_, err = zip.NewReader(strings.NewReader(printed), int64(len(printed)))
 		assert.ErrorIs(t, err, zip.ErrFormat, "no program opens half a zip")
 	})
 }
