@@ -136,8 +136,8 @@ func (f *exportFolder) earlier(ctx context.Context, listed map[string]bool) (map
 	return done, nil
 }
 
-// readJournal reads the recordings in the journal, and begins the journal if it is new. A last line that was cut by a
-// crash is removed.
+// readJournal reads the recordings in the journal, and begins the journal if it is new. The next line
+// replaces one that a crash has cut.
 func (f *exportFolder) readJournal() ([]exportedRecording, error) {
 	lines := bufio.NewReader(f.journal)
 	var (
@@ -168,9 +168,6 @@ func (f *exportFolder) readJournal() ([]exportedRecording, error) {
 			noted = append(noted, r)
 		}
 		end += int64(len(line))
-	}
-	if err := f.journal.Truncate(end); err != nil {
-		return nil, err
 	}
 	if _, err := f.journal.Seek(end, io.SeekStart); err != nil {
 		return nil, err
