@@ -1,0 +1,259 @@
+package fhir_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/keys/keystest"
+	"github.com/recvault/recvault/vault/events"
+	"github.com/recvault/recvault/vault/events/fhir"
+)
+
+// at is when everything in these tests happens.
+var at = time.Date(2026, 3, 1, 12, 0, 0, 123456000, time.UTC)
+
+var site = fhir.Site{
+	Patients: "https://hospital.example/patients", Recordings: "https://hospital.example/recordings",
+	Users: "https://hospital.example/users", Grants: "urn:oid:2.999.1", Purposes: "https://hospital.example/purposes",
+	Application: fhir.Party{Name: "portal", Address: "portal.hospital.example"},
+	Server:      fhir.Party{Name: "recordings", Address: "https://s3.hospital.example/recordings"},
+}
+
+func encoder(t *testing.T) *fhir.Encoder {
+	t.Helper()
+	e, err := fhir.New(site)
+	require.NoError(t, err)
+	return e
+}
+
+func keyID(n byte) keys.KeyID {
+	mac := make([]byte, keys.KeyIDBytes)
+	mac[0] = n
+	return keys.NewKeyID(mac)
+}
+
+var (
+	recording = keystest.NewRecordingID(keyID(1))
+	copied    = keystest.NewRecordingID(keyID(2))
+	rekeyed   = keystest.NewRecordingID(keyID(1))
+)
+
+// kinds has every kind, in the order of package events.
+var kinds = []events.Kind{
+	events.Opened, events.Described, events.Listed,
+	events.WrongPatient, events.Refused, events.Exhausted, events.Damaged, events.Unsupported, events.Gone, events.Failed,
+	events.Stored, events.Updated, events.Copied, events.Reassigned, events.Rekeyed, events.Deleted, events.Erased,
+	events.GrantIssued, events.GrantRevoked, events.Overflow,
+}
+
+// eventOf returns an event as the vault, an erasure or a login emits it.
+func eventOf(kind events.Kind) events.Event {
+	e := events.Event{
+		Kind: kind, Time: at, Count: 1, KeyID: recording.KeyID(), Recording: recording, Unwraps: 1,
+		Grant: keys.GrantDetails{
+			KeyID: recording.KeyID(), Accessor: "accessor-1", Expires: at.Add(time.Hour), Subject: "dr-lee", Purpose: keys.Treatment,
+			RequestID: "case-7", MaxUses: 3,
+		},
+	}
+	switch kind {
+	case events.Opened:
+		e.Began, e.Ended = at.Add(-time.Minute), at
+		e.Deliver(0, 100)
+		e.Deliver(200, 50)
+	case events.Listed:
+		e.Recording, e.Unwraps, e.Entries = keys.RecordingID{}, 0, 4
+	case events.WrongPatient, events.Refused, events.Exhausted, events.Damaged, events.Unsupported, events.Gone:
+		e.Error = "the cause"
+	case events.Failed:
+		e.Status, e.Error = 503, "keyring is unavailable"
+	case events.Stored, events.Deleted, events.Erased:
+		e.Grant, e.Unwraps = keys.GrantDetails{}, 0
+	case events.Copied, events.Reassigned:
+		e.To = copied
+	case events.Rekeyed:
+		e.To = rekeyed
+	case events.GrantIssued, events.GrantRevoked:
+		e.Recording, e.Unwraps = keys.RecordingID{}, 0
+	case events.Overflow:
+		e = events.Event{Kind: kind, Of: events.Opened, Time: at, Count: 12, Bytes: 3000, Unwraps: 2}
+	}
+	return e
+}
+
+// cases has every kind of event, and forms of them that become something else.
+func cases() map[string]events.Event {
+	all := map[string]events.Event{}
+	for _, kind := range kinds {
+		all[string(kind)] = eventOf(kind)
+	}
+	add := func(name string, kind events.Kind, change func(*events.Event)) {
+		e := eventOf(kind)
+		change(&e)
+		all[name] = e
+	}
+	add("listed without a grant", events.Listed, func(e *events.Event) { e.Grant = keys.GrantDetails{} })
+	add("opened often", events.Opened, func(e *events.Event) { e.Count, e.Coarse = 12, true })
+	add("opened for a purpose of the site", events.Opened, func(e *events.Event) { e.Grant.Purpose = "X-CIRCLE" })
+	add("opened by breaking the glass", events.Opened, breakGlass)
+	add("described with a grant that can only describe", events.Described, func(e *events.Event) { e.Grant.DescribeOnly = true })
+	add("failed, not found", events.Failed, func(e *events.Event) { e.Status = 404 })
+	add("failed, bad request", events.Failed, func(e *events.Event) { e.Status = 400 })
+	add("failed in mid-stream", events.Failed, func(e *events.Event) { e.Status = 0 })
+	add("patient erased", events.Erased, func(e *events.Event) { e.Recording = keys.RecordingID{} })
+	add("reassigned in part", events.Reassigned, func(e *events.Event) { e.Error = "the original may exist" })
+	add("copied, perhaps", events.Copied, func(e *events.Event) { e.To, e.Error = keys.RecordingID{}, "unknown" })
+	add("glass broken", events.GrantIssued, breakGlass)
+	add("glass mended", events.GrantRevoked, breakGlass)
+	add("grant revoked by accessor", events.GrantRevoked, func(e *events.Event) {
+		*e = events.Event{Kind: e.Kind, Time: at, Count: 1, Grant: keys.GrantDetails{Accessor: "accessor-1"}}
+	})
+	add("refusals counted", events.Overflow, func(e *events.Event) { e.Of = events.Refused })
+	add("listings counted", events.Overflow, func(e *events.Event) { e.Of = events.Listed })
+	add("a kind of a later release", "later", func(*events.Event) {})
+	return all
+}
+
+func breakGlass(e *events.Event) {
+	e.Grant.Purpose, e.Grant.Reason = keys.BreakTheGlass, "found unconscious"
+}
+
+func TestAnOpeningAsAuditEvent(t *testing.T) {
+	event := cases()["opened by breaking the glass"]
+	all := encoder(t).Encode(event)
+	require.Len(t, all, 1)
+	var id struct{ ID string }
+	require.NoError(t, json.Unmarshal(all[0], &id))
+	assert.Regexp(t, `^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`, id.ID)
+	purpose := `[{"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "BTG"}], "text": "found unconscious"}]`
+	assert.JSONEq(t, `{
+		"resourceType": "AuditEvent", "id": "`+id.ID+`",
+		"meta": {"profile": ["https://profiles.ihe.net/ITI/BALP/StructureDefinition/IHE.BasicAudit.PatientRead"]},
+		"type": {"system": "http://terminology.hl7.org/CodeSystem/audit-event-type", "code": "rest", "display": "RESTful Operation"},
+		"subtype": [
+			{"system": "http://hl7.org/fhir/restful-interaction", "code": "read", "display": "read"},
+			{"system": "`+fhir.Kinds+`", "code": "opened"}
+		],
+		"action": "R", "outcome": "0", "recorded": "2026-03-01T12:00:00.123456Z",
+		"period": {"start": "2026-03-01T11:59:00.123456Z", "end": "2026-03-01T12:00:00.123456Z"},
+		"purposeOfEvent": `+purpose+`,
+		"agent": [
+			{"type": {"coding": [{"system": "http://dicom.nema.org/resources/ontology/DCM", "code": "110152", "display": "Destination Role ID"}]},
+				"who": {"identifier": {"value": "portal"}}, "requestor": false, "network": {"address": "portal.hospital.example", "type": "1"}},
+			{"type": {"coding": [{"system": "http://dicom.nema.org/resources/ontology/DCM", "code": "110153", "display": "Source Role ID"}]},
+				"who": {"identifier": {"value": "recordings"}}, "requestor": false,
+				"network": {"address": "https://s3.hospital.example/recordings", "type": "5"}},
+			{"type": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "code": "IRCP", "display": "information recipient"}]},
+				"who": {"identifier": {"system": "https://hospital.example/users", "value": "dr-lee"}}, "requestor": true, "purposeOfUse": `+purpose+`}
+		],
+		"source": {"observer": {"identifier": {"value": "portal"}},
+			"type": [{"system": "http://terminology.hl7.org/CodeSystem/security-source-type", "code": "4", "display": "Application Server"}]},
+		"entity": [
+			{"what": {"type": "Patient", "identifier": {"system": "https://hospital.example/patients", "value": "`+event.KeyID.String()+`"}},
+				"type": {"system": "http://terminology.hl7.org/CodeSystem/audit-entity-type", "code": "1", "display": "Person"},
+				"role": {"system": "http://terminology.hl7.org/CodeSystem/object-role", "code": "1", "display": "Patient"}},
+			{"what": {"identifier": {"system": "https://hospital.example/recordings", "value": "`+event.Recording.String()+`"}},
+				"type": {"system": "http://terminology.hl7.org/CodeSystem/audit-entity-type", "code": "2", "display": "System Object"},
+				"role": {"system": "http://terminology.hl7.org/CodeSystem/object-role", "code": "4", "display": "Domain Resource"}},
+			{"what": {"identifier": {"system": "urn:oid:2.999.1", "value": "accessor-1"}},
+				"type": {"system": "http://terminology.hl7.org/CodeSystem/audit-entity-type", "code": "4", "display": "Other"},
+				"role": {"system": "http://terminology.hl7.org/CodeSystem/object-role", "code": "13", "display": "Security Resource"},
+				"detail": [{"type": "expires", "valueString": "2026-03-01T13:00:00.123456Z"}, {"type": "max_uses", "valueString": "3"}]},
+			{"what": {"identifier": {"value": "case-7"}},
+				"type": {"system": "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType", "code": "XrequestId"}},
+			{"type": {"system": "http://terminology.hl7.org/CodeSystem/audit-entity-type", "code": "4", "display": "Other"}, "name": "event",
+				"detail": [{"type": "bytes", "valueString": "150"}, {"type": "ranges", "valueString": "0-100 200-250"}, {"type": "unwraps", "valueString": "1"}]}
+		]
+	}`, string(all[0]))
+}
+
+func TestAnEventAlwaysBecomesTheSame(t *testing.T) {
+	ids := map[string]string{}
+	for name, event := range cases() {
+		first, second := encoder(t).Encode(event), encoder(t).Encode(event)
+		assert.Equal(t, first, second, name)
+		for _, r := range first {
+			var resource struct{ ID string }
+			require.NoError(t, json.Unmarshal(r, &resource))
+			assert.Empty(t, ids[resource.ID], "%s has the ID of another", name)
+			ids[resource.ID] = name
+		}
+	}
+}
+
+// A question about one patient is not answered with another patient's pseudonym.
+func TestEachPatientHasAResource(t *testing.T) {
+	for _, kind := range []events.Kind{events.Copied, events.Reassigned} {
+		all := encoder(t).Encode(eventOf(kind))
+		require.Len(t, all, 2, kind)
+		for i, own := range []keys.RecordingID{recording, copied} {
+			another := []keys.RecordingID{copied, recording}[i]
+			assert.Contains(t, string(all[i]), own.String())
+			assert.NotContains(t, string(all[i]), another.KeyID().String())
+		}
+	}
+}
+
+func TestABundle(t *testing.T) {
+	type bundle struct {
+		ResourceType, Type string
+		Entry              []struct {
+			FullURL  string
+			Resource json.RawMessage
+		}
+	}
+	var out bytes.Buffer
+	require.NoError(t, encoder(t).WriteBundle(&out, slices.Values([]events.Event(nil))))
+	assert.JSONEq(t, `{"resourceType": "Bundle", "type": "collection"}`, out.String(), "FHIR has no empty arrays")
+
+	var all []events.Event
+	var want []json.RawMessage
+	for _, kind := range kinds {
+		all = append(all, eventOf(kind))
+		want = append(want, encoder(t).Encode(eventOf(kind))...)
+	}
+	out.Reset()
+	require.NoError(t, encoder(t).WriteBundle(&out, slices.Values(all)))
+	var read bundle
+	require.NoError(t, json.Unmarshal(out.Bytes(), &read))
+	assert.Equal(t, "Bundle", read.ResourceType)
+	assert.Equal(t, "collection", read.Type)
+	require.Len(t, read.Entry, len(want))
+	for i, entry := range read.Entry {
+		assert.Equal(t, want[i], entry.Resource)
+		var resource struct{ ID string }
+		require.NoError(t, json.Unmarshal(entry.Resource, &resource))
+		assert.Equal(t, "urn:uuid:"+resource.ID, entry.FullURL)
+	}
+	assert.Error(t, encoder(t).WriteBundle(full{}, slices.Values(all)))
+}
+
+// full is a Writer to a full disk.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, assert.AnError }
+
+func TestASiteIsChecked(t *testing.T) {
+	for name, change := range map[string]func(*fhir.Site){
+		"no system of patients":        func(s *fhir.Site) { s.Patients = "" },
+		"a relative system":            func(s *fhir.Site) { s.Recordings = "recordings" },
+		"a system with a space":        func(s *fhir.Site) { s.Users = "https://hospital.example/our users" },
+		"no system of grants":          func(s *fhir.Site) { s.Grants = "" },
+		"no system of purposes":        func(s *fhir.Site) { s.Purposes = "" },
+		"an application without name":  func(s *fhir.Site) { s.Application.Name = " " },
+		"a server without its address": func(s *fhir.Site) { s.Server.Address = "" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bad := site
+			change(&bad)
+			_, err := fhir.New(bad)
+			assert.Error(t, err)
+		})
+	}
+}
