@@ -17,6 +17,7 @@ RACE = "the race detector" gcc=gcc,libc6-dev
 BROWSER = "the browser tests" chromium=chromium,fonts-liberation
 PLAYERS = "the player tests" curl=curl wget=wget ffmpeg=ffmpeg
 QUERY = "the test of the query on the audit log" jq=jq
+FHIR = "the validation of FHIR resources" node=nodejs npm=npm
 MODEL = "the model checker" spin=spin gcc=gcc,libc6-dev
 READER = "the independent reader of examples/auditor" node=nodejs
 
@@ -115,7 +116,7 @@ clean: ## Remove the built servers and cached test results
 	$(GO) clean -testcache
 
 test-tools:
-	@.ci/need $(RACE) $(BROWSER) $(PLAYERS) $(QUERY) $(MODEL) $(READER)
+	@.ci/need $(RACE) $(BROWSER) $(PLAYERS) $(QUERY) $(FHIR) $(MODEL) $(READER)
 
 browser-tools:
 	@.ci/need $(BROWSER)

@@ -19,6 +19,7 @@
 //	grant-issued, grant-revoked   none           110113  110137             E       0
 //	the same, to break the glass  none           110113  110127 or 110138   E       0
 //	overflow                      none           those of the kind that was counted
+//	any other                     none           110100  none               E       0
 //
 // Each also has its kind as a subtype, in the code system [Kinds]. A change with an error, which was made in part, has
 // outcome 8. What has another outcome than 0 claims no profile, because BALP's are for success; it has the pattern of its
@@ -27,8 +28,8 @@
 //
 // Sources: https://profiles.ihe.net/ITI/BALP, version 1.1, for the profiles, and volume 1, 52.4.1.6, for one resource per
 // patient; https://hl7.org/fhir/R4/auditevent.html for outcomes; DICOM PS3.16, CID 400 to 403, for the numbers:
-// 110113 is Security Alert, 110132 Use of Restricted Function, 110137 User security Attributes Changed, and 110127 and
-// 110138 the start and the end of an Emergency Override.
+// 110100 is Application Activity, 110113 Security Alert, 110132 Use of Restricted Function, 110137 User security Attributes
+// Changed, and 110127 and 110138 the start and the end of an Emergency Override.
 //
 // The patient is a logical reference to the pseudonym, the recording and the grant likewise. The user is the subject of the
 // grant, and purposeOfEvent the grant's purpose, with its reason as the text. A resource has nothing that an event does not
@@ -148,12 +149,13 @@ const (
 
 var (
 	rest        = coding{"http://terminology.hl7.org/CodeSystem/audit-event-type", "rest", "RESTful Operation"}
+	activity    = dicom("110100", "Application Activity")
 	alert       = dicom("110113", "Security Alert")
 	application = dicom("110150", "Application")
 	destination = dicom("110152", "Destination Role ID")
 	origin      = dicom("110153", "Source Role ID")
 	custodian   = coding{"http://terminology.hl7.org/CodeSystem/provenance-participant-type", "custodian", "Custodian"}
-	authorizer  = coding{"http://terminology.hl7.org/CodeSystem/extra-security-role-type", "authserver", "Authorization Server"}
+	authorizer  = coding{"http://terminology.hl7.org/CodeSystem/extra-security-role-type", "authserver", "authorization server"}
 	recipient   = coding{"http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "IRCP", "information recipient"}
 	author      = coding{"http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "AUT", "author (originator)"}
 	server      = coding{"http://terminology.hl7.org/CodeSystem/security-source-type", "4", "Application Server"}
@@ -182,6 +184,8 @@ var (
 		"", alert, []coding{dicom("110137", "User security Attributes Changed")}, "E", application, authorizer, recipient, success, "",
 	}
 
+	unknown = pattern{"", activity, nil, "E", origin, destination, recipient, success, ""}
+
 	overrideStarted = []coding{dicom("110127", "Emergency Override Started")}
 	overrideStopped = []coding{dicom("110138", "Emergency Override Stopped")}
 )
@@ -191,6 +195,7 @@ func patternOf(kind events.Kind, event events.Event) pattern {
 	p := read
 	failed := func(outcome, issue string) { p.profile, p.outcome, p.issue = "", outcome, issue }
 	switch kind {
+	case events.Opened, events.Described, events.Copied:
 	case events.Listed:
 		p = query
 	case events.Stored:
@@ -227,6 +232,8 @@ func patternOf(kind events.Kind, event events.Event) pattern {
 		if event.Grant.Purpose == keys.BreakTheGlass {
 			p.subtypes = overrideStopped
 		}
+	default: // of a later release
+		p = unknown
 	}
 	return p
 }
