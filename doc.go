@@ -9,7 +9,8 @@
 // # Packages
 //
 //   - [github.com/recvault/recvault/vault] puts, opens, serves, lists, corrects and deletes recordings. Start here.
-//   - [github.com/recvault/recvault/vault/events] is the stream of what happened: who saw what, and who was refused.
+//   - [github.com/recvault/recvault/vault/events] is the stream of what happened: who saw what, and who was refused;
+//     [github.com/recvault/recvault/vault/events/fhir] makes FHIR AuditEvents of it.
 //   - [github.com/recvault/recvault/vault/rotation] rotates envelope keys: plan, rotate, rewrap, retire, trim.
 //   - [github.com/recvault/recvault/vault/erasure] erases patients and recordings, and keeps legal holds.
 //   - [github.com/recvault/recvault/vault/upkeep] sweeps garbage from a store and verifies recordings.

@@ -34,6 +34,7 @@ import (
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/events"
+	"github.com/recvault/recvault/vault/events/fhir"
 )
 
 // canaries are secrets, in several encodings, that must appear nowhere. Each maps to its description.
@@ -91,8 +92,16 @@ func TestNoSecretIsInAnyErrorLogNameOrPath(t *testing.T) {
 	data := bytes.Repeat([]byte("canary-plaintext "), 10_000)
 	planted.plant("plaintext", "canary-plaintext canary-plaintext")
 
-	var lines buffer
-	stream := events.New(events.Log(nil), events.JSON(&lines))
+	var lines, resources buffer
+	encoder, err := fhir.New(fhir.Site{
+		Patients: "urn:oid:2.999.1", Recordings: "urn:oid:2.999.2", Users: "urn:oid:2.999.3", Grants: "urn:oid:2.999.4", Purposes: "urn:oid:2.999.5",
+		Application: fhir.Party{Name: "portal", Address: "portal.example.org"}, Server: fhir.Party{Name: "store", Address: "127.0.0.1"},
+	})
+	require.NoError(t, err)
+	stream := events.New(events.Log(nil), events.JSON(&lines), func(e events.Event) error {
+		_, err := fmt.Fprintf(&resources, "%s\n", encoder.Encode(e))
+		return err
+	})
 	writer, server := b.vaultOf(t, b.writer, vault.WithEvents(stream)), b.vaultOf(t, b.server, vault.WithEvents(stream))
 	id, err := writer.Put(t.Context(), alice, bytes.NewReader(data), vault.Metadata{Title: title, Attributes: map[string]string{"x": attribute}})
 	require.NoError(t, err)
@@ -184,8 +193,10 @@ func TestNoSecretIsInAnyErrorLogNameOrPath(t *testing.T) {
 	}
 	planted.lookFor(t, "the log", log.Bytes())
 	planted.lookFor(t, "the events", []byte(lines.String()))
+	planted.lookFor(t, "an AuditEvent", []byte(resources.String()))
 	for _, kind := range []events.Kind{events.Stored, events.Damaged, events.WrongPatient, events.Refused, events.Failed} {
 		require.Contains(t, lines.String(), `"kind":"`+string(kind)+`"`)
+		require.Contains(t, resources.String(), `"code":"`+string(kind)+`"`)
 	}
 	planted.lookInNames(t, "Vault's storage", filepath.Dir(b.Vault.AuditFile()))
 
