@@ -55,6 +55,9 @@ func TestResourcesHoldTheDefinitionsOfFHIR(t *testing.T) {
 			names, resources = append(names, name), append(resources, r)
 		}
 	}
+	for action, change := range changes {
+		names, resources = append(names, "change "+action), append(resources, encoder(t).EncodeChange(change))
+	}
 	whole := len(resources)
 	// What is broken on purpose is found.
 	text := string(encoder(t).Encode(eventOf(events.Damaged))[0])

@@ -6,7 +6,6 @@ import (
 	"log"
 	"net/http"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/recvault/recvault/keys"
@@ -58,12 +57,22 @@ func ExampleEncoder_Sink() {
 	_ = stream // for vault.WithEvents
 }
 
-func ExampleEncoder_WriteBundle() {
+func ExampleWriteBundle() {
 	encoder, err := fhir.New(site)
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := encoder.WriteBundle(os.Stdout, slices.Values([]events.Event{})); err != nil {
+	var past []events.Event // such as the lines that events.JSON wrote
+	err = fhir.WriteBundle(os.Stdout, func(yield func(json.RawMessage) bool) {
+		for _, event := range past {
+			for _, resource := range encoder.Encode(event) {
+				if !yield(resource) {
+					return
+				}
+			}
+		}
+	})
+	if err != nil {
 		log.Fatal(err)
 	}
 	// Output: {"resourceType":"Bundle","type":"collection"}

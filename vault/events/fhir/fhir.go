@@ -20,16 +20,17 @@
 //	the same, to break the glass  none           110113  110127 or 110138   E       0
 //	overflow                      none           those of the kind that was counted
 //	any other                     none           110100  none               E       0
+//	a [Change]                    none           110113  110129             C U D   0, or 8 if it failed
 //
-// Each also has its kind as a subtype, in the code system [Kinds]. A change with an error, which was made in part, has
-// outcome 8. What has another outcome than 0 claims no profile, because BALP's are for success; it has the pattern of its
-// action and an OperationOutcome. BALP's profiles of authorization decisions need a Consent and an organization, which an
-// event does not know, so grants have only the codes of such a decision.
+// Each event also has its kind as a subtype, in the code system [Kinds]. An event of a change with an error, which was made in
+// part, has outcome 8. An event with another outcome than 0 claims no profile, because BALP's are for success; it has the
+// pattern of its action and an OperationOutcome. BALP's profile of authorization decisions requires a Consent and an
+// organization, which no event has, so a grant is a security alert and claims no profile.
 //
 // Sources: https://profiles.ihe.net/ITI/BALP, version 1.1, for the profiles, and volume 1, 52.4.1.6, for one resource per
 // patient; https://hl7.org/fhir/R4/auditevent.html for outcomes; DICOM PS3.16, CID 400 to 403, for the numbers:
-// 110100 is Application Activity, 110113 Security Alert, 110132 Use of Restricted Function, 110137 User security Attributes
-// Changed, and 110127 and 110138 the start and the end of an Emergency Override.
+// 110100 is Application Activity, 110113 Security Alert, 110129 Security Configuration, 110132 Use of Restricted Function,
+// 110137 User security Attributes Changed, and 110127 and 110138 the start and the end of an Emergency Override.
 //
 // The patient is a logical reference to the pseudonym, the recording and the grant likewise. The user is the subject of the
 // grant, and purposeOfEvent the grant's purpose, with its reason as the text. A resource has nothing that an event does not
@@ -106,19 +107,52 @@ func (e *Encoder) Encode(event events.Event) []json.RawMessage {
 	return all
 }
 
-// WriteBundle writes the AuditEvents of all events as one Bundle of type collection. It holds one event in memory at a time.
-func (e *Encoder) WriteBundle(w io.Writer, all iter.Seq[events.Event]) error {
+// Change is a write to what decides who can open what, such as a policy, a key or an audit device of Vault, or several
+// that differ only in their times. It is no event of a vault; the keyring's audit log has it.
+type Change struct {
+	First, Last time.Time
+	Count       int
+	By          string // who, in the system of users
+	Operation   string // such as "update"
+	Path        string // what was written, such as "sys/policies/acl/recvault-server"
+	Failed      bool
+}
+
+// EncodeChange returns the AuditEvent of a change.
+func (e *Encoder) EncodeChange(c Change) json.RawMessage {
+	p := configuration
+	if action, ok := map[string]string{"create": "C", "update": "U", "patch": "U", "delete": "D"}[c.Operation]; ok {
+		p.action = action
+	}
+	if c.Failed {
+		p.outcome = serious
+	}
+	r := &auditEvent{
+		ResourceType: "AuditEvent", Type: p.event, Subtype: p.subtypes, Action: p.action, Outcome: p.outcome,
+		Recorded: instant(c.Last), Period: &period{instant(c.First), instant(c.Last)},
+		Entity: []entity{{
+			Type: &systemObject, Role: &securityRole, Name: c.Path,
+			Detail: appendNumber([]detail{{"operation", c.Operation}}, "count", int64(c.Count)),
+		}},
+	}
+	e.agents(r, p, keys.GrantDetails{Subject: c.By})
+	return r.encode()
+}
+
+// WriteBundle writes AuditEvents that were encoded before as a Bundle of type collection. It holds one in memory at a time.
+func WriteBundle(w io.Writer, resources iter.Seq[json.RawMessage]) error {
 	out := bufio.NewWriter(w)
-	_, _ = out.WriteString(`{"resourceType":"Bundle","type":"collection"`)
-	separator := `,"entry":[` // an empty array is not allowed
-	for event := range all {
-		for _, r := range e.resources(event) {
-			text := r.encode()
-			if _, err := fmt.Fprintf(out, "%s\n"+`{"fullUrl":"urn:uuid:%s","resource":%s}`, separator, r.ID, text); err != nil {
-				return fmt.Errorf("fhir: %w", err)
-			}
-			separator = ","
+	_, _ = out.WriteString(`{"resourceType":"Bundle","type":"collection"`) // Flush returns the error
+	separator := `,"entry":[`                                              // an empty array is not allowed
+	for resource := range resources {
+		var r struct{ ID string }
+		if err := json.Unmarshal(resource, &r); err != nil {
+			return fmt.Errorf("fhir: a resource of the bundle: %w", err)
 		}
+		if _, err := fmt.Fprintf(out, "%s\n"+`{"fullUrl":"urn:uuid:%s","resource":%s}`, separator, r.ID, resource); err != nil {
+			return fmt.Errorf("fhir: %w", err)
+		}
+		separator = ","
 	}
 	if separator == "," {
 		_, _ = out.WriteString("\n]")
@@ -148,25 +182,25 @@ const (
 )
 
 var (
-	rest        = coding{"http://terminology.hl7.org/CodeSystem/audit-event-type", "rest", "RESTful Operation"}
+	rest        = hl7("audit-event-type", "rest", "RESTful Operation")
 	activity    = dicom("110100", "Application Activity")
 	alert       = dicom("110113", "Security Alert")
 	application = dicom("110150", "Application")
 	destination = dicom("110152", "Destination Role ID")
 	origin      = dicom("110153", "Source Role ID")
-	custodian   = coding{"http://terminology.hl7.org/CodeSystem/provenance-participant-type", "custodian", "Custodian"}
-	authorizer  = coding{"http://terminology.hl7.org/CodeSystem/extra-security-role-type", "authserver", "authorization server"}
-	recipient   = coding{"http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "IRCP", "information recipient"}
-	author      = coding{"http://terminology.hl7.org/CodeSystem/v3-ParticipationType", "AUT", "author (originator)"}
-	server      = coding{"http://terminology.hl7.org/CodeSystem/security-source-type", "4", "Application Server"}
+	custodian   = hl7("provenance-participant-type", "custodian", "Custodian")
+	authorizer  = hl7("extra-security-role-type", "authserver", "authorization server")
+	recipient   = hl7("v3-ParticipationType", "IRCP", "information recipient")
+	author      = hl7("v3-ParticipationType", "AUT", "author (originator)")
+	server      = hl7("security-source-type", "4", "Application Server")
 
-	person       = entityType("1", "Person")
-	systemObject = entityType("2", "System Object")
-	other        = entityType("4", "Other")
-	patientRole  = role("1", "Patient")
-	domainRole   = role("4", "Domain Resource")
-	securityRole = role("13", "Security Resource")
-	queryRole    = role("24", "Query")
+	person       = hl7("audit-entity-type", "1", "Person")
+	systemObject = hl7("audit-entity-type", "2", "System Object")
+	other        = hl7("audit-entity-type", "4", "Other")
+	patientRole  = hl7("object-role", "1", "Patient")
+	domainRole   = hl7("object-role", "4", "Domain Resource")
+	securityRole = hl7("object-role", "13", "Security Resource")
+	queryRole    = hl7("object-role", "24", "Query")
 	request      = coding{System: "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType", Code: "XrequestId"}
 	outcomeType  = coding{"http://hl7.org/fhir/resource-types", "OperationOutcome", "OperationOutcome"}
 )
@@ -184,6 +218,9 @@ var (
 		"", alert, []coding{dicom("110137", "User security Attributes Changed")}, "E", application, authorizer, recipient, success, "",
 	}
 
+	configuration = pattern{
+		"", alert, []coding{dicom("110129", "Security Configuration")}, "E", application, authorizer, recipient, success, "",
+	}
 	unknown = pattern{"", activity, nil, "E", origin, destination, recipient, success, ""}
 
 	overrideStarted = []coding{dicom("110127", "Emergency Override Started")}
@@ -269,7 +306,8 @@ func (e *Encoder) resource(p pattern, event events.Event, keyID keys.KeyID, reco
 	e.agents(r, p, event.Grant)
 
 	if !keyID.IsZero() {
-		r.Entity = append(r.Entity, entity{What: ref("Patient", e.site.Patients, keyID.String()), Type: &person, Role: &patientRole})
+		patient := ref("Patient", e.site.Patients, keyID.String())
+		r.Entity = append(r.Entity, entity{What: patient, Type: &person, Role: &patientRole})
 		data := entity{Type: &systemObject, Role: &domainRole}
 		switch {
 		case p.profile == query.profile:
@@ -287,7 +325,7 @@ func (e *Encoder) resource(p pattern, event events.Event, keyID keys.KeyID, reco
 	if event.Kind == events.Rekeyed && !event.To.IsZero() {
 		r.Entity = append(r.Entity, entity{What: ref("", e.site.Recordings, event.To.String()), Type: &other, Role: &domainRole})
 	}
-	e.grant(r, event.Grant)
+	e.grant(r, event)
 	if p.outcome != success {
 		r.Contained = []operationOutcome{{"OperationOutcome", "outcome", []issue{{"error", p.issue, r.OutcomeDesc}}}}
 		r.Entity = append(r.Entity, entity{What: &reference{Reference: "#outcome"}, Type: &outcomeType})
@@ -301,8 +339,8 @@ func (e *Encoder) resource(p pattern, event events.Event, keyID keys.KeyID, reco
 // agents adds who took part, and who observed it.
 func (e *Encoder) agents(r *auditEvent, p pattern, g keys.GrantDetails) {
 	r.Agent = []agent{
-		{Type: concept{Coding: []coding{p.client}}, Who: e.site.Application.ref(), Network: e.site.Application.network(), Requestor: g.Subject == ""},
-		{Type: concept{Coding: []coding{p.server}}, Who: e.site.Server.ref(), Network: e.site.Server.network()},
+		e.site.Application.agent(p.client, g.Subject == ""),
+		e.site.Server.agent(p.server, false),
 	}
 	if g.Purpose != "" {
 		system := "http://terminology.hl7.org/CodeSystem/v3-ActReason"
@@ -313,16 +351,21 @@ func (e *Encoder) agents(r *auditEvent, p pattern, g keys.GrantDetails) {
 	}
 	if g.Subject != "" {
 		r.Agent = append(r.Agent, agent{
-			Type: concept{Coding: []coding{p.user}}, Who: ref("", e.site.Users, g.Subject), Requestor: true, PurposeOfUse: r.PurposeOfEvent,
+			Type: concept{Coding: []coding{p.user}}, Who: ref("", e.site.Users, g.Subject), Requestor: true,
+			PurposeOfUse: r.PurposeOfEvent,
 		})
 	}
 	r.Source = source{Observer: e.site.Application.ref(), Type: []coding{server}}
 }
 
 // grant adds the grant and the request that it belongs to.
-func (e *Encoder) grant(r *auditEvent, g keys.GrantDetails) {
+func (e *Encoder) grant(r *auditEvent, event events.Event) {
+	g := event.Grant
 	if g.Accessor != "" {
 		var limits []detail
+		if !g.KeyID.IsZero() && g.KeyID != event.KeyID { // of a WrongPatient: a search for that patient does not find this
+			limits = append(limits, detail{"key_id", g.KeyID.String()})
+		}
 		if !g.Expires.IsZero() {
 			limits = append(limits, detail{"expires", instant(g.Expires)})
 		}
@@ -330,7 +373,8 @@ func (e *Encoder) grant(r *auditEvent, g keys.GrantDetails) {
 		if g.DescribeOnly {
 			limits = append(limits, detail{"describe_only", "true"})
 		}
-		r.Entity = append(r.Entity, entity{What: ref("", e.site.Grants, g.Accessor), Type: &other, Role: &securityRole, Detail: limits})
+		what := ref("", e.site.Grants, g.Accessor)
+		r.Entity = append(r.Entity, entity{What: what, Type: &other, Role: &securityRole, Detail: limits})
 	}
 	if g.RequestID != "" {
 		r.Entity = append(r.Entity, entity{What: ref("", "", g.RequestID), Type: &request})
@@ -367,7 +411,7 @@ func appendNumber(all []detail, name string, n int64) []detail {
 
 func (p Party) ref() *reference { return ref("", "", p.Name) }
 
-func (p Party) network() *network {
+func (p Party) agent(as coding, requestor bool) agent {
 	const machineName, ipAddress, uri = "1", "2", "5" // http://hl7.org/fhir/network-type
 	kind := machineName
 	if _, err := netip.ParseAddr(p.Address); err == nil {
@@ -375,7 +419,7 @@ func (p Party) network() *network {
 	} else if strings.Contains(p.Address, "://") {
 		kind = uri
 	}
-	return &network{p.Address, kind}
+	return agent{Type: concept{Coding: []coding{as}}, Who: p.ref(), Requestor: requestor, Network: &network{p.Address, kind}}
 }
 
 func dicom(code, display string) coding {
@@ -386,12 +430,8 @@ func interaction(code string) coding {
 	return coding{"http://hl7.org/fhir/restful-interaction", code, code}
 }
 
-func entityType(code, display string) coding {
-	return coding{"http://terminology.hl7.org/CodeSystem/audit-entity-type", code, display}
-}
-
-func role(code, display string) coding {
-	return coding{"http://terminology.hl7.org/CodeSystem/object-role", code, display}
+func hl7(system, code, display string) coding {
+	return coding{"http://terminology.hl7.org/CodeSystem/" + system, code, display}
 }
 
 func instant(t time.Time) string {

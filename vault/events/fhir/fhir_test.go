@@ -69,7 +69,9 @@ func eventOf(kind events.Kind) events.Event {
 		e.Deliver(200, 50)
 	case events.Listed:
 		e.Recording, e.Unwraps, e.Entries = keys.RecordingID{}, 0, 4
-	case events.WrongPatient, events.Refused, events.Exhausted, events.Damaged, events.Unsupported, events.Gone:
+	case events.WrongPatient:
+		e.Grant.KeyID, e.Error = copied.KeyID(), "the cause"
+	case events.Refused, events.Exhausted, events.Damaged, events.Unsupported, events.Gone:
 		e.Error = "the cause"
 	case events.Failed:
 		e.Status, e.Error = 503, "keyring is unavailable"
@@ -200,6 +202,15 @@ func TestEachPatientHasAResource(t *testing.T) {
 	}
 }
 
+func TestAWrongPatientNamesThePatientOfTheGrant(t *testing.T) {
+	event := eventOf(events.WrongPatient)
+	entities := list(decoded(t, encoder(t).Encode(event)[0]), "entity")
+	patients := typed(entities, terminology+"audit-entity-type|1")
+	require.Len(t, patients, 1)
+	assert.Equal(t, event.KeyID.String(), child(patients[0], "what", "identifier")["value"])
+	assert.Contains(t, list(entities[2], "detail"), object{"type": "key_id", "valueString": event.Grant.KeyID.String()})
+}
+
 func TestABundle(t *testing.T) {
 	type bundle struct {
 		ResourceType, Type string
@@ -209,17 +220,15 @@ func TestABundle(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	require.NoError(t, encoder(t).WriteBundle(&out, slices.Values([]events.Event(nil))))
+	require.NoError(t, fhir.WriteBundle(&out, slices.Values([]json.RawMessage(nil))))
 	assert.JSONEq(t, `{"resourceType": "Bundle", "type": "collection"}`, out.String(), "FHIR has no empty arrays")
 
-	var all []events.Event
 	var want []json.RawMessage
 	for _, kind := range kinds {
-		all = append(all, eventOf(kind))
 		want = append(want, encoder(t).Encode(eventOf(kind))...)
 	}
 	out.Reset()
-	require.NoError(t, encoder(t).WriteBundle(&out, slices.Values(all)))
+	require.NoError(t, fhir.WriteBundle(&out, slices.Values(want)))
 	var read bundle
 	require.NoError(t, json.Unmarshal(out.Bytes(), &read))
 	assert.Equal(t, "Bundle", read.ResourceType)
@@ -231,7 +240,35 @@ func TestABundle(t *testing.T) {
 		require.NoError(t, json.Unmarshal(entry.Resource, &resource))
 		assert.Equal(t, "urn:uuid:"+resource.ID, entry.FullURL)
 	}
-	assert.Error(t, encoder(t).WriteBundle(full{}, slices.Values(all)))
+	assert.Error(t, fhir.WriteBundle(full{}, slices.Values(want)))
+	assert.Error(t, fhir.WriteBundle(&out, slices.Values([]json.RawMessage{[]byte("{")})))
+}
+
+// changes has changes of the keyring's setup, by the action that they become.
+var changes = map[string]fhir.Change{
+	"C": {First: at, Last: at, Count: 1, By: "admin", Operation: "create", Path: "transit/keys/<KeyID>"},
+	"U": {First: at.Add(-time.Hour), Last: at, Count: 3, By: "admin", Operation: "update", Path: "sys/policies/acl/recvault-server"},
+	"D": {First: at, Last: at, Count: 1, By: "root", Operation: "delete", Path: "sys/audit/file", Failed: true},
+	"E": {First: at, Last: at, Count: 1, Operation: "list", Path: "auth/token/accessors"},
+}
+
+func TestAChangeAsAuditEvent(t *testing.T) {
+	for action, change := range changes {
+		r := decoded(t, encoder(t).EncodeChange(change))
+		assert.Equal(t, action, r["action"])
+		assert.Equal(t, map[bool]string{false: "0", true: "8"}[change.Failed], r["outcome"])
+		assert.Equal(t, change.Last.Format(time.RFC3339Nano), r["recorded"])
+		assert.Equal(t, change.First.Format(time.RFC3339Nano), child(r, "period")["start"])
+		assert.Equal(t, dicom+"110129", token(list(r, "subtype")[0]))
+		what := list(r, "entity")[0]
+		assert.Equal(t, change.Path, what["name"])
+		assert.Equal(t, change.Operation, list(what, "detail")[0]["valueString"])
+		if user := list(r, "agent")[2:]; change.By == "" {
+			assert.Empty(t, user)
+		} else {
+			assert.Equal(t, change.By, child(user[0], "who", "identifier")["value"])
+		}
+	}
 }
 
 // full is a Writer to a full disk.

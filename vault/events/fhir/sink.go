@@ -17,7 +17,7 @@ import (
 const postTimeout = 10 * time.Second
 
 // Sink returns a sink that posts each AuditEvent to a FHIR server, as [base]/AuditEvent, with the client, which logs in
-// where that is needed. nil stands for http.DefaultClient. A post takes 10 seconds at most.
+// where that is needed. nil stands for http.DefaultClient. A post takes 10 seconds at most. The sink is for one stream.
 //
 // If the server cannot be reached, or does not answer 201, the stream tries again a second later, and holds back what came
 // after: see [events.Stream] for its bounds. If an answer is lost, the server gets the same AuditEvent twice. What the
@@ -38,12 +38,14 @@ func (e *Encoder) Sink(base string, client *http.Client) (events.Sink, error) {
 	return func(event events.Event) error {
 		for _, resource := range e.Encode(event)[delivered:] {
 			status, answer, err := post(client, target, resource)
-			switch {
-			case err != nil:
+			if err != nil {
 				return fmt.Errorf("fhir: %w", err)
-			case status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge, status == http.StatusUnprocessableEntity:
+			}
+			switch status {
+			case http.StatusCreated:
+			case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
 				slog.Error("recvault: the FHIR server rejected an event", "status", status, "answer", answer, "event", event)
-			case status != http.StatusCreated: // a page for the login has 200
+			default: // 200 as well: it can be a page for the login
 				return fmt.Errorf("fhir: the server answered with status %d", status)
 			}
 			delivered++
