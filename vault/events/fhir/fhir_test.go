@@ -3,6 +3,8 @@ package fhir_test
 import (
 	"bytes"
 	"encoding/json"
+	"os"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -124,6 +126,17 @@ func cases() map[string]events.Event {
 
 func breakGlass(e *events.Event) {
 	e.Grant.Purpose, e.Grant.Reason = keys.BreakTheGlass, "found unconscious"
+}
+
+// Every kind is tried: a new one needs a row in the table.
+func TestAllKindsAreThere(t *testing.T) {
+	source, err := os.ReadFile("../events.go")
+	require.NoError(t, err)
+	var all []events.Kind
+	for _, found := range regexp.MustCompile(`\bKind += "([a-z-]+)"`).FindAllSubmatch(source, -1) {
+		all = append(all, events.Kind(found[1]))
+	}
+	assert.Equal(t, all, kinds)
 }
 
 func TestAnOpeningAsAuditEvent(t *testing.T) {
