@@ -2,8 +2,9 @@
 // delivered, who was refused, what was changed, and which grants were issued and ended.
 //
 // A [Stream] hands each [Event] to its sinks: [Log] for slog, [JSON] for a file of JSON lines, any function of the
-// application, and package vault/events/otel for OpenTelemetry. A vault emits to the stream of vault.WithEvents, an
-// erasure to that of its Options, and [Stream.Issuer] and [Stream.Revoker] emit what a login does to grants.
+// application, package vault/events/fhir for a FHIR server, and the module otelrecvault for OpenTelemetry. A vault emits
+// to the stream of vault.WithEvents, an erasure to that of its Options, and [Stream.Issuer] and [Stream.Revoker] emit what
+// a login does to grants.
 //
 // An event has no patient identifier, no title, no token and no key. It does have pseudonyms, the subjects of grants and
 // their reasons, so treat it as personal data.
