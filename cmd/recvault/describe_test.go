@@ -92,3 +92,18 @@ func TestListAndDescribeOpenNothing(t *testing.T) {
 	unwrapped := server.Unwrapped(t, keyID+"-kek")
 	assert.NotContains(t, unwrapped[len(unwrapped)-1], "metadata")
 }
+
+func TestGrantToDescribePlaysNothing(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, d *deployment) {
+		alice, _ := d.enrol("alice")
+		id := d.put(alice, random(t, 100))
+		grant := d.path("grant")
+		issued := d.as("granter").run("grant", "--patient-file", alice, "--subject", "clerk", "--purpose", "CAREMGT",
+			"--describe-only", "--out", grant, "--output", "json").ok().object()
+		assert.Equal(t, true, issued["describe_only"])
+		d.run("describe", "--grant-file", grant, id).ok()
+		d.run("list", "--grant-file", grant).ok()
+		d.run("get", "--grant-file", grant, "--out", d.path("out"), id).exits(exitDenied)
+		assert.NoFileExists(t, d.path("out"))
+	})
+}

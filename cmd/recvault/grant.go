@@ -37,6 +37,8 @@ CAREMGT, HOPERAT, HLEGAL, HRESCH and others; or a code of the site's own, which
 starts with X-. The reason is free text and must not name the patient. BTG needs
 one.
 
+A grant with --describe-only lists and describes, and plays nothing.
+
 Role: granter.`,
 		Example: `  recvault grant --patient-file patient --subject dr-lee --purpose TREAT --ttl 15m --out grant
   recvault grant --patient-file patient --subject dr-lee --purpose BTG --reason "unconscious on arrival" --max-uses 3 --out -`,
@@ -55,6 +57,7 @@ Role: granter.`,
 	cmd.Flags().StringVar(&options.Reason, "reason", "", "`text` that says why, without the patient's name; required for BTG")
 	cmd.Flags().DurationVar(&options.TTL, "ttl", 15*time.Minute, "lifetime of the grant; Vault may allow less")
 	cmd.Flags().IntVar(&options.MaxUses, "max-uses", 0, "`number` of uses, 0 for no limit")
+	cmd.Flags().BoolVar(&options.DescribeOnly, "describe-only", false, "titles and times only: the grant plays nothing")
 	cmd.Flags().StringVar(&options.RequestID, "request-id", "", "`reference` of the application")
 	cmd.Flags().StringVar(&out, "out", "", "new `file` for the grant, - for standard output; required")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -87,6 +90,7 @@ Role: granter.`,
 			return c.print(grantResult{DryRun: true, MaxUses: options.MaxUses, GrantDetails: keys.GrantDetails{
 				KeyID: keyID, Expires: time.Now().Add(options.TTL).UTC(),
 				Subject: options.Subject, Purpose: options.Purpose, Reason: options.Reason, RequestID: options.RequestID,
+				DescribeOnly: options.DescribeOnly,
 			}})
 		}
 		stream, err := c.stream()
