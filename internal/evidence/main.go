@@ -61,7 +61,7 @@ var parts = []part{
 	{"tests", tests},
 }
 
-// gather writes the folder anew, and prints one line of counts at the end.
+// gather writes the folder from nothing, and prints one line of counts at the end.
 func gather(ctx context.Context, dir string, parts []part, skip []string, out io.Writer) error {
 	for _, name := range skip {
 		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
