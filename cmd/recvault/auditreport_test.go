@@ -45,6 +45,11 @@ func TestAuditReport(t *testing.T) {
 	}
 	assert.Contains(t, report("--output", "html", log).ok().stdout, "<!doctype html>")
 
+	// Another engine than the deployment's has no requests, and the page marks that.
+	defaults := d.with("RECVAULT_MOUNT", "", "RECVAULT_POLICY_PREFIX", "")
+	assert.Regexp(t, `! +0  requests to the engine at recordings`, defaults.run("audit", "report", log).ok().stdout)
+	assert.Regexp(t, `  +[1-9][0-9]*  requests to the engine at `, page)
+
 	// Patients' identifiers are resolved through Vault, and printed nowhere.
 	accesses := func(o *outcome) []any { return o.ok().object()["accesses"].([]any) }
 	o := d.as("writer").run("audit", "report", "--output", "json", "--patient-file", bob, log)

@@ -13,6 +13,7 @@
 package auditlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -29,8 +30,8 @@ type Source struct {
 
 // Options says what a report is about. The zero value of a filter selects everything.
 type Options struct {
-	Mount     string // of the transit engine, without slashes around it
-	Prefix    string // of the names of policies and token roles
+	Mount     string // of the transit engine, without slashes around it; "recordings" if it is empty
+	Prefix    string // of the names of policies and token roles; "recvault" if it is empty
 	Namespace string // of Vault Enterprise, without slashes around it; "" is the root namespace
 
 	Since, Until time.Time // the period: from Since on, and before Until
@@ -61,6 +62,7 @@ var (
 // Read reads the sources and returns the report. A line that cannot be read is named in the report. The errors are those of
 // the context, of opening a source, [ErrNoEntries] and [ErrNoEvents].
 func Read(ctx context.Context, sources []Source, options Options) (*Report, error) {
+	options.Mount, options.Prefix = cmp.Or(options.Mount, "recordings"), cmp.Or(options.Prefix, "recvault")
 	in := &input{sources: sources, progress: options.Progress, files: make([]File, len(sources))}
 	for i, source := range sources {
 		in.files[i].Name = source.Name

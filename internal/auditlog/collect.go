@@ -152,6 +152,7 @@ type collector struct {
 	in      *input
 
 	entries, copies int
+	ours            int // requests to the engine
 	first, last     time.Time
 
 	texts   texts
@@ -470,6 +471,9 @@ func (c *collector) process(e *entry, began time.Time, answered bool) {
 	}
 	if c.inPeriod(e.Time) {
 		c.change(e, inside, ours)
+	}
+	if ours {
+		c.ours++
 	}
 }
 

@@ -44,7 +44,7 @@ func (c *collector) report() *Report {
 			Since: c.options.Since, Until: c.options.Until, KeyIDs: textsOf(c.options.KeyIDs), Recordings: textsOf(c.options.Recordings),
 			Subjects: c.options.Subjects, Purposes: c.options.Purposes,
 		},
-		Totals: Totals{Uses: map[Kind]int{}, Gaps: map[GapKind]int{}},
+		Totals: Totals{Requests: c.ours, Uses: map[Kind]int{}, Gaps: map[GapKind]int{}},
 	}
 	c.byUsage = nil // to make room
 	order := make([]index, c.usages.n)

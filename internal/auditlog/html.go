@@ -61,6 +61,7 @@ func (r *Report) Figures() []Figure {
 		refused += t.Uses[kind]
 	}
 	figures := []Figure{
+		{t.Requests, "requests to the engine at " + r.Mount + ", in the whole log", t.Requests == 0},
 		{t.Patients, "patients with a recording that was opened or described", false},
 		{t.Uses[Opened], "openings", false},
 		{t.Uses[Described], "descriptions", false},

@@ -50,6 +50,7 @@ type Filter struct {
 
 // Totals are counts over what was selected.
 type Totals struct {
+	Requests        int             `json:"requests"` // to the engine, in the whole log
 	Uses            map[Kind]int    `json:"uses"`     // of patients' keys
 	Patients        int             `json:"patients"` // with a recording that was opened or described
 	Attempted       int             `json:"patients_attempted_only"`
