@@ -48,6 +48,8 @@ func TestAuditReport(t *testing.T) {
 	// Another engine than the deployment's has no requests, and the page marks that.
 	defaults := d.with("RECVAULT_MOUNT", "", "RECVAULT_POLICY_PREFIX", "")
 	assert.Regexp(t, `! +0  requests to the engine at recordings`, defaults.run("audit", "report", log).ok().stdout)
+	assert.Contains(t, defaults.run("audit", "report", "--output", "html", log).ok().stdout, "The log has no request to this engine.")
+	assert.NotContains(t, report("--output", "html", log).ok().stdout, "The log has no request to this engine.")
 	assert.Regexp(t, `  +[1-9][0-9]*  requests to the engine at `, page)
 
 	// Patients' identifiers are resolved through Vault, and printed nowhere.
