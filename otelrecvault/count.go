@@ -54,9 +54,18 @@ func eventAttributes(e events.Event) attribute.Set {
 // zero makes the series of what an alert waits for. A counter that appears with its first event has not increased.
 func (t *Telemetry) zero() {
 	for _, e := range []events.Event{
-		{Kind: events.WrongPatient}, {Kind: events.Refused}, {Kind: events.Exhausted}, {Kind: events.Damaged},
-		{Kind: events.Unsupported}, {Kind: events.Gone}, {Kind: events.Failed}, {Kind: events.Failed, Status: 404},
-		{Kind: events.Opened}, {Kind: events.Described}, {Kind: events.Overflow, Of: events.Opened}, {Kind: events.GrantIssued},
+		{Kind: events.WrongPatient},
+		{Kind: events.Refused},
+		{Kind: events.Exhausted},
+		{Kind: events.Damaged},
+		{Kind: events.Unsupported},
+		{Kind: events.Gone},
+		{Kind: events.Failed},
+		{Kind: events.Failed, Status: 404},
+		{Kind: events.Opened},
+		{Kind: events.Described},
+		{Kind: events.Overflow, Of: events.Opened},
+		{Kind: events.GrantIssued},
 	} {
 		t.eventCount.Add(context.Background(), 0, metric.WithAttributeSet(eventAttributes(e)))
 	}

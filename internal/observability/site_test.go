@@ -81,7 +81,7 @@ func (s *site) connect(t testing.TB, faults, forVault, forS3 func(http.RoundTrip
 	require.NoError(t, err)
 	bucket, err := s3.NewClient(s3.Config{
 		Endpoint: "http://" + place.Endpoint, Transport: forS3(base),
-		Credentials: credentials.NewStaticV4(place.AccessKey, place.SecretKey, ""),
+		MaxRetries: 3, Credentials: credentials.NewStaticV4(place.AccessKey, place.SecretKey, ""),
 	})
 	require.NoError(t, err)
 	s.store, err = s3.New(bucket, place.Bucket)

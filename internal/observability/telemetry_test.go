@@ -145,10 +145,17 @@ func TestSpansAndMetricsOfARealRun(t *testing.T) {
 	assert.Empty(t, attributes)
 	assert.Len(t, s.named("recvault.create"), 2, "one each, though one was closed twice")
 	for _, pair := range [][2]string{
-		{"recvault.put", "recvault.wrap"}, {"recvault.wrap", "PUT /v1/{mount}/encrypt/{key}"}, {"recvault.put", "recvault.store.put"},
-		{"recvault.store.put", "S3.PutObject"}, {"recvault.open", "recvault.unwrap"}, {"recvault.unwrap", "PUT /v1/{mount}/decrypt/{key}"},
-		{"recvault.open", "recvault.range"}, {"recvault.serve", "recvault.range"}, {"recvault.range", "S3.GetObject"},
-		{"recvault.describe", "recvault.unwrap"}, {"recvault.rewrap", "PUT /v1/{mount}/rewrap/{key}"},
+		{"recvault.put", "recvault.wrap"},
+		{"recvault.wrap", "PUT /v1/{mount}/encrypt/{key}"},
+		{"recvault.put", "recvault.store.put"},
+		{"recvault.store.put", "S3.PutObject"},
+		{"recvault.open", "recvault.unwrap"},
+		{"recvault.unwrap", "PUT /v1/{mount}/decrypt/{key}"},
+		{"recvault.open", "recvault.range"},
+		{"recvault.serve", "recvault.range"},
+		{"recvault.range", "S3.GetObject"},
+		{"recvault.describe", "recvault.unwrap"},
+		{"recvault.rewrap", "PUT /v1/{mount}/rewrap/{key}"},
 	} {
 		assert.True(t, s.hasChild(pair[0], pair[1]), "no %s is a child of a %s", pair[1], pair[0])
 	}
