@@ -4,7 +4,7 @@ go 1.26.7
 
 replace github.com/recvault/recvault => ../../
 
-replace github.com/recvault/recvault/otelrecvault => ../../otelrecvault
+replace github.com/recvault/recvault/vault/otelrecvault => ../../vault/otelrecvault
 
 require (
 	github.com/hashicorp/vault/api v1.23.0
@@ -13,7 +13,7 @@ require (
 	github.com/prometheus/common v0.72.1
 	github.com/prometheus/prometheus v0.316.0
 	github.com/recvault/recvault v0.0.0
-	github.com/recvault/recvault/otelrecvault v0.0.0
+	github.com/recvault/recvault/vault/otelrecvault v0.0.0
 	github.com/stretchr/testify v1.12.1
 	go.opentelemetry.io/otel v1.47.0
 	go.opentelemetry.io/otel/exporters/prometheus v0.69.0

@@ -22,7 +22,7 @@ import (
 
 	"github.com/recvault/recvault/internal/testdeployment"
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/otelrecvault"
+	"github.com/recvault/recvault/vault/otelrecvault"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/rotation"

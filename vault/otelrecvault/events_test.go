@@ -19,7 +19,7 @@ import (
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/keystest"
 	"github.com/recvault/recvault/keys/local"
-	"github.com/recvault/recvault/otelrecvault"
+	"github.com/recvault/recvault/vault/otelrecvault"
 	"github.com/recvault/recvault/storage/dir"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/events"

@@ -1,5 +1,5 @@
-// Package otelrecvault connects recvault to OpenTelemetry: its events as log records, and spans and metrics of what it does. It imports OpenTelemetry's API only: the program brings the SDK
-// and the exporters.
+// Package otelrecvault connects recvault to OpenTelemetry: [Events] makes log records of its events, and a [Telemetry] makes
+// spans and metrics of what it does. It imports OpenTelemetry's API only: the program brings the SDK and the exporters.
 //
 // It is a module of its own, so that a program which does not use OpenTelemetry has none of it, not even in its go.mod.
 package otelrecvault
