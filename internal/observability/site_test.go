@@ -17,11 +17,11 @@ import (
 	"github.com/recvault/recvault/internal/testdeployment"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/keys/transit"
-	"github.com/recvault/recvault/vault/otelrecvault"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/storage/s3"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/events"
+	"github.com/recvault/recvault/vault/otelrecvault"
 )
 
 // site is a program that uses recvault with telemetry, with every right.

@@ -22,9 +22,9 @@ import (
 
 	"github.com/recvault/recvault/internal/testdeployment"
 	"github.com/recvault/recvault/keys"
-	"github.com/recvault/recvault/vault/otelrecvault"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/otelrecvault"
 	"github.com/recvault/recvault/vault/rotation"
 	"github.com/recvault/recvault/vault/scope"
 )
@@ -81,7 +81,7 @@ func series(name string, attributes attribute.Set) string {
 	var texts []string
 	for _, kv := range attributes.ToSlice() {
 		if kv.Key != "server.address" && kv.Key != "server.port" {
-			texts = append(texts, string(kv.Key)+"="+kv.Value.Emit())
+			texts = append(texts, string(kv.Key)+"="+kv.Value.String())
 		}
 	}
 	return name + "{" + strings.Join(texts, ",") + "}"

@@ -13,10 +13,10 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/recvault/recvault/keys/transit"
-	"github.com/recvault/recvault/vault/otelrecvault"
 	"github.com/recvault/recvault/storage/s3"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/events"
+	"github.com/recvault/recvault/vault/otelrecvault"
 )
 
 // A service with metrics for Prometheus, under /metrics.

@@ -77,4 +77,4 @@ require (
 	gopkg.in/ini.v1 v1.67.3 // indirect
 )
 
-replace github.com/recvault/recvault => ../
+replace github.com/recvault/recvault => ../../
