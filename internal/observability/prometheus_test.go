@@ -47,7 +47,7 @@ func watched(t *testing.T, d *testdeployment.Deployment) (*prometheus, *site) {
 	})
 	t.Cleanup(func() { require.NoError(t, p.engine.Close()) })
 	manager := rules.NewManager(&rules.ManagerOptions{
-		AppendableV2: p.storage, Queryable: p.storage, QueryFunc: rules.EngineQueryFunc(p.engine, p.storage),
+		Appendable: p.storage, Queryable: p.storage, QueryFunc: rules.EngineQueryFunc(p.engine, p.storage),
 		Context: t.Context(), Logger: slog.New(slog.DiscardHandler), NotifyFunc: func(context.Context, string, ...*rules.Alert) {},
 		NameValidationScheme: model.UTF8Validation, Parser: parser.NewParser(parser.Options{}),
 	})
