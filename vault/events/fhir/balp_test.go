@@ -202,7 +202,7 @@ func TestEachKindHasTheCodesOfTheTable(t *testing.T) {
 		"described with a grant that can only describe": {read},
 		"listed without a grant":                        {"PatientQuery rest search-type E 0"},
 
-		"wrong-patient": {refused}, "refused": {refused}, "exhausted": {refused},
+		"wrong-patient": {refused}, "wrong patient, in a log": {refused}, "refused": {refused}, "exhausted": {refused},
 		"damaged":     {" 110113  R 8 exception"},
 		"unsupported": {" rest read R 4 not-supported"},
 		"gone":        {" rest read R 4 deleted"},

@@ -361,19 +361,22 @@ func (e *Encoder) agents(r *auditEvent, p pattern, g keys.GrantDetails) {
 // grant adds the grant and the request that it belongs to.
 func (e *Encoder) grant(r *auditEvent, event events.Event) {
 	g := event.Grant
-	if g.Accessor != "" {
-		var limits []detail
-		if !g.KeyID.IsZero() && g.KeyID != event.KeyID { // of a WrongPatient: a search for that patient does not find this
-			limits = append(limits, detail{"key_id", g.KeyID.String()})
-		}
-		if !g.Expires.IsZero() {
-			limits = append(limits, detail{"expires", instant(g.Expires)})
-		}
-		limits = appendNumber(limits, "max_uses", int64(g.MaxUses))
-		if g.DescribeOnly {
-			limits = append(limits, detail{"describe_only", "true"})
-		}
-		what := ref("", e.site.Grants, g.Accessor)
+	var limits []detail
+	if !g.KeyID.IsZero() && g.KeyID != event.KeyID { // of a WrongPatient: a search for that patient does not find this
+		limits = append(limits, detail{"key_id", g.KeyID.String()})
+	}
+	if !g.Expires.IsZero() {
+		limits = append(limits, detail{"expires", instant(g.Expires)})
+	}
+	limits = appendNumber(limits, "max_uses", int64(g.MaxUses))
+	if g.DescribeOnly {
+		limits = append(limits, detail{"describe_only", "true"})
+	}
+	var what *reference
+	if g.Accessor != "" { // which Vault's audit log does not have
+		what = ref("", e.site.Grants, g.Accessor)
+	}
+	if what != nil || len(limits) > 0 {
 		r.Entity = append(r.Entity, entity{What: what, Type: &other, Role: &securityRole, Detail: limits})
 	}
 	if g.RequestID != "" {

@@ -118,6 +118,7 @@ func cases() map[string]events.Event {
 	add("grant revoked by accessor", events.GrantRevoked, func(e *events.Event) {
 		*e = events.Event{Kind: e.Kind, Time: at, Count: 1, Grant: keys.GrantDetails{Accessor: "accessor-1"}}
 	})
+	add("wrong patient, in a log", events.WrongPatient, func(e *events.Event) { e.Grant.Accessor = "" })
 	add("refusals counted", events.Overflow, func(e *events.Event) { e.Of = events.Refused })
 	add("listings counted", events.Overflow, func(e *events.Event) { e.Of = events.Listed })
 	add("a kind of a later release", "later", func(*events.Event) {})
@@ -186,6 +187,19 @@ func TestAnOpeningAsAuditEvent(t *testing.T) {
 				"detail": [{"type": "bytes", "valueString": "150"}, {"type": "ranges", "valueString": "0-100 200-250"}, {"type": "unwraps", "valueString": "1"}]}
 		]
 	}`, string(all[0]))
+}
+
+func TestAGrantWithoutItsAccessorKeepsItsLimits(t *testing.T) {
+	event := cases()["wrong patient, in a log"]
+	var grants []object
+	for _, e := range list(decoded(t, encoder(t).Encode(event)[0]), "entity") {
+		if token(child(e, "role")) == terminology+"object-role|13" {
+			grants = append(grants, e)
+		}
+	}
+	require.Len(t, grants, 1)
+	assert.NotContains(t, grants[0], "what")
+	assert.Contains(t, grants[0]["detail"], object{"type": "key_id", "valueString": event.Grant.KeyID.String()})
 }
 
 func TestAnEventAlwaysBecomesTheSame(t *testing.T) {
