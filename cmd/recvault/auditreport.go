@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -19,11 +20,13 @@ import (
 	"github.com/recvault/recvault/internal/auditlog"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events/fhir"
 )
 
 const (
 	outputCSV  = "csv"
 	outputHTML = "html"
+	outputFHIR = "fhir"
 )
 
 func (c *cli) auditReport() *cobra.Command {
@@ -56,6 +59,13 @@ select what was unlawful, with --subject and --since, and read the first table.
 one --table: patients, outside, after_revocation, incidents, unusual, break_glass,
 granters, accesses, grants, changes, gaps or, with --events, deliveries. JSON has all.
 
+--output fhir is a FHIR R4 Bundle of AuditEvents: one for each row of accesses, which
+has refused attempts too, one for each grant that was issued or revoked in the period,
+and one for each row of changes. --fhir-site is a JSON object with the site's systems
+and parties. These have no FHIR form: gaps, unusual counts, the grouping into incidents,
+who issued or revoked a grant, addresses, answers under another token, refused issues of
+grants, and deliveries.
+
 --events reads the event stream of the processes that serve recordings beside the log:
 the lines that events.JSON writes, or lines of slog with them, each file once. The
 report then shows what was delivered, and names what stands in one and not in the
@@ -78,13 +88,15 @@ Role: none. With --patient-file: writer, enroller, granter or eraser. With
   recvault audit report --since 72h --output html audit.log* > incident.html
   recvault audit report --subject dr-lee --output csv --table patients audit.log
   recvault audit report --patient-view --patient-file patient --output html audit.log*
+  recvault audit report --output fhir --fhir-site site.json audit.log* > bundle.json
   zcat audit.log.*.gz | recvault audit report --key-id "$key_id" -`,
 		Args:        cobra.ArbitraryArgs,
-		Annotations: map[string]string{moreOutputs: outputCSV + " " + outputHTML},
+		Annotations: map[string]string{moreOutputs: outputCSV + " " + outputHTML + " " + outputFHIR},
 	}
 	var (
 		options                auditlog.Options
 		since, until, table    string
+		siteFile               string
 		recordings             []string
 		named                  scopeFlags
 		subjects, purposes     []string
@@ -105,6 +117,7 @@ Role: none. With --patient-file: writer, enroller, granter or eraser. With
 	flags.StringArrayVar(&events, "events", nil, "`file` with the event stream of a process; can be repeated")
 	patient.add(cmd)
 	flags.StringVar(&table, "table", "accesses", "`name` of the table that --output csv prints")
+	flags.StringVar(&siteFile, "fhir-site", "", "`file` with a JSON object: the site of --output fhir")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
 		if len(args) == 0 {
@@ -118,8 +131,11 @@ Role: none. With --patient-file: writer, enroller, granter or eraser. With
 		if flags.Changed("table") && c.output != outputCSV {
 			return usagef("--table is for --output csv")
 		}
+		encoder, err := c.fhirEncoder(ctx, siteFile)
+		if err != nil {
+			return err
+		}
 		now := time.Now()
-		var err error
 		if options.Since, err = parseMoment(since, now); err == nil {
 			options.Until, err = parseMoment(until, now)
 		}
@@ -157,7 +173,7 @@ Role: none. With --patient-file: writer, enroller, granter or eraser. With
 		if patient.view {
 			return c.printPatientView(report.PatientView(options.KeyIDs[0], names))
 		}
-		return c.printReport(report, table)
+		return c.printReport(report, table, encoder)
 	}
 	return cmd
 }
@@ -200,7 +216,7 @@ func (p *patientViewFlags) read(ctx context.Context, c *cli, keyIDs []keys.KeyID
 		return names, nil
 	case len(keyIDs) != 1:
 		return names, usagef("--patient-view is for one patient: name one with --key-id or --patient-file")
-	case c.output == outputCSV:
+	case c.output == outputCSV || c.output == outputFHIR:
 		return names, usagef("--patient-view is printed as text, JSON or HTML")
 	}
 	if p.names != "" {
@@ -263,6 +279,51 @@ func (c *cli) printPatientView(view *auditlog.PatientView) (err error) {
 	return err
 }
 
+// fhirEncoder returns the encoder of --output fhir, and none for others.
+func (c *cli) fhirEncoder(ctx context.Context, siteFile string) (*fhir.Encoder, error) {
+	switch {
+	case c.output != outputFHIR && siteFile != "":
+		return nil, usagef("--fhir-site is for --output fhir")
+	case c.output != outputFHIR:
+		return nil, nil
+	case siteFile == "":
+		return nil, usagef("--output fhir needs the site's systems and parties: name a file with --fhir-site")
+	}
+	text, err := c.readSmallFile(ctx, siteFile, "site", "--fhir-site")
+	if err != nil {
+		return nil, fmt.Errorf("read the site: %w", err)
+	}
+	type party struct {
+		Name    string `json:"name"`
+		Address string `json:"address"`
+	}
+	var site struct {
+		Patients    string `json:"patients"`
+		Recordings  string `json:"recordings"`
+		Users       string `json:"users"`
+		Grants      string `json:"grants"`
+		Purposes    string `json:"purposes"`
+		Application party  `json:"application"`
+		Server      party  `json:"server"`
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&site); err != nil {
+		return nil, usagef("--fhir-site does not name a JSON object of patients, recordings, users, grants, purposes, application and server: %v", err)
+	}
+	if decoder.More() {
+		return nil, usagef("--fhir-site names a file with more than one JSON object")
+	}
+	encoder, err := fhir.New(fhir.Site{
+		Patients: site.Patients, Recordings: site.Recordings, Users: site.Users, Grants: site.Grants, Purposes: site.Purposes,
+		Application: fhir.Party(site.Application), Server: fhir.Party(site.Server),
+	})
+	if err != nil {
+		return nil, usagef("--fhir-site names a file with a bad site: %v", err)
+	}
+	return encoder, nil
+}
+
 func (c *cli) readAudit(ctx context.Context, names, events []string, options auditlog.Options) (*auditlog.Report, error) {
 	sources, size, err := c.auditSources(ctx, names)
 	if err != nil {
@@ -281,7 +342,7 @@ func (c *cli) readAudit(ctx context.Context, names, events []string, options aud
 }
 
 // printReport prints the report. Its error says what must not be.
-func (c *cli) printReport(report *auditlog.Report, table string) (err error) {
+func (c *cli) printReport(report *auditlog.Report, table string, encoder *fhir.Encoder) (err error) {
 	switch c.output {
 	case outputJSON:
 		err = report.WriteJSON(c.stdout)
@@ -293,6 +354,8 @@ func (c *cli) printReport(report *auditlog.Report, table string) (err error) {
 			return usagef("--table is none of the report: see \"recvault audit report --help\"")
 		}
 		err = report.Sections()[i].WriteCSV(c.stdout)
+	case outputFHIR:
+		err = report.WriteFHIR(c.stdout, encoder)
 	default:
 		err = report.WriteText(c.stdout)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/csv"
+	"encoding/json"
 	"os"
 	"strings"
 	"testing"
@@ -51,6 +52,38 @@ func TestAuditReport(t *testing.T) {
 	assert.Contains(t, defaults.run("audit", "report", "--output", "html", log).ok().stdout, "The log has no request to this engine.")
 	assert.NotContains(t, report("--output", "html", log).ok().stdout, "The log has no request to this engine.")
 	assert.Regexp(t, `  +[1-9][0-9]*  requests to the engine at `, page)
+
+	site := map[string]any{
+		"patients": "urn:test:patients", "recordings": "urn:test:recordings", "users": "urn:test:users", "grants": "urn:test:grants",
+		"purposes": "urn:test:purposes", "application": map[string]any{"name": "report", "address": "report.test"},
+		"server": map[string]any{"name": "vault", "address": "vault.test"},
+	}
+	siteFile := func(name string, change func()) string {
+		change()
+		text, err := json.Marshal(site)
+		require.NoError(t, err)
+		return d.file(name, text)
+	}
+	good := siteFile("site.json", func() {})
+	bundle := report("--output", "fhir", "--fhir-site", good, "--key-id", aliceID, "--subject", "dr-lee", log).ok()
+	assert.Equal(t, "Bundle", bundle.object()["resourceType"])
+	assert.Contains(t, bundle.stdout, one)
+	assert.NotContains(t, bundle.stdout, two)
+	unknown := siteFile("unknown.json", func() { site["colour"] = "blue" })
+	incomplete := siteFile("incomplete.json", func() { delete(site, "colour"); delete(site, "users") })
+	report("--output", "fhir", "--fhir-site", d.path("missing"), log).exits(exitFailure)
+	for want, args := range map[string][]string{
+		"name a file with --fhir-site":             {},
+		`unknown field "colour"`:                   {"--fhir-site", unknown},
+		"Users":                                    {"--fhir-site", incomplete},
+		"does not name a JSON object of patients":  {"--fhir-site", d.file("list.json", []byte("[]"))},
+		"more than one JSON object":                {"--fhir-site", d.file("twice.json", []byte("{} {}"))},
+		"--patient-view is printed as text, JSON ": {"--fhir-site", good, "--patient-view", "--key-id", aliceID},
+	} {
+		o := report(append(args, "--output", "fhir", log)...).exits(exitUsage)
+		assert.Contains(t, o.stderr, want)
+		assert.Empty(t, o.stdout, want)
+	}
 
 	// Patients' identifiers are resolved through Vault, and printed nowhere.
 	accesses := func(o *outcome) []any { return o.ok().object()["accesses"].([]any) }
@@ -100,6 +133,7 @@ func TestAuditReport(t *testing.T) {
 	cut := d.file("cut.log", text[:len(text)-100])
 	o = report(cut).exits(exitIncomplete)
 	assert.Contains(t, o.stdout, cut+":")
+	report("--output", "fhir", "--fhir-site", good, cut).exits(exitIncomplete)
 	d.wants(exitFailure, "failure", "audit", "report", d.file("other", []byte("no log\n")))
 	d.wants(exitFailure, "failure", "audit", "report", d.path("missing"))
 	for _, args := range [][]string{
@@ -108,6 +142,7 @@ func TestAuditReport(t *testing.T) {
 		{"--table", "grants", log},
 		{"--output", "csv", "--table", "x", log},
 		{"--recording", "x", log},
+		{"--fhir-site", good, log},
 		{d.home},
 		{"--patient-view", log},
 		{"--patient-view", "--key-id", aliceID, "--key-id", bobID, log},

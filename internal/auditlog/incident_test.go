@@ -26,6 +26,7 @@ import (
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/events"
+	"github.com/recvault/recvault/vault/events/fhir"
 )
 
 const (
@@ -332,6 +333,7 @@ func TestIncident(t *testing.T) {
 	t.Run("with gaps that are named", s.in(testGaps))
 	t.Run("through filters", s.in(testFilters))
 	t.Run("as text, CSV and HTML", s.in(testRenderings))
+	t.Run("as FHIR", s.in(testFHIR))
 	t.Run("as its patients see it", s.in(testPatientView))
 	t.Run("beside the events", s.in(testEvents))
 	t.Run("of any size", s.in(testSize))
@@ -641,6 +643,142 @@ func testPatientView(t *testing.T, s *story) {
 			assert.NotContains(t, out.String(), "account-", "another patient")
 		}))
 	}
+}
+
+// auditEvent has what a reader of an AuditEvent looks for.
+type auditEvent struct {
+	ResourceType, ID, Action, Outcome, Recorded string
+
+	Subtype []struct{ System, Code string }
+	Period  struct{ Start, End time.Time }
+	Agent   []struct {
+		Who          reference
+		Requestor    bool
+		PurposeOfUse []struct {
+			Coding []struct{ System, Code string }
+			Text   string
+		}
+	}
+	Entity []struct {
+		What   reference
+		Type   struct{ Code string }
+		Name   string
+		Detail []struct{ Type, ValueString string }
+	}
+}
+
+type reference struct {
+	Identifier struct{ System, Value string }
+}
+
+// testFHIR finds each use, grant and change of the incident in the AuditEvents.
+func testFHIR(t *testing.T, s *story) {
+	site := fhir.Site{
+		Patients: "urn:test:patients", Recordings: "urn:test:recordings", Users: "urn:test:users", Grants: "urn:test:grants",
+		Purposes: "urn:test:purposes", Application: fhir.Party{Name: "report", Address: "report.test"},
+		Server: fhir.Party{Name: "vault", Address: "vault.test"},
+	}
+	encoder, err := fhir.New(site)
+	require.NoError(t, err)
+	bundle := func(options auditlog.Options) (resources []auditEvent, r reported) {
+		options.Mount, options.Prefix = s.Place.Mount, s.Place.Prefix
+		report, err := auditlog.Read(t.Context(), []auditlog.Source{
+			{Name: "audit.log", Open: func() (io.ReadCloser, error) { return os.Open(s.devices[0]) }},
+		}, options)
+		require.NoError(t, err)
+		var out bytes.Buffer
+		require.NoError(t, report.WriteFHIR(&out, encoder))
+		for _, canary := range s.canaries {
+			require.NotContains(t, out.String(), canary)
+		}
+		var b struct {
+			ResourceType, Type string
+			Entry              []struct {
+				FullURL  string
+				Resource auditEvent
+			}
+		}
+		require.NoError(t, json.Unmarshal(out.Bytes(), &b))
+		require.Equal(t, "Bundle collection", b.ResourceType+" "+b.Type)
+		ids := map[string]bool{}
+		for _, entry := range b.Entry {
+			require.Equal(t, "AuditEvent", entry.Resource.ResourceType)
+			require.Equal(t, "urn:uuid:"+entry.Resource.ID, entry.FullURL)
+			require.False(t, ids[entry.FullURL], "twice: %+v", entry.Resource)
+			ids[entry.FullURL] = true
+			resources = append(resources, entry.Resource)
+		}
+		return resources, s.readWith(options, s.devices[0])
+	}
+
+	resources, r := bundle(auditlog.Options{})
+	uses, rows, lives, changes := map[act]int{}, 0, map[string]int{}, 0
+	for _, e := range resources {
+		kind, count, patient := "", 1, ""
+		var a act
+		for _, subtype := range e.Subtype {
+			if subtype.System == fhir.Kinds {
+				kind = subtype.Code
+			}
+		}
+		for _, agent := range e.Agent {
+			if agent.Who.Identifier.System == site.Users {
+				a.subject = agent.Who.Identifier.Value
+				assert.True(t, agent.Requestor)
+				for _, purpose := range agent.PurposeOfUse {
+					a.purpose, a.reason = purpose.Coding[0].Code, purpose.Text
+				}
+			}
+		}
+		for _, entity := range e.Entity {
+			switch id := entity.What.Identifier; {
+			case entity.Type.Code == "XrequestId":
+				a.request = id.Value
+			case id.System == site.Patients && entity.Type.Code == "1":
+				patient = id.Value
+			case id.System == site.Recordings:
+				a.recording = id.Value
+			}
+			for _, detail := range entity.Detail {
+				if detail.Type == "count" {
+					_, err := fmt.Sscan(detail.ValueString, &count)
+					require.NoError(t, err)
+				}
+			}
+		}
+		switch kind {
+		case "":
+			changes++
+		case string(events.GrantIssued), string(events.GrantRevoked):
+			lives[kind]++
+			assert.NotEmpty(t, patient)
+			assert.NotEmpty(t, a.subject)
+		default:
+			rows++
+			assert.Equal(t, strings.SplitN(a.recording, ".", 2)[0], patient)
+			assert.False(t, e.Period.Start.IsZero() || e.Period.End.Before(e.Period.Start))
+			assert.Equal(t, kind == "opened" || kind == "described", e.Outcome == "0", kind)
+			a.kind = kind
+			uses[a] += count
+		}
+	}
+	want := map[act]int{}
+	for a, n := range s.truth {
+		a.kind = map[string]string{
+			"opened": "opened", "described": "described", "wrong_patient": "wrong-patient", "refused": "refused", "revoked": "refused",
+			"used_up": "exhausted", "expired": "refused", "unknown_token": "refused", "failed": "failed",
+		}[a.kind]
+		want[a] += n
+	}
+	assert.Equal(t, want, uses)
+	assert.Len(t, r.Accesses, rows)
+	assert.Equal(t, map[string]int{"grant-issued": s.grants, "grant-revoked": 2}, lives)
+	assert.Len(t, r.Changes, changes)
+
+	resources, r = bundle(auditlog.Options{Subjects: []string{"dr-2"}, Purposes: []string{string(keys.BreakTheGlass)}})
+	assert.Len(t, resources, 2+len(r.Changes), "the opening and the issue of the grant")
+	none, _ := bundle(auditlog.Options{Until: time.Now().Add(-24 * time.Hour)})
+	assert.Empty(t, none)
 }
 
 // testEvents reads the event stream of the serving process beside the log.
