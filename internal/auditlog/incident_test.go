@@ -680,10 +680,10 @@ func testFHIR(t *testing.T, s *story) {
 	}
 	encoder, err := fhir.New(site)
 	require.NoError(t, err)
-	bundle := func(options auditlog.Options) (resources []auditEvent, r reported) {
+	bundle := func(file string, options auditlog.Options) (resources []auditEvent, r reported) {
 		options.Mount, options.Prefix = s.Place.Mount, s.Place.Prefix
 		report, err := auditlog.Read(t.Context(), []auditlog.Source{
-			{Name: "audit.log", Open: func() (io.ReadCloser, error) { return os.Open(s.devices[0]) }},
+			{Name: "audit.log", Open: func() (io.ReadCloser, error) { return os.Open(file) }},
 		}, options)
 		require.NoError(t, err)
 		var out bytes.Buffer
@@ -708,10 +708,10 @@ func testFHIR(t *testing.T, s *story) {
 			ids[entry.FullURL] = true
 			resources = append(resources, entry.Resource)
 		}
-		return resources, s.readWith(options, s.devices[0])
+		return resources, s.readWith(options, file)
 	}
 
-	resources, r := bundle(auditlog.Options{})
+	resources, r := bundle(s.devices[0], auditlog.Options{})
 	uses, rows, lives, changes := map[act]int{}, 0, map[string]int{}, 0
 	for _, e := range resources {
 		kind, count, patient := "", 1, ""
@@ -775,10 +775,21 @@ func testFHIR(t *testing.T, s *story) {
 	assert.Equal(t, map[string]int{"grant-issued": s.grants, "grant-revoked": 2}, lives)
 	assert.Len(t, r.Changes, changes)
 
-	resources, r = bundle(auditlog.Options{Subjects: []string{"dr-2"}, Purposes: []string{string(keys.BreakTheGlass)}})
+	resources, r = bundle(s.devices[0], auditlog.Options{Subjects: []string{"dr-2"}, Purposes: []string{string(keys.BreakTheGlass)}})
 	assert.Len(t, resources, 2+len(r.Changes), "the opening and the issue of the grant")
-	none, _ := bundle(auditlog.Options{Until: time.Now().Add(-24 * time.Hour)})
+	none, _ := bundle(s.devices[0], auditlog.Options{Until: time.Now().Add(-24 * time.Hour)})
 	assert.Empty(t, none)
+
+	log := slices.DeleteFunc(lines(t, s.devices[0]), func(line []byte) bool { // an opening without its answer, and a grant without its issue
+		text := string(line)
+		return strings.Contains(text, `"request_id":"er-1"`) && strings.Contains(text, "/decrypt/") && strings.Contains(text, `"type":"response"`) ||
+			strings.Contains(text, `"request_id":"er-1"`) && strings.Contains(text, "token/create")
+	})
+	resources, _ = bundle(save(t, filepath.Join(t.TempDir(), "cut.log"), log), auditlog.Options{Purposes: []string{string(keys.BreakTheGlass)}})
+	opened := slices.DeleteFunc(resources, func(e auditEvent) bool { return !strings.Contains(fmt.Sprint(e.Subtype), fhir.Kinds) })
+	require.Len(t, opened, 1)
+	assert.Contains(t, fmt.Sprint(opened[0].Subtype), "opened")
+	assert.Equal(t, "8", opened[0].Outcome)
 }
 
 // testEvents reads the event stream of the serving process beside the log.
