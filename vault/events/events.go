@@ -61,7 +61,7 @@ const (
 	Copied     Kind = "copied"     // it was given to another patient as well, as To
 	Reassigned Kind = "reassigned" // it was moved to another patient, as To
 	Rekeyed    Kind = "rekeyed"    // it was encrypted again under a fresh key, as To
-	Deleted    Kind = "deleted"    // it was removed from the store
+	Deleted    Kind = "deleted"    // it was removed from the store, or may have been if there is an Error
 	Erased     Kind = "erased"     // it was erased, or the patient was if Recording is zero
 )
 

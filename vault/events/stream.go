@@ -20,7 +20,7 @@ const (
 	// long a sink that failed is left alone.
 	window = time.Second
 	// maxDistinct is how many different events of one kind wait for a sink, or are delivered to it within a window. It
-	// bounds the memory of a flood, to a few MiB. Each kind has its own bound, so a flood of one hides no other.
+	// bounds the memory of a flood: to a few MiB, or to 20 MiB if each event has another grant with the longest texts. Each kind has its own bound, so a flood of one hides no other.
 	maxDistinct = 10_000
 )
 
@@ -58,7 +58,7 @@ func (s *Stream) Emit(event Event) {
 	}
 }
 
-// ErrUndelivered: sinks have not taken all events. What waits is delivered with the next event or Flush.
+// ErrUndelivered: sinks have not taken all events. They are tried again each second.
 var ErrUndelivered = errors.New("events were not delivered")
 
 // Flush delivers every event that was emitted before. It returns [ErrUndelivered] with the number of events if a sink
@@ -84,7 +84,7 @@ type outlet struct {
 	distinct map[Kind]int        // how many different events of each kind this window has
 	running  bool                // the goroutine takes what is added
 	ended    chan struct{}       // closed when the goroutine that started last has ended
-	flushing int                 // how many calls of flush are waiting
+	flushes  []chan bool         // of the calls of flush that wait: whether everything was delivered
 }
 
 // likeness is what events that are added up have in common.
@@ -141,15 +141,14 @@ func (o *outlet) start() {
 	}
 }
 
-// run delivers events as they come, once the previous goroutine has ended. It ends after a window without an event, or
-// when flush is waiting.
-func (o *outlet) run(previous <-chan struct{}, ended chan<- struct{}) {
-	defer close(ended)
+// run delivers events as they come, once the previous goroutine has ended. It ends when nothing waits, after a window
+// without an event or for a flush.
+func (o *outlet) run(previous <-chan struct{}, ended chan struct{}) {
+	defer o.end(ended)
 	<-previous
 	tick := time.NewTicker(window)
 	defer tick.Stop()
-	failed, last := false, false
-	for !last {
+	for failed := false; ; {
 		over := false
 		select {
 		case <-o.wake:
@@ -157,22 +156,43 @@ func (o *outlet) run(previous <-chan struct{}, ended chan<- struct{}) {
 			over = true
 		}
 		o.mu.Lock()
-		flushing := o.flushing > 0
+		flushes := o.flushes
+		o.flushes = nil
 		o.mu.Unlock()
-		if failed && !over && !flushing {
+		if failed && !over && len(flushes) == 0 {
 			continue
 		}
 		idle := false
 		failed = !o.deliver()
-		if !failed && (over || flushing) {
+		if !failed && (over || len(flushes) > 0) {
 			idle = o.endWindow()
 			failed = !o.deliver()
 		}
-		o.mu.Lock()
-		last = flushing || idle && len(o.queue) == 0
-		o.running = !last
-		o.mu.Unlock()
+		for _, delivered := range flushes {
+			delivered <- !failed
+		}
+		if (idle || len(flushes) > 0) && o.stop() {
+			return
+		}
 	}
+}
+
+// stop lets the goroutine end if nothing waits for it.
+func (o *outlet) stop() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.running = len(o.queue)+len(o.sums)+len(o.flushes) > 0
+	return !o.running
+}
+
+// end says that a goroutine has ended, also if the sink ended it by runtime.Goexit.
+func (o *outlet) end(ended chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended == ended {
+		o.running = false
+	}
+	close(ended)
 }
 
 // deliver gives the sink what is queued, until it fails. It reports whether it gave it everything.
@@ -248,22 +268,21 @@ func (o *outlet) waiting() int {
 
 // flush waits until everything that was added has been delivered.
 func (o *outlet) flush(ctx context.Context) error {
-	waiting := o.waiting()
+	done := make(chan bool, 1)
 	o.mu.Lock()
-	o.flushing++
-	if o.running || waiting > 0 {
-		o.start()
+	if !o.running && len(o.queue)+len(o.sums) == 0 {
+		o.mu.Unlock()
+		return nil
 	}
-	ended := o.ended
+	o.flushes = append(o.flushes, done)
+	o.start()
 	o.mu.Unlock()
+	delivered := false
 	select {
-	case <-ended:
+	case delivered = <-done:
 	case <-ctx.Done():
 	}
-	o.mu.Lock()
-	o.flushing--
-	o.mu.Unlock()
-	if waiting = o.waiting(); waiting > 0 {
+	if waiting := o.waiting(); !delivered && waiting > 0 {
 		return fmt.Errorf("%w: %d wait for a sink", ErrUndelivered, waiting)
 	}
 	return nil

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,17 +25,29 @@ import (
 )
 
 // collector is a sink that keeps what it gets.
-type collector struct{ got []events.Event }
+type collector struct {
+	mu  sync.Mutex
+	all []events.Event
+}
 
 func (c *collector) sink(e events.Event) error {
-	c.got = append(c.got, e)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = append(c.all, e)
 	return nil
+}
+
+// got returns what it got so far.
+func (c *collector) got() []events.Event {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.all)
 }
 
 // counts returns how often each kind happened, and how many of those were only counted.
 func (c *collector) counts() (all, overflow map[events.Kind]int) {
 	all, overflow = map[events.Kind]int{}, map[events.Kind]int{}
-	for _, e := range c.got {
+	for _, e := range c.got() {
 		if e.Kind == events.Overflow {
 			overflow[e.Of] += e.Count
 			e.Kind = e.Of
@@ -69,11 +83,11 @@ func TestWhatHappensAgainIsAddedUp(t *testing.T) {
 		}
 		s.Emit(opened(b, 0, 1))
 		synctest.Wait()
-		require.Len(t, c.got, 2, "the first of each, at once")
+		require.Len(t, c.got(), 2, "the first of each, at once")
 		time.Sleep(time.Second)
 		synctest.Wait()
-		require.Len(t, c.got, 3)
-		sum := c.got[2]
+		require.Len(t, c.got(), 3)
+		sum := c.got()[2]
 		assert.Equal(t, 3, sum.Count)
 		assert.Equal(t, 3, sum.Unwraps)
 		assert.EqualValues(t, 150, sum.Bytes)
@@ -83,7 +97,7 @@ func TestWhatHappensAgainIsAddedUp(t *testing.T) {
 		assert.Equal(t, sum.Ended, sum.Time)
 		s.Emit(opened(a, 0, 1))
 		synctest.Wait()
-		require.Len(t, c.got, 4, "another second has begun")
+		require.Len(t, c.got(), 4, "another second has begun")
 		require.NoError(t, s.Flush(t.Context()))
 		time.Sleep(3 * time.Second) // the bubble ends only if no goroutine is left
 	})
@@ -94,16 +108,22 @@ func TestASinkThatFailsHoldsUpNoOther(t *testing.T) {
 	quiet(t)
 	synctest.Test(t, func(t *testing.T) {
 		var c, late, after collector
-		release, failing := make(chan struct{}), true
+		release := make(chan struct{})
+		var mended, emptied atomic.Bool
 		s := events.New(
 			func(e events.Event) error { <-release; return late.sink(e) },
 			func(e events.Event) error {
-				if failing {
+				if !mended.Load() {
 					panic("canary-panic")
 				}
 				return after.sink(e)
 			},
-			func(events.Event) error { return errors.New("disk full") },
+			func(events.Event) error {
+				if !emptied.Load() {
+					return errors.New("disk full")
+				}
+				return nil
+			},
 			c.sink,
 		)
 		const n = 100
@@ -111,17 +131,19 @@ func TestASinkThatFailsHoldsUpNoOther(t *testing.T) {
 			s.Emit(events.Event{Kind: events.Opened, Recording: keystest.NewRecordingID(keyID(1))})
 		}
 		synctest.Wait()
-		require.Len(t, c.got, n)
+		require.Len(t, c.got(), n)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		err := s.Flush(ctx)
 		require.ErrorIs(t, err, events.ErrUndelivered)
 		assert.Equal(t, 3, strings.Count(err.Error(), fmt.Sprintf("%d wait", n)), err)
-		failing = false
+		mended.Store(true)
 		close(release)
-		require.ErrorIs(t, s.Flush(t.Context()), events.ErrUndelivered, "of the sink that always fails")
-		assert.Equal(t, c.got, late.got, "nothing is lost, and the order stays")
-		assert.Equal(t, c.got, after.got)
+		require.ErrorIs(t, s.Flush(t.Context()), events.ErrUndelivered, "of the full disk")
+		assert.Equal(t, c.got(), late.got(), "nothing is lost, and the order stays")
+		assert.Equal(t, c.got(), after.got())
+		emptied.Store(true)
+		require.NoError(t, s.Flush(t.Context()))
 	})
 }
 
@@ -147,8 +169,65 @@ func TestAFailingSinkIsTriedAgain(t *testing.T) {
 		synctest.Wait()
 		all, _ := c.counts()
 		assert.Equal(t, map[events.Kind]int{events.Stored: 5, events.Refused: 5}, all)
-		assert.LessOrEqual(t, attempts, 11+len(c.got), "one attempt a second")
+		assert.LessOrEqual(t, attempts, 11+len(c.got()), "one attempt a second")
 	})
+}
+
+// A flush that fails leaves nothing behind: the events are tried again each second, without another event or flush.
+func TestAFailedFlushIsTriedAgain(t *testing.T) {
+	quiet(t)
+	synctest.Test(t, func(t *testing.T) {
+		var c collector
+		until := time.Now().Add(10 * time.Second)
+		s := events.New(func(e events.Event) error {
+			if time.Now().Before(until) {
+				return errors.New("unreachable")
+			}
+			return c.sink(e)
+		})
+		for range 3 {
+			s.Emit(events.Event{Kind: events.Refused})
+		}
+		require.ErrorIs(t, s.Flush(t.Context()), events.ErrUndelivered)
+		time.Sleep(12 * time.Second)
+		synctest.Wait()
+		all, _ := c.counts()
+		assert.Equal(t, map[events.Kind]int{events.Refused: 3}, all)
+	})
+}
+
+// What is emitted while others flush is delivered within two seconds, without another event or flush.
+func TestAFlushLeavesNoEventBehind(t *testing.T) {
+	for range 40 {
+		var mu sync.Mutex
+		counted := 0
+		s := events.New(func(e events.Event) error {
+			mu.Lock()
+			defer mu.Unlock()
+			counted += e.Count
+			return nil
+		})
+		var group sync.WaitGroup
+		for range 2 {
+			group.Go(func() {
+				for range 20 {
+					s.Emit(events.Event{Kind: events.Stored})
+					assert.NoError(t, s.Flush(t.Context()))
+				}
+			})
+			group.Go(func() {
+				for range 20 {
+					s.Emit(events.Event{Kind: events.Stored})
+				}
+			})
+		}
+		group.Wait()
+		require.Eventually(t, func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return counted == 80
+		}, 10*time.Second, time.Millisecond)
+	}
 }
 
 func TestAFloodIsCountedExactly(t *testing.T) {
@@ -194,13 +273,13 @@ func TestAFloodIsCountedExactly(t *testing.T) {
 			assert.Equal(t, map[events.Kind]int{events.Opened: 2 * n, events.WrongPatient: n}, counts)
 			assert.Zero(t, overflow[events.WrongPatient], "each kind has its own bound")
 			bytes := int64(0)
-			for _, e := range got.got {
+			for _, e := range got.got() {
 				bytes += e.Bytes
 			}
 			assert.EqualValues(t, 3*n, bytes)
 			if c.stuck {
 				assert.Equal(t, 2*max(0, c.distinct-10_000), overflow[events.Opened])
-				assert.LessOrEqual(t, len(got.got), 10_000+4, "memory is bounded")
+				assert.LessOrEqual(t, len(got.got()), 10_000+4, "memory is bounded")
 			}
 		})
 	}
@@ -218,7 +297,7 @@ func TestEventsOfOneGrantAreAlike(t *testing.T) {
 		s.Emit(events.Event{Kind: events.Refused, Grant: grant.Details()})
 	}
 	require.NoError(t, s.Flush(t.Context()))
-	assert.LessOrEqual(t, len(c.got), 4)
+	assert.LessOrEqual(t, len(c.got()), 4)
 }
 
 func TestFlushDeliversWhatEachEmitterHasEmitted(t *testing.T) {
@@ -256,9 +335,9 @@ func TestAddingUpLeavesTheEmittersRangesAlone(t *testing.T) {
 	for i, e := range own {
 		assert.Equal(t, []events.Range{{Start: int64(i) * 10, End: int64(i)*10 + 10}}, e.Ranges)
 	}
-	for _, c := range []collector{a, b} {
+	for _, c := range []*collector{&a, &b} {
 		var sum events.Event
-		for _, e := range c.got {
+		for _, e := range c.got() {
 			for _, r := range e.Ranges {
 				sum.Deliver(r.Start, r.End-r.Start)
 			}
