@@ -2,9 +2,11 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault/events"
 )
 
@@ -38,11 +40,15 @@ func (v *Vault) delete(ctx context.Context, patient keys.Patient, id ID) error {
 	if err := v.checkHold(ctx, keyID); err != nil {
 		return err
 	}
-	if err := v.objects.Remove(ctx, id); err != nil {
-		return err
+	err = v.objects.Remove(ctx, id)
+	if err == nil || !errors.Is(err, storage.ErrDenied) && !errors.Is(err, storage.ErrNoBucket) {
+		event := events.Event{Kind: events.Deleted, KeyID: keyID, Recording: id}
+		if err != nil {
+			event.Error = err.Error() // the envelope may be gone
+		}
+		v.emit(event)
 	}
-	v.emit(events.Event{Kind: events.Deleted, KeyID: keyID, Recording: id})
-	return nil
+	return err
 }
 
 // checkHold returns [ErrHeld] if a hold stands on the patient, and the store's error if that cannot be read.

@@ -267,10 +267,17 @@ func (w *failingWriter) Write(p []byte) (int, error) {
 
 // TestServedBytesAreExact cuts each kind of answer in many places.
 func TestServedBytesAreExact(t *testing.T) {
+	for _, contentType := range []string{"video/webm", "multipart/byteranges; boundary=x"} { // which an answer can have as well
+		t.Run(contentType, func(t *testing.T) { testServedBytes(t, contentType) })
+	}
+}
+
+func testServedBytes(t *testing.T, contentType string) {
 	b := embedded(t)
 	alice := b.enrol(t)
-	data := random(t, 400)
-	id, grant := b.put(t, alice, data), b.Grant(t, alice)
+	data, grant := random(t, 400), b.Grant(t, alice)
+	id, err := b.vaultOf(t, b.writer).Put(t.Context(), alice, bytes.NewReader(data), vault.Metadata{ContentType: contentType})
+	require.NoError(t, err)
 	serve := func(t *testing.T, ask string, limit int) (events.Event, []byte) {
 		t.Helper()
 		w := newWitness()

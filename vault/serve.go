@@ -153,8 +153,11 @@ func (w *bodyWriter) WriteHeader(status int) {
 	case status == http.StatusOK:
 		w.left = math.MaxInt64
 	case status == http.StatusPartialContent:
-		if w.parts = strings.HasPrefix(header.Get("Content-Type"), "multipart/byteranges"); !w.parts {
-			w.enter(header.Get("Content-Range"))
+		// A recording's own type can be multipart/byteranges too.
+		if where := header.Get("Content-Range"); where != "" {
+			w.enter(where)
+		} else {
+			w.parts = true
 		}
 	}
 	w.ResponseWriter.WriteHeader(status)
