@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -361,5 +362,17 @@ func TestExportTakesOverNoOtherFolder(t *testing.T) {
 	assert.Equal(t, "mine", readFile(t, mine))
 	require.NoError(t, os.Remove(journal))
 	require.NoError(t, os.Remove(mine))
+
+	// Others could read the names, which have titles, or have made the folder.
+	require.NoError(t, os.Rename(partial, d.path("elsewhere")))
+	require.NoError(t, os.Symlink(d.path("elsewhere"), partial))
+	assert.Contains(t, d.run("export", "--grant-file", grant, "--out", d.path("copy")).exits(exitFailure).stderr, "is a link")
+	require.NoError(t, os.Remove(partial))
+	require.NoError(t, os.Rename(d.path("elsewhere"), partial))
+	if runtime.GOOS != "windows" {
+		require.NoError(t, os.Chmod(partial, 0o755))
+		assert.Contains(t, d.run("export", "--grant-file", grant, "--out", d.path("copy")).exits(exitFailure).stderr, "open to others")
+		require.NoError(t, os.Chmod(partial, 0o700))
+	}
 	d.run("export", "--grant-file", grant, "--out", d.path("copy")).ok()
 }

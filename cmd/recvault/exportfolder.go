@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 
 	"github.com/recvault/recvault/internal/filelock"
 	"github.com/recvault/recvault/keys"
@@ -39,6 +40,23 @@ const (
 	exportJournalName = ".recvault-export"
 )
 
+// checkPrivate refuses a folder of an interrupted run that somebody else could have made: a link, or one that others may
+// look into or write to. The names of its files have titles.
+func checkPrivate(root *os.Root, path string) error {
+	opened, err := root.Stat(".")
+	if err != nil {
+		return err
+	}
+	named, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(opened, named) || runtime.GOOS != "windows" && named.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("%s is a link, or is open to others: remove it, or choose another folder", path)
+	}
+	return nil
+}
+
 // openExportFolder makes the partial folder, or takes over that of an interrupted run.
 func openExportFolder(out string, keyID keys.KeyID) (_ *exportFolder, err error) {
 	f := &exportFolder{path: filepath.Clean(out), begun: exportJournal{exportFormat, keyID}}
@@ -57,6 +75,9 @@ func openExportFolder(out string, keyID keys.KeyID) (_ *exportFolder, err error)
 	}
 	if f.root, err = os.OpenRoot(f.partial); err != nil {
 		return nil, err
+	}
+	if err := checkPrivate(f.root, f.partial); err != nil {
+		return nil, errors.Join(err, f.root.Close())
 	}
 	defer func() {
 		if err != nil {
