@@ -187,6 +187,8 @@ func (g Grant) Token() string {
 // MaxGrantLen is the maximum length of a grant's text, in bytes.
 const MaxGrantLen = 16384
 
+const maxAccessorLen = 256 // bytes
+
 const grantPrefix = "recvault-grant-1."
 
 type grantText struct {
@@ -220,7 +222,10 @@ func ParseGrant(text string) (Grant, error) {
 	grant := NewGrant(parsed.GrantDetails, parsed.Token)
 	// The decoders accept line breaks, white space, and names that are unknown, repeated or in
 	// capitals. Encoding the grant again detects any text that Reveal would not have written.
-	if err != nil || grant.KeyID().IsZero() || grant.IsZero() || grant.Reveal() != text {
+	d := parsed.GrantDetails
+	bounded := len(d.Subject) <= MaxSubjectLen && len(d.Purpose) <= MaxPurposeLen && len(d.Reason) <= MaxReasonLen &&
+		len(d.RequestID) <= MaxRequestIDLen && len(d.Accessor) <= maxAccessorLen
+	if err != nil || !bounded || grant.KeyID().IsZero() || grant.IsZero() || grant.Reveal() != text {
 		return Grant{}, fmt.Errorf("%w: it is damaged or incomplete", ErrInvalidGrant)
 	}
 	return grant, nil

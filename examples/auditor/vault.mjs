@@ -4,7 +4,7 @@ import { damaged, Failure, unavailable } from './outcome.mjs';
 
 const MAX_ANSWER = 8 * 1024 * 1024;
 const MAX_TOKEN = 2_048;
-const MAX_GRANT = 8_192;
+const MAX_GRANT = 16_384;
 const PREFIX = 'recvault-grant-1.';
 const TIMEOUT_MS = 60_000;
 
