@@ -31,8 +31,8 @@ const (
 
 func (c *cli) auditReport() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "report FILE...",
-		Short: "Report who saw which recordings, from Vault's audit log",
+		Use:   "report [FILE...]",
+		Short: "Report who saw which recordings, from Vault's audit log or the events",
 		Long: `Read Vault's audit log and report who opened which recordings, when and under what
 purpose, and who only described them; attempts that were refused, grouped into
 incidents; grants by who issued them, unused and over-used ones; who reached
@@ -70,6 +70,10 @@ grants, and deliveries.
 the lines that events.JSON writes, or lines of slog with them, each file once. The
 report then shows what was delivered, and names what stands in one and not in the
 other: a use of a key that no process reports, or an opening that the log lacks.
+
+Without a FILE, the report is made from --events alone: keys in a directory have no log.
+It has what these processes say of themselves, and neither uses of keys past them, nor
+who issued a grant, nor addresses, nor changes of policies and keys.
 
 --patient-view is what one patient may ask for (EHDS, Art. 9): who saw the own
 recordings, when, which and why, in plain words, as text, JSON or HTML. It has nothing
@@ -120,13 +124,13 @@ Role: none. With --patient-file: writer, enroller, granter or eraser. With
 	flags.StringVar(&siteFile, "fhir-site", "", "`file` with a JSON object: the site of --output fhir")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
-		if len(args) == 0 {
-			return usagef("no file: name the files of the audit log, or - for standard input")
+		if len(args)+len(events) == 0 {
+			return usagef("no file: name the files of the audit log, or - for standard input, or the event stream with --events")
 		}
 		if directory, err := c.directory(); err != nil {
 			return err
-		} else if directory != "" {
-			return usagef("keys in a directory have no audit log: name Vault's mount and not a directory")
+		} else if directory != "" && len(args) > 0 {
+			return usagef("keys in a directory have no audit log: name the event stream with --events, or Vault's mount and not a directory")
 		}
 		if flags.Changed("table") && c.output != outputCSV {
 			return usagef("--table is for --output csv")

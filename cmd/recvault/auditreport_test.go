@@ -157,6 +157,34 @@ func TestAuditReport(t *testing.T) {
 	inDirectory(t).wants(exitUsage, "usage", "audit", "report", log)
 }
 
+// TestAuditReportFromEventsAlone uses a deployment that has no log of Vault.
+func TestAuditReportFromEventsAlone(t *testing.T) {
+	d := inDirectory(t)
+	stream := d.path("events.jsonl")
+	d = d.with("RECVAULT_EVENTS_FILE", stream)
+	alice, aliceID := d.enrol("alice")
+	bob, _ := d.enrol("bob")
+	one, two := d.put(alice, random(t, 10)), d.put(bob, random(t, 20))
+	grant := d.grant(alice, "grant")
+	d.run("list", "--grant-file", grant).ok()
+	d.run("get", "--grant-file", grant, "--out", d.path("out"), one).ok()
+	d.run("get", "--grant-file", grant, "--out", d.path("out2"), two).exits(exitDenied)
+
+	object := d.run("audit", "report", "--output", "json", "--events", stream).ok().object()
+	assert.Equal(t, "events", object["source"])
+	assert.Equal(t, map[string]any{"opened": 1.0, "described": 1.0, "wrong_patient": 1.0}, object["totals"].(map[string]any)["uses"])
+	assert.Equal(t, []any{10.0}, column(object["deliveries"], "bytes"))
+	assert.Equal(t, []any{nil}, column(object["grants"], "issue_not_logged"))
+	page := d.run("audit", "report", "--events", stream).ok().stdout
+	assert.Contains(t, page, "a report from the event stream alone")
+	assert.NotContains(t, page, "OUTSIDE A GRANT")
+	view := d.run("audit", "report", "--patient-view", "--patient-file", alice, "--events", stream).ok().stdout
+	assert.Contains(t, view, "dr-lee: recording 1, played")
+	assert.NotContains(t, view, aliceID)
+	d.wants(exitFailure, "failure", "audit", "report", "--events", d.file("none", nil))
+	d.wants(exitUsage, "usage", "audit", "report", "--events", stream, stream)
+}
+
 // column returns a field of each object in a list.
 func column(list any, name string) (values []any) {
 	for _, object := range list.([]any) {

@@ -5,6 +5,7 @@
 // in several of them. It reads each file twice, first to find out which times it covers, and never holds a file in memory: what it
 // keeps grows with the number of distinct grants and of recordings that each grant was used for, about 300 bytes for each, and not
 // with the number of entries.
+// Without a log, it makes the report from the event stream alone, whose uses it keeps in memory.
 //
 // Vault gives an entry the same time and request ID on every device, and an HMAC with a salt of the device's own in place of each
 // secret. So copies of an entry are found by time and ID, and they show which HMACs stand for the same token.
@@ -59,8 +60,8 @@ var (
 	errNotEvent = errors.New("it has no kind or time of an event")
 )
 
-// Read reads the sources and returns the report. A line that cannot be read is named in the report. The errors are those of
-// the context, of opening a source, [ErrNoEntries] and [ErrNoEvents].
+// Read reads the sources and returns the report. Without any source, the report is made from Options.Events alone. A line that cannot
+// be read is named in the report. The errors are those of the context, of opening a source, [ErrNoEntries] and [ErrNoEvents].
 func Read(ctx context.Context, sources []Source, options Options) (*Report, error) {
 	options.Mount, options.Prefix = cmp.Or(options.Mount, "recordings"), cmp.Or(options.Prefix, "recvault")
 	in := &input{sources: sources, progress: options.Progress, files: make([]File, len(sources))}
@@ -71,10 +72,16 @@ func Read(ctx context.Context, sources []Source, options Options) (*Report, erro
 		}
 	}
 	c := newCollector(options, in)
+	if len(sources) == 0 {
+		c.alone = newAlone()
+	}
 	if len(options.Events) > 0 {
 		if err := c.readEvents(ctx, options.Events); err != nil {
 			return nil, err
 		}
+	}
+	if c.alone != nil && c.events != nil {
+		c.replay()
 	}
 	if err := in.merge(ctx, c); err != nil {
 		return nil, err

@@ -175,6 +175,7 @@ type collector struct {
 	stretch  stretch
 	bins     bins
 	events   *eventStream // nil without one
+	alone    *alone       // nil with a log
 }
 
 type issuer struct {
@@ -560,7 +561,7 @@ func (c *collector) decrypt(e *entry, g index, began time.Time, answered bool) {
 		if g == 0 {
 			key.actor = c.actor(e)
 		}
-		c.use(key, e, began)
+		c.use(key, sighting{at: e.Time, began: began, count: 1, address: c.texts.index(e.Request.Address), allowed: e.Error == ""})
 	}
 }
 
@@ -608,43 +609,51 @@ func (c *collector) bySubject(g *grant) bool {
 		(len(o.Purposes) == 0 || slices.Contains(o.Purposes, c.texts.of[g.purpose]))
 }
 
-func (c *collector) use(key usageKey, e *entry, began time.Time) {
+// sighting is when and from where a patient's key was used, or was attempted to be. They are handed over in the order of time.
+type sighting struct {
+	at, began time.Time
+	count     int32
+	address   index
+	allowed   bool
+}
+
+func (c *collector) use(key usageKey, s sighting) *usage {
 	i, ok := c.byUsage[key]
 	if !ok {
-		i = c.usages.add(usage{usageKey: key, first: e.Time.UnixNano(), address: c.texts.index(e.Request.Address)})
+		i = c.usages.add(usage{usageKey: key, first: s.at.UnixNano(), address: s.address})
 		c.byUsage[key] = i
 	}
 	u := c.usages.at(i)
-	u.count++
-	switch c.events.covers(e.Time) {
+	u.count += s.count
+	switch c.events.covers(s.at) {
 	case covered:
-		u.compared++
+		u.compared += s.count
 	case atStart:
-		u.early++
+		u.early += s.count
 	}
-	u.last = e.Time.UnixNano()
-	c.bins.add(e.Time, key.kind)
+	u.last = max(u.last, s.at.UnixNano())
+	c.bins.add(s.at, key.kind, int(s.count))
 	grant := c.grants.at(key.grant)
-	if ended := grant.ended; grant.revoked && began.UnixNano() > ended && len(c.afterEnd) < maxListed {
+	if ended := grant.ended; grant.revoked && s.began.UnixNano() > ended && len(c.afterEnd) < maxListed {
 		c.afterEnd = append(c.afterEnd, afterEnd{
-			grant: key.grant, at: e.Time.UnixNano(), keyID: key.keyID, recording: key.recording,
-			address: c.texts.index(e.Request.Address), allowed: e.Error == "",
+			grant: key.grant, at: s.at.UnixNano(), keyID: key.keyID, recording: key.recording, address: s.address, allowed: s.allowed,
 		})
 	}
 	if key.kind >= WrongPatient && key.kind <= NoGrant {
-		c.attempt(key, e)
+		c.attempt(key, s)
 	}
+	return u
 }
 
 // attempt adds a refused attempt to its incident.
-func (c *collector) attempt(key usageKey, e *entry) {
+func (c *collector) attempt(key usageKey, s sighting) {
 	grant := c.grants.at(key.grant)
 	wrong := key.kind == WrongPatient
 	group := "wrong patient" // one listing that leaks shows itself to many
 	if !wrong {
-		group = "by " + cmp.Or(c.texts.of[grant.subject], c.texts.of[key.actor]+" at "+e.Request.Address)
+		group = "by " + cmp.Or(c.texts.of[grant.subject], c.texts.of[key.actor]+" at "+c.texts.of[s.address])
 	}
-	now := e.Time.UnixNano()
+	now := s.at.UnixNano()
 	in := c.open[group]
 	if in == nil || now-in.last > int64(incidentGap) {
 		in = &incident{
@@ -655,11 +664,13 @@ func (c *collector) attempt(key usageKey, e *entry) {
 		c.incidents = append(c.incidents, in)
 	}
 	in.last = now
-	in.count++
-	in.kinds[key.kind]++
+	in.count += int(s.count)
+	in.kinds[key.kind] += int(s.count)
 	in.keyIDs[key.keyID] = true
 	in.recordings[[2]index{key.keyID, key.recording}] = true
-	in.addresses[c.texts.index(e.Request.Address)] = true
+	if s.address != 0 {
+		in.addresses[s.address] = true
+	}
 	if key.grant != 0 {
 		in.subjects[grant.subject] = true
 		in.purposes[grant.purpose] = true

@@ -49,8 +49,13 @@ const unwrapTime = time.Second
 // readEvents reads the event stream, before the log.
 func (c *collector) readEvents(ctx context.Context, sources []Source) error {
 	c.events = &eventStream{sums: map[useID]*eventSum{}}
-	in := &input{sources: sources, progress: c.options.Progress}
+	in := &input{sources: sources, progress: c.options.Progress, files: make([]File, len(sources))}
+	if c.alone != nil {
+		c.in.files = in.files
+	}
 	for i, source := range sources {
+		file := &in.files[i]
+		file.Name = source.Name
 		l, err := in.open(i)
 		if err != nil {
 			return err
@@ -60,6 +65,7 @@ func (c *collector) readEvents(ctx context.Context, sources []Source) error {
 			if err == io.EOF {
 				break
 			}
+			file.Lines++
 			if err == nil && l.number%1024 == 0 {
 				if ctx.Err() != nil {
 					_ = l.closer.Close()
@@ -81,6 +87,7 @@ func (c *collector) readEvents(ctx context.Context, sources []Source) error {
 				malformed = errNotEvent
 			}
 			if malformed != nil {
+				file.Unreadable++
 				c.gap(Gap{Kind: Unreadable, Count: 1, What: malformed.Error(), Where: []string{fmt.Sprintf("%s:%d", source.Name, l.number)}})
 			} else {
 				c.addEvent(&e.Event)
@@ -111,6 +118,9 @@ func (c *collector) addEvent(e *events.Event) {
 	}
 	if e.Time.After(s.last) {
 		s.last = e.Time
+	}
+	if c.alone != nil {
+		c.addAlone(e, began)
 	}
 	if e.Kind == events.Overflow {
 		s.overflowed += e.Count
@@ -169,7 +179,7 @@ func (s *eventStream) covers(t time.Time) coverage {
 // Delivery compares what the log and the events say of one recording under one grant, or under grants that differ in nothing that
 // both show.
 type Delivery struct {
-	Verdict    string         `json:"verdict"` // "equal", "only_in_log", "only_in_events"
+	Verdict    string         `json:"verdict"` // "equal", "only_in_log", "only_in_events"; "" without a log
 	First      time.Time      `json:"first"`
 	Last       time.Time      `json:"last"`
 	Who        string         `json:"who"`
@@ -187,18 +197,22 @@ type Delivery struct {
 
 // Cells implements Row.
 func (d Delivery) Cells() []string {
-	ranges := []string{}
-	for _, r := range d.Ranges {
-		ranges = append(ranges, r.String())
-	}
 	verdict := strings.ReplaceAll(d.Verdict, "_", " ")
 	if d.NamedAfter {
 		verdict += ", whose it was is in the events alone"
 	}
 	return []string{
 		verdict, stamp(d.First), stamp(d.Last), d.Who, d.Purpose, d.RequestID, d.Recording, fmt.Sprint(d.InLog), fmt.Sprint(d.InEvents),
-		fmt.Sprint(d.Played), fmt.Sprint(d.Cached), fmt.Sprint(d.Bytes), strings.Join(ranges, ", "),
+		fmt.Sprint(d.Played), fmt.Sprint(d.Cached), fmt.Sprint(d.Bytes), d.ranges(),
 	}
+}
+
+func (d Delivery) ranges() string {
+	texts := []string{}
+	for _, r := range d.Ranges {
+		texts = append(texts, r.String())
+	}
+	return strings.Join(texts, ", ")
 }
 
 var deliveryColumns = []string{
@@ -208,10 +222,6 @@ var deliveryColumns = []string{
 
 // reconcile compares the events with the uses in the log at the times that the events cover.
 func (c *collector) reconcile(r *Report) []Delivery {
-	if c.events == nil {
-		return nil
-	}
-	r.Totals.Events, r.Totals.Overflowed = c.events.lines, c.events.overflowed
 	rows := map[useID]*Delivery{}
 	row := func(id useID, who string, first, last time.Time) *Delivery {
 		d := rows[id]

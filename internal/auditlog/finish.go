@@ -38,7 +38,7 @@ var limits = []string{
 func (c *collector) report() *Report {
 	c.forget(endOfTime)
 	r := &Report{
-		Made: time.Now().UTC().Truncate(time.Second), Mount: c.options.Mount, Prefix: c.options.Prefix, Files: c.in.files, Entries: c.entries,
+		Source: FromLog, Made: time.Now().UTC().Truncate(time.Second), Mount: c.options.Mount, Prefix: c.options.Prefix, Files: c.in.files, Entries: c.entries,
 		Copies: c.copies, First: c.first, Last: c.last, Limits: limits, bins: c.bins,
 		Filter: Filter{
 			Since: c.options.Since, Until: c.options.Until, KeyIDs: textsOf(c.options.KeyIDs), Recordings: textsOf(c.options.Recordings),
@@ -77,7 +77,9 @@ func (c *collector) report() *Report {
 	after := c.listAfterEnd(r)
 	changes := c.listChanges(r)
 	gaps := c.listGaps(r)
-	deliveries := c.reconcile(r)
+	if c.events != nil {
+		r.Totals.Events, r.Totals.Overflowed = c.events.lines, c.events.overflowed
+	}
 
 	outside := func(u *usage) bool { return (u.grant == 0 || u.wrapped) && best(u.kind) != WrongPatient }
 	emergency := func(g index) bool { return breakGlass(c.texts.of[c.grants.at(g).purpose]) }
@@ -120,7 +122,13 @@ func (c *collector) report() *Report {
 			"Over the whole log, whatever is selected. At most 1,000 of each kind are listed.",
 			[]string{"what", "from", "to", "count", "details", "where"}, gaps),
 	}
-	if c.events != nil {
+	switch {
+	case c.alone != nil:
+		r.sections = c.sectionsAlone(r.sections)
+		r.Source, r.Limits = FromEvents, aloneLimits
+		r.Mount, r.Prefix = "", ""
+	case c.events != nil:
+		deliveries := c.reconcile(r)
 		r.Limits = append([]string{
 			"The log and the events are compared at the times that the events cover. An event comes when a recording is closed: what was open when " +
 				"the stream ended, or when a process was killed, is in the log alone. So is what a process did whose events were not given. At the edges " +

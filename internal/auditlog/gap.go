@@ -20,10 +20,11 @@ const (
 	Uses       GapKind = "uses"       // a grant's number of uses fell by more than the entries show
 	NoIssue    GapKind = "no_issue"   // a grant was used, and its issue is not in the log though the log covers it
 	Disorder   GapKind = "disorder"   // a source goes back in time too often: an entry that is in it twice may be counted twice
+	Counted    GapKind = "counted"    // the stream of events has only the number of some events
 	Silence    GapKind = "silence"    // nothing was logged for long; this is no problem by itself
 )
 
-var gapKinds = []GapKind{Unreadable, Altered, NoAnswer, NoRequest, Devices, Uses, NoIssue, Disorder, Silence}
+var gapKinds = []GapKind{Unreadable, Altered, NoAnswer, NoRequest, Devices, Uses, NoIssue, Disorder, Counted, Silence}
 
 // Gap is something that the log lacks.
 type Gap struct {
@@ -160,7 +161,7 @@ func newBins(first, last time.Time) bins {
 	return bins{from: first.UnixNano(), width: max(1, last.Sub(first).Nanoseconds()/numBins+1)}
 }
 
-func (b *bins) add(t time.Time, kind Kind) {
+func (b *bins) add(t time.Time, kind Kind, n int) {
 	i := min(max((t.UnixNano()-b.from)/b.width, 0), numBins-1)
-	b.counts[i][min(int(kind), 2)]++
+	b.counts[i][min(int(kind), 2)] += n
 }

@@ -60,8 +60,7 @@ func (r *Report) Figures() []Figure {
 	for kind := WrongPatient; kind <= NoGrant; kind++ {
 		refused += t.Uses[kind]
 	}
-	figures := []Figure{
-		{t.Requests, "requests to the engine at " + r.Mount + ", in the whole log", t.Requests == 0},
+	uses := []Figure{
 		{t.Patients, "patients with a recording that was opened or described", false},
 		{t.Uses[Opened], "openings", false},
 		{t.Uses[Described], "descriptions", false},
@@ -73,12 +72,19 @@ func (r *Report) Figures() []Figure {
 		{t.Grants, "grants", false},
 		{t.Unused, "grants that ended unused", false},
 		{t.OverUsed, "grants presented after their last use", t.OverUsed > 0},
+		{t.AfterRevocation, "uses of a grant after its revocation", t.AfterRevocation > 0},
+		{t.AllowedAfter, "uses after a revocation that were allowed", t.AllowedAfter > 0},
+	}
+	if r.Alone() {
+		return slices.Concat([]Figure{{t.Events, "events, in the whole stream", false}}, uses, []Figure{
+			{t.Unexplained, "gaps in the stream", t.Unexplained > 0},
+		})
+	}
+	figures := slices.Concat([]Figure{{t.Requests, "requests to the engine at " + r.Mount + ", in the whole log", t.Requests == 0}}, uses, []Figure{
 		{t.Outside, "uses of keys outside a grant", t.Outside > 0},
 		{t.Wrapped, "answers that were left in Vault under another token", t.Wrapped > 0},
-		{t.AfterRevocation, "uses of a grant after its revocation", t.AfterRevocation > 0},
-		{t.AllowedAfter, "uses after a revocation that Vault allowed", t.AllowedAfter > 0},
 		{t.Unexplained, "gaps in the log that it does not explain", t.Unexplained > 0},
-	}
+	})
 	if t.Events > 0 {
 		figures = append(
 			figures,

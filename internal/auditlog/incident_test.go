@@ -45,7 +45,8 @@ type story struct {
 	t       *testing.T
 	root    *api.Client
 	vault   *vault.Vault // that serves: it has no right without a grant
-	devices [2]string    // their files
+	stream  *events.Stream
+	devices [2]string // their files
 
 	patients   []keys.Patient
 	keyIDs     []keys.KeyID
@@ -54,7 +55,7 @@ type story struct {
 
 	truth  map[act]int
 	grants int
-	events []string // what the serving process reports, as lines of JSON
+	events []string // what the serving process and the login report, as lines of JSON
 	half   int      // how many of them came before the second audit device failed
 }
 
@@ -69,8 +70,8 @@ func play(t *testing.T) *story {
 	}))
 	var err error
 	var written bytes.Buffer
-	stream := events.New(events.JSON(&written))
-	s.vault, err = vault.New(s.Keyring(testdeployment.Server), s.Store, vault.WithKeyCache(0, 1), vault.WithEvents(stream))
+	s.stream = events.New(events.JSON(&written))
+	s.vault, err = vault.New(s.Keyring(testdeployment.Server), s.Store, vault.WithKeyCache(0, 1), vault.WithEvents(s.stream))
 	require.NoError(t, err)
 	writer, err := vault.New(s.Keyring(testdeployment.Writer), s.Store)
 	require.NoError(t, err)
@@ -107,7 +108,7 @@ func play(t *testing.T) *story {
 
 	stolen := s.issue(7, keys.GrantOptions{Subject: "dr-1", Purpose: keys.Treatment, RequestID: "stolen"})
 	s.opens(stolen, s.recordings[7][1])
-	require.NoError(t, s.Keyring(testdeployment.Revoker).Revoke(t.Context(), stolen.Accessor()))
+	require.NoError(t, s.stream.Revoker(s.Keyring(testdeployment.Revoker)).Revoke(t.Context(), stolen.Accessor()))
 	for range 2 {
 		s.refused(stolen, s.recordings[7][1], auditlog.Revoked, keys.ErrInvalidGrant)
 	}
@@ -116,7 +117,7 @@ func play(t *testing.T) *story {
 		require.NoError(t, s.Keyring(testdeployment.Rotator).Rotate(t.Context(), s.keyIDs[i]))
 	}
 	require.NoError(t, s.root.Sys().DisableAudit("second"))
-	require.NoError(t, stream.Flush(t.Context()))
+	require.NoError(t, s.stream.Flush(t.Context()))
 	s.half = strings.Count(written.String(), "\n")
 	for range 2 { // the thief goes on
 		s.refused(stolen, s.recordings[7][1], auditlog.Revoked, keys.ErrInvalidGrant)
@@ -153,7 +154,7 @@ func play(t *testing.T) *story {
 	s.refused(short, s.recordings[8][0], auditlog.Expired, keys.ErrInvalidGrant)
 
 	unused := s.issue(9, keys.GrantOptions{Subject: "dr-4", Purpose: keys.Treatment, RequestID: "unused"})
-	require.NoError(t, s.Keyring(testdeployment.Revoker).Revoke(t.Context(), unused.Accessor()))
+	require.NoError(t, s.stream.Revoker(s.Keyring(testdeployment.Revoker)).Revoke(t.Context(), unused.Accessor()))
 
 	s.opens(s.issue(14, keys.GrantOptions{Subject: hostile, Purpose: keys.CareManagement}), s.recordings[14][0])
 
@@ -178,7 +179,7 @@ func (s *story) issue(patient int, options keys.GrantOptions) keys.Grant {
 	if options.TTL == 0 {
 		options.TTL = 30 * time.Minute
 	}
-	grant, err := s.Keyring(testdeployment.Granter).Issue(s.t.Context(), s.patients[patient], options)
+	grant, err := s.stream.Issuer(s.Keyring(testdeployment.Granter)).Issue(s.t.Context(), s.patients[patient], options)
 	require.NoError(s.t, err)
 	s.canaries = append(s.canaries, grant.Token(), grant.Accessor())
 	s.grants++
@@ -336,6 +337,7 @@ func TestIncident(t *testing.T) {
 	t.Run("as FHIR", s.in(testFHIR))
 	t.Run("as its patients see it", s.in(testPatientView))
 	t.Run("beside the events", s.in(testEvents))
+	t.Run("from the events alone", s.in(testAlone))
 	t.Run("of any size", s.in(testSize))
 	t.Logf("%d patients, %d grants, %d uses and attempts of %d sorts: each is in the report, and nothing else", patients, s.grants, s.uses(), len(s.truth))
 }
@@ -830,7 +832,9 @@ func testEvents(t *testing.T, s *story) {
 	assert.Equal(t, s.read(s.devices[0]).Totals.Uses[auditlog.Opened]-2, played)
 	assert.EqualValues(t, 1000*played, bytes)
 
-	i := slices.IndexFunc(s.events, func(line string) bool { return strings.Contains(line, `"request_id":"er-1"`) })
+	i := slices.IndexFunc(s.events, func(line string) bool {
+		return strings.Contains(line, `"kind":"opened"`) && strings.Contains(line, `"request_id":"er-1"`)
+	})
 	require.GreaterOrEqual(t, i, 0)
 	id := s.recordings[3][0]
 	t.Run("an opening that no process reports", func(t *testing.T) {

@@ -19,11 +19,18 @@ const (
 	unusualLeast = 10
 )
 
+// What a report is made from.
+const (
+	FromLog    = "audit_log" // and from the events, if there are any
+	FromEvents = "events"    // alone
+)
+
 // Report is what a log shows. It takes about as much memory as the log has distinct grants and uses of them.
 type Report struct {
+	Source  string    `json:"source"`
 	Made    time.Time `json:"made"`
-	Mount   string    `json:"mount"`
-	Prefix  string    `json:"policy_prefix"`
+	Mount   string    `json:"mount,omitempty"`
+	Prefix  string    `json:"policy_prefix,omitempty"`
 	Filter  Filter    `json:"filter"`
 	Files   []File    `json:"files"`
 	Entries int       `json:"entries"`
@@ -71,6 +78,17 @@ type Totals struct {
 	Overflowed      int             `json:"events_counted"` // events that the stream only counted
 	OnlyInLog       int             `json:"only_in_log"`
 	OnlyInEvents    int             `json:"only_in_events"`
+}
+
+// Alone reports whether the report is made from the event stream alone, without a log.
+func (r *Report) Alone() bool { return r.Source == FromEvents }
+
+// Origin is what the report is made from, in words.
+func (r *Report) Origin() string {
+	if r.Alone() {
+		return "the event stream alone"
+	}
+	return "the audit log of HashiCorp Vault"
 }
 
 // Problems reports whether the log shows what must not be: uses outside a grant, wrapped answers, uses after a revocation that Vault

@@ -16,12 +16,19 @@ const maxTextRows = 50
 func (r *Report) WriteText(w io.Writer) error {
 	out := &firstError{w: w}
 	printf := func(format string, args ...any) { out.print(fmt.Sprintf(format, args...)) }
-	printf("WHO SAW WHICH RECORDINGS: a report from Vault's audit log\n\n")
-	printf("log     %s to %s, %d entries and %d copies of them\n", stamp(r.First), stamp(r.Last), r.Entries, r.Copies)
+	printf("WHO SAW WHICH RECORDINGS: a report from %s\n\n", r.Origin())
+	if r.Alone() {
+		printf("covers  %s to %s, %d events\n", stamp(r.First), stamp(r.Last), r.Entries)
+	} else {
+		printf("covers  %s to %s, %d entries and %d copies of them\n", stamp(r.First), stamp(r.Last), r.Entries, r.Copies)
+	}
 	for _, file := range r.Files {
 		printf("        %s: %d lines, %d unreadable\n", printable(file.Name), file.Lines, file.Unreadable)
 	}
-	printf("engine  %s, policies %s-*\n\n", r.Mount, r.Prefix)
+	if !r.Alone() {
+		printf("engine  %s, policies %s-*\n", r.Mount, r.Prefix)
+	}
+	printf("\n")
 	for _, figure := range r.Figures() {
 		mark := " "
 		if figure.Bad {
@@ -58,7 +65,7 @@ func (r *Report) WriteText(w io.Writer) error {
 			printf("and %d more: see --output json, csv or html\n", section.Len-maxTextRows)
 		}
 	}
-	printf("\nWHAT THIS LOG CANNOT SHOW\n")
+	printf("\nWHAT THIS REPORT CANNOT SHOW\n")
 	for _, limit := range r.Limits {
 		printf("- %s\n", limit)
 	}

@@ -60,7 +60,7 @@ func TestReportIsReadInABrowser(t *testing.T) {
 		write             func(io.Writer) error
 		items             int
 	}{
-		{"report", "Report from Vault's audit log", "tbody tr", report.WriteHTML, rows},
+		{"report", "Report from the audit log of HashiCorp Vault", "tbody tr", report.WriteHTML, rows},
 		{"patient", "Who has seen your recordings", "ol li", view.WriteHTML, 1},
 	} {
 		t.Run(shown.name, func(t *testing.T) {
