@@ -63,6 +63,18 @@ func (p *panel) snapshot() ([]alert, <-chan struct{}) {
 	return slices.Clone(p.alerts), p.changed
 }
 
+// panelView is what the panel shows to one account.
+type panelView struct {
+	Alerts []alert
+	Desk   bool // the security desk, which can open reports
+}
+
+// view returns what the panel shows to the account of a session, and a channel that is closed at the next change.
+func (p *panel) view(session session) (panelView, <-chan struct{}) {
+	alerts, changed := p.snapshot()
+	return panelView{alerts, session.Role == securityRole}, changed
+}
+
 // watchEvents sends the panel's lines as server-sent events, whenever they change. A real portal would send
 // them to the security desk only, and connect the vault's events to its alerting.
 func (s *server) watchEvents(w http.ResponseWriter, r *http.Request, session session) {
@@ -74,8 +86,8 @@ func (s *server) watchEvents(w http.ResponseWriter, r *http.Request, session ses
 		if _, ok := s.sessions.of(r); !ok {
 			return // signed out since
 		}
-		alerts, changed := s.events.snapshot()
-		lines, err := s.pages.part("alerts", alerts)
+		shown, changed := s.events.view(session)
+		lines, err := s.pages.part("alerts", shown)
 		if err != nil {
 			return
 		}
@@ -97,7 +109,7 @@ func (s *server) watchEvents(w http.ResponseWriter, r *http.Request, session ses
 
 // securityPage is the content of the security desk's page.
 type securityPage struct {
-	Events   []alert
+	Events   panelView
 	Register []registered
 }
 
@@ -106,10 +118,10 @@ func (s *server) security(w http.ResponseWriter, r *http.Request, session sessio
 		s.pages.problem(w, http.StatusForbidden, "This page is for the security desk", "Sign in as the security desk to see it.")
 		return
 	}
-	alerts, _ := s.events.snapshot()
+	shown, _ := s.events.view(session)
 	s.pages.render(w, http.StatusOK, "security", page{
 		Title: "Security desk", Session: session,
-		Content: securityPage{alerts, s.events.register.snapshot()},
+		Content: securityPage{shown, s.events.register.snapshot()},
 	})
 }
 

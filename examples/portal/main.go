@@ -9,7 +9,8 @@
 //
 // Read login.go first: it decides who may see what, and issues grants. Then read serve.go: it lists and
 // plays with a grant, and has no right of its own. bug.go has the mistake of 2020, and events.go shows
-// how it is noticed. limits.go bounds what a client can take of the server.
+// how it is noticed. reports.go answers who saw what, to the
+// security desk and to patients. limits.go bounds what a client can take of the server.
 package main
 
 import (
@@ -22,6 +23,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -49,6 +51,11 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 	addr := flags.String("addr", "127.0.0.1:8080", "where to listen; port 0 takes a free one")
 	hosts := flags.String("hosts", loopback, "the host names to answer to, separated by commas")
 	accessTTL := flags.Duration("access", 2*time.Minute, "how long a clinician's access lasts")
+	var logs []string
+	flags.Func("audit", "a `file` of Vault's audit log, for the reports; can be repeated", func(name string) error {
+		logs = append(logs, name)
+		return nil
+	})
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -65,7 +72,7 @@ func run(ctx context.Context, arguments []string, out io.Writer) (err error) {
 	if err := seed(ctx, d, people); err != nil {
 		return err
 	}
-	p, err := newPortal(d, people, *accessTTL)
+	p, err := newPortal(d, people, *accessTTL, logs)
 	if err != nil {
 		return err
 	}
@@ -101,29 +108,45 @@ type portal struct {
 	closing func() error
 }
 
-func newPortal(d *deployment.Deployment, people []person, accessTTL time.Duration) (*portal, error) {
-	panel := newPanel()
-	stream := events.New(panel.add, events.Log(nil))
-	v, err := vault.New(d.Server, d.Store, vault.WithPrefix(d.Prefix), vault.WithEvents(stream))
+// newPortal returns a portal. logs are the files of Vault's audit log, if it can read them.
+func newPortal(d *deployment.Deployment, people []person, accessTTL time.Duration, logs []string) (*portal, error) {
+	if len(logs) > 0 && d.Mount == "" {
+		return nil, errors.New("-audit is for keys in Vault: keys in a directory have no audit log")
+	}
+	for _, name := range logs {
+		if _, err := os.Stat(name); err != nil {
+			return nil, err
+		}
+	}
+	journal, err := os.Create(filepath.Join(d.Directory, "events.jsonl"))
 	if err != nil {
 		return nil, err
+	}
+	panel := newPanel()
+	stream := events.New(panel.add, events.Log(nil), events.JSON(journal))
+	v, err := vault.New(d.Server, d.Store, vault.WithPrefix(d.Prefix), vault.WithEvents(stream))
+	if err != nil {
+		return nil, errors.Join(err, journal.Close())
 	}
 	sessions := newSessions(v)
 	listings := &listings{vault: v, store: d.Store, prefix: d.Prefix}
 	pages, err := newPages(d.Decides, &listings.bugged)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, v.Close(), journal.Close())
 	}
 	return &portal{
 		login: &login{
-			granter: d.Granter, people: people, patient: d.Patient, accessTTL: accessTTL,
+			granter: stream.Issuer(d.Granter), people: people, patient: d.Patient, accessTTL: accessTTL,
 			sessions: sessions, register: &panel.register, pages: pages,
 		},
-		server: &server{vault: v, listings: listings, sessions: sessions, events: panel, pages: pages},
+		server: &server{
+			vault: v, listings: listings, sessions: sessions, events: panel, pages: pages,
+			reports: &reports{stream: stream, journal: journal.Name(), logs: logs, mount: d.Mount, since: time.Now(), names: namesOf(people)},
+		},
 		closing: func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			defer cancel()
-			return errors.Join(sessions.close(ctx), v.Close())
+			return errors.Join(sessions.close(ctx), v.Close(), journal.Close())
 		},
 	}, nil
 }

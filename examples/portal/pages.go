@@ -37,6 +37,7 @@ type pages struct {
 func newPages(decides string, bugged *atomic.Bool) (*pages, error) {
 	base, err := template.New("").Funcs(template.FuncMap{
 		"date":    func(t time.Time) string { return t.Local().Format("2 January 2006") },
+		"moment":  func(t time.Time) string { return t.Local().Format("2 January 2006, 15:04") },
 		"clock":   func(t time.Time) string { return t.Local().Format("15:04:05") },
 		"iso":     func(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") },
 		"seconds": func(d time.Duration) int { return int(d.Seconds()) },
@@ -49,7 +50,7 @@ func newPages(decides string, bugged *atomic.Bool) (*pages, error) {
 		return nil, err
 	}
 	p := &pages{decides: decides, bugged: bugged, templates: map[string]*template.Template{"parts": base}}
-	for _, name := range []string{"login", "consultations", "play", "patients", "security", "problem"} {
+	for _, name := range []string{"login", "consultations", "play", "patients", "security", "accesses", "problem"} {
 		page, err := base.Clone()
 		if err != nil {
 			return nil, err

@@ -37,10 +37,10 @@ type running struct {
 	url        string
 }
 
-// start runs a portal on the servers that the environment names.
-func start(t *testing.T) *running {
+// start runs a portal on the servers that the environment names. logs are the files of Vault's audit log.
+func start(t *testing.T, logs ...string) *running {
 	t.Helper()
-	p := prepare(t)
+	p := prepare(t, logs...)
 	server := httptest.NewServer(p.handler(loopback))
 	t.Cleanup(server.Close)
 	p.url = server.URL
@@ -48,13 +48,13 @@ func start(t *testing.T) *running {
 }
 
 // prepare makes a portal that is not served yet.
-func prepare(t *testing.T) *running {
+func prepare(t *testing.T, logs ...string) *running {
 	t.Helper()
 	d, err := deployment.New(t.Context(), "portal", tokenTTL)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, d.Remove()) })
 	require.NoError(t, seed(t.Context(), d, people))
-	p, err := newPortal(d, people, time.Minute)
+	p, err := newPortal(d, people, time.Minute, logs)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, p.close()) })
 	return &running{portal: p, deployment: d}
@@ -398,6 +398,8 @@ func TestEachPageIsForItsRoleOnly(t *testing.T) {
 		{"", "GET", "/recordings/" + id, 303, "/"},
 		{"", "GET", "/events", 303, "/"},
 		{"", "GET", "/security", 303, "/"},
+		{"", "GET", "/security/report", 303, "/"},
+		{"", "GET", "/accesses", 303, "/"},
 		{"", "GET", "/patients", 303, "/"},
 		{"", "POST", "/bug", 303, "/"},
 		{"", "POST", "/access", 303, "/"},
@@ -405,6 +407,8 @@ func TestEachPageIsForItsRoleOnly(t *testing.T) {
 		{"", "POST", "/login", 400, ""},
 		{"P-1042", "GET", "/", 303, "/consultations"},
 		{"P-1042", "GET", "/security", 403, ""},
+		{"P-1042", "GET", "/security/report", 403, ""},
+		{"P-1042", "GET", "/accesses", 200, ""},
 		{"P-1042", "GET", "/patients", 403, ""},
 		{"P-1042", "POST", "/access", 403, ""},
 		{"P-1042", "GET", "/consultations/none", 404, ""},
@@ -412,12 +416,17 @@ func TestEachPageIsForItsRoleOnly(t *testing.T) {
 		{"P-1042", "POST", "/recordings/" + id, 405, ""},
 		{"dr-novak", "GET", "/", 303, "/patients"},
 		{"dr-novak", "GET", "/security", 403, ""},
+		{"dr-novak", "GET", "/security/report", 403, ""},
+		{"dr-novak", "GET", "/accesses", 403, ""},
 		{"dr-novak", "GET", "/recordings/" + id, 403, ""},
 		{"security-desk", "GET", "/", 303, "/security"},
+		{"security-desk", "GET", "/security/report", 200, ""},
+		{"security-desk", "GET", "/security/report?patient=P-1042", 400, ""},
+		{"security-desk", "GET", "/accesses", 403, ""},
 		{"security-desk", "GET", "/recordings/" + id, 403, ""},
 		{"security-desk", "GET", "/consultations/" + id, 303, "/security"},
 	} {
-		name := cmp.Or(c.account, "nobody") + " " + c.method + strings.NewReplacer("/", " ", id, "ID").Replace(c.path)
+		name := cmp.Or(c.account, "nobody") + " " + c.method + strings.NewReplacer("/", " ", "?", " ", id, "ID").Replace(c.path)
 		t.Run(name, func(t *testing.T) {
 			b := p.browse(t, c.account)
 			var answer *http.Response
@@ -476,7 +485,8 @@ func TestAnswersHoldNoSecretAndLetNoScriptIn(t *testing.T) {
 	_, text := b.get("/consultations")
 	paths := []string{
 		"/", "/consultations", "/consultations/" + found(ownLink, text)[0], "/consultations/" + found(sealedLink, text)[0],
-		"/recordings/" + found(sealedLink, text)[0], "/security", "/patients", "/static/portal.js", "/nowhere",
+		"/recordings/" + found(sealedLink, text)[0], "/security", "/security/report", "/accesses", "/patients",
+		"/static/portal.js", "/nowhere",
 	}
 	secrets := []string{"hospital-number", p.deployment.Run, "recvault-grant-1."}
 	p.server.sessions.mu.Lock()
@@ -570,7 +580,7 @@ func TestTheServingHalfHasNoRightOnRealServers(t *testing.T) {
 			assert.Fail(t, "left in the bucket", object.Key)
 		}
 	})
-	p := start(t)
+	p := start(t, server.AuditFile())
 	patient := p.deployment.Patient(people[0].number)
 	_, err := p.deployment.Server.(keys.Granter).Issue(t.Context(), patient, keys.GrantOptions{
 		TTL: time.Minute, Subject: "nobody", Purpose: keys.Treatment,
@@ -601,6 +611,87 @@ func TestTheServingHalfHasNoRightOnRealServers(t *testing.T) {
 	assert.Equal(t, http.StatusForbidden, answer.StatusCode)
 	_, page := b.get("/consultations/" + leaked[0])
 	assert.Contains(t, page, "Vault refused to unlock this key")
+
+	b.post("/bug", url.Values{"bug": {"off"}})
+	checkReports(t, p)
+}
+
+// checkReports has a clinician watch a patient's recording and try another patient's, and reads what the security desk and
+// the patients are shown of that.
+func checkReports(t *testing.T, p *running) {
+	t.Helper()
+	clinician, amina, desk := p.browse(t, "dr-novak"), p.browse(t, "P-1042"), p.browse(t, "security-desk")
+	lukas := p.browse(t, "P-1305")
+	_, text := lukas.get("/consultations")
+	foreign := found(ownLink, text)[0]
+	clinician.post("/access", url.Values{"patient": {"P-1042"}, "purpose": {"BTG"}, "reason": {"unconscious"}})
+	_, text = clinician.get("/consultations")
+	own := found(ownLink, text)[0]
+	clinician.get("/recordings/" + own)
+	clinician.get("/recordings/" + foreign)
+
+	report := func(query string) string {
+		answer, text := desk.get("/security/report" + query)
+		require.Equal(t, http.StatusOK, answer.StatusCode, text)
+		assert.Contains(t, answer.Header.Get("Content-Security-Policy"), "style-src 'sha256-")
+		return text
+	}
+	text = report("?subject=dr-novak")
+	for _, shown := range []string{own, foreign, "wrong_patient", "unconscious", clinician.session().Access.Grant.Details().RequestID} {
+		assert.Contains(t, text, shown)
+	}
+	assert.NotContains(t, text, "<td>P-1305</td>", "another account")
+	keyID, _, _ := strings.Cut(foreign, ".")
+	text = report("?patient=" + keyID)
+	assert.Contains(t, text, foreign)
+	assert.NotContains(t, text, own)
+	assert.Contains(t, report(""), own)
+	require.EventuallyWithT(t, func(t *assert.CollectT) {
+		_, text := desk.get("/security")
+		assert.Contains(t, text, `href="/security/report?subject=dr-novak"`)
+		assert.Contains(t, text, `href="/security/report?patient=`+keyID+`"`)
+	}, 10*time.Second, 10*time.Millisecond)
+	_, text = clinician.get("/consultations")
+	assert.NotContains(t, text, "/security/report", "which is for the desk")
+
+	_, text = amina.get("/accesses")
+	others, rest, _ := strings.Cut(text, "</ol>")
+	assert.Contains(t, others, "Dr Helen Novak")
+	assert.Contains(t, others, "Asthma review: played")
+	assert.Contains(t, others, "an emergency, without the usual permission")
+	assert.NotContains(t, others, "your own request")
+	assert.Regexp(t, `<b>Asthma review</b>`, rest)
+	assert.Contains(t, rest, "No attempt was refused.")
+	for _, secret := range []string{"unconscious", "request-", "dr-novak", own[:32]} {
+		assert.NotContains(t, text, secret)
+	}
+	_, text = lukas.get("/accesses")
+	assert.NotContains(t, text, "Novak", "who was refused is not named")
+	assert.Contains(t, text, "Nobody but you has seen a consultation of yours in this time.")
+	assert.Regexp(t, `[1-9] attempts? (was|were) refused\.`, text)
+}
+
+func TestReportsAreMadeFromTheEventsAlone(t *testing.T) {
+	p := startEmbedded(t)
+	answer, text := p.browse(t, "security-desk").get("/security/report")
+	assert.Equal(t, http.StatusNotFound, answer.StatusCode, text)
+	checkReports(t, p)
+}
+
+func TestAPatientWhoseAccessEndedIsShownNothing(t *testing.T) {
+	p := startEmbedded(t)
+	b := p.browse(t, "P-1042")
+	require.NoError(t, p.deployment.Server.RevokeSelf(t.Context(), b.session().Access.Grant))
+	answer, text := b.get("/accesses")
+	assert.Equal(t, http.StatusForbidden, answer.StatusCode)
+	assert.Contains(t, text, "Your access has ended")
+	assert.NotContains(t, text, "What this means")
+}
+
+func TestAuditLogNeedsKeysInVault(t *testing.T) {
+	setEmbedded(t)
+	err := run(t.Context(), []string{"-addr", "127.0.0.1:0", "-audit", "audit.log"}, io.Discard)
+	assert.ErrorContains(t, err, "no audit log")
 }
 
 func TestTheCommandServesUntilStoppedAndLeavesNothing(t *testing.T) {

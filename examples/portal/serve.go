@@ -20,6 +20,7 @@ type server struct {
 	listings *listings
 	sessions *sessions
 	events   *panel
+	reports  *reports
 	pages    *pages
 }
 
@@ -29,6 +30,8 @@ func (s *server) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /recordings/{id}", s.signedIn(s.recording))
 	mux.HandleFunc("GET /events", s.signedIn(s.watchEvents))
 	mux.HandleFunc("GET /security", s.signedIn(s.security))
+	mux.HandleFunc("GET /security/report", s.signedIn(s.report))
+	mux.HandleFunc("GET /accesses", s.signedIn(s.accesses))
 	mux.HandleFunc("POST /bug", s.signedIn(s.switchBug))
 }
 
@@ -49,7 +52,7 @@ type listPage struct {
 	Items   []item
 	Foreign int // how many of them are other patients', so that the vault refused to describe them
 	Outcome outcome
-	Events  []alert
+	Events  panelView
 }
 
 type item struct {
@@ -89,7 +92,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, session session) {
 	if session.Role != patientRole {
 		title = "Consultations of " + session.Access.Whose
 	}
-	list.Events, _ = s.events.snapshot()
+	list.Events, _ = s.events.view(session)
 	s.pages.render(w, list.Outcome.status(), "consultations", page{Title: title, Session: session, Content: list})
 }
 
@@ -98,7 +101,7 @@ type playPage struct {
 	vault.Info
 	Outcome outcome
 	Grant   keys.GrantDetails
-	Events  []alert
+	Events  panelView
 }
 
 func (s *server) play(w http.ResponseWriter, r *http.Request, session session) {
@@ -119,7 +122,7 @@ func (s *server) play(w http.ResponseWriter, r *http.Request, session session) {
 	if playing.Outcome != good {
 		title = "A sealed recording"
 	}
-	playing.Events, _ = s.events.snapshot()
+	playing.Events, _ = s.events.view(session)
 	s.pages.render(w, playing.Outcome.status(), "play", page{Title: title, Session: session, Content: playing})
 }
 

@@ -63,17 +63,24 @@ func run(m *testing.M) int {
 func onEachDeployment(t *testing.T, test func(t *testing.T, environment []string)) {
 	t.Run("embedded", func(t *testing.T) { test(t, nil) })
 	t.Run("servers", func(t *testing.T) {
-		vault, s3 := testserver.Vault(t), testserver.MinIO(t)
-		test(t, []string{
-			"VAULT_ADDR=" + vault.Address(),
-			"VAULT_TOKEN=" + vault.RootToken(),
-			"AWS_ENDPOINT_URL=http://" + s3.Endpoint(),
-			"AWS_REGION=" + s3.Region(),
-			"AWS_ACCESS_KEY_ID=" + s3.AccessKey(),
-			"AWS_SECRET_ACCESS_KEY=" + s3.SecretKey(),
-			"RECVAULT_BUCKET=" + s3.Bucket(),
-		})
+		_, environment := onServers(t)
+		test(t, environment)
 	})
+}
+
+// onServers returns a real Vault, and an environment that names it and a real MinIO.
+func onServers(t *testing.T) (vault *testserver.VaultServer, environment []string) {
+	t.Helper()
+	vault, s3 := testserver.Vault(t), testserver.MinIO(t)
+	return vault, []string{
+		"VAULT_ADDR=" + vault.Address(),
+		"VAULT_TOKEN=" + vault.RootToken(),
+		"AWS_ENDPOINT_URL=http://" + s3.Endpoint(),
+		"AWS_REGION=" + s3.Region(),
+		"AWS_ACCESS_KEY_ID=" + s3.AccessKey(),
+		"AWS_SECRET_ACCESS_KEY=" + s3.SecretKey(),
+		"RECVAULT_BUCKET=" + s3.Bucket(),
+	}
 }
 
 // startPortal runs the real program and returns its address. When the test ends, it sends SIGINT to the program

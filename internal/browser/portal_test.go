@@ -245,6 +245,53 @@ func TestClinicianBreaksGlassWithReason(t *testing.T) {
 	desk.screenshot(t.Name() + "-3-register")
 }
 
+func TestIncidentIsReportedToDeskAndPatients(t *testing.T) {
+	test := func(t *testing.T, environment []string, arguments ...string) {
+		portal := startPortal(t, environment, arguments...)
+		b := chromium(t)
+		requestAmina(b, portal)
+		b.click(`.recordings a`)
+		b.wait(ready)
+		b.follow("#bug", "/patients")
+		b.visit(portal + "/consultations")
+		b.click(`.sealed a`)
+		b.wait(`document.querySelector("#outcome h2") && player.error`)
+
+		desk := b.otherUser()
+		desk.visit(portal)
+		desk.follow(security, "/security")
+		desk.wait(`document.querySelectorAll("#events .alert").length === 7`)
+		desk.follow(`#events .alert a[href="/security/report?subject=dr-novak"]`, "/security/report")
+		effects := evaluate[[]string](desk, `Array.from(document.querySelectorAll("#patients tbody tr"), (row) => row.cells[1].innerText)`)
+		assert.Len(t, effects, 4, "all patients, of whom only one's content was disclosed")
+		assert.Equal(t, "content was disclosed", effects[0])
+		for _, effect := range effects[1:] {
+			assert.Equal(t, "nothing was disclosed", effect)
+		}
+		assert.Contains(t, desk.text("#incidents tbody"), "wrong_patient")
+		assert.NotEqual(t, "0px", evaluate[string](desk, `getComputedStyle(document.querySelector(".verdict")).borderRadius`), "the page has its style")
+		desk.screenshot(t.Name() + "-1-report")
+
+		patient := b.otherUser()
+		patient.visit(portal)
+		patient.follow(amina, "/consultations")
+		patient.follow(`nav a[href="/accesses"]`, "/accesses")
+		assert.Contains(t, patient.text("#others"), "Dr Helen Novak")
+		assert.Contains(t, patient.text("#others"), "Asthma review: played")
+		patient.screenshot(t.Name() + "-2-patient")
+		patient.follow(`form[action="/logout"] button`, "/")
+		patient.follow(`button[value="P-1305"]`, "/consultations")
+		patient.follow(`nav a[href="/accesses"]`, "/accesses")
+		assert.NotContains(t, patient.text("main"), "Novak")
+		assert.Contains(t, patient.text("#attempts"), "refused. Nothing was shown.")
+	}
+	t.Run("embedded", func(t *testing.T) { test(t, nil) })
+	t.Run("servers", func(t *testing.T) {
+		vault, environment := onServers(t)
+		test(t, environment, "-audit", vault.AuditFile())
+	})
+}
+
 // Every control can be reached and used with the keyboard alone.
 func TestPortalWorksWithKeyboard(t *testing.T) {
 	portal := startPortal(t, nil)
@@ -335,6 +382,10 @@ func TestPagesAreReadableInEachSchemeAndWidth(t *testing.T) {
 			look("sign-in")
 			b.follow(amina, "/consultations")
 			look("consultations")
+			b.follow(`nav a[href="/accesses"]`, "/accesses")
+			b.click("summary")
+			look("accesses")
+			b.visit(portal + "/consultations")
 			b.click("#bug")
 			b.wait(`document.querySelector("#leak") && document.querySelectorAll("#events .alert").length === 7`)
 			look("leaking")
@@ -349,6 +400,8 @@ func TestPagesAreReadableInEachSchemeAndWidth(t *testing.T) {
 			b.follow(`form[action="/logout"] button`, "/")
 			b.follow(security, "/security")
 			look("security-desk")
+			b.follow(`a[href="/security/report"]`, "/security/report")
+			look("report")
 			b.visit(portal + "/consultations/none")
 			look("not-there")
 		})

@@ -31,6 +31,7 @@ import (
 	"github.com/recvault/recvault/storage/dir"
 	"github.com/recvault/recvault/storage/s3"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 // Deployment has one field for each role that the examples use. With Vault, each has a token of its role
@@ -38,11 +39,13 @@ import (
 type Deployment struct {
 	Enroller keys.Enroller
 	Writer   vault.Keyring
-	Granter  keys.Granter
+	Granter  events.Issuer // for the login
 	Server   vault.Keyring // for the process that serves: with Vault, it has no token at all
 	Eraser   keys.Eraser
 	Store    storage.Store
 
+	Directory         string // temporary, and removed at the end
+	Mount             string // of the engine in Vault, which is the prefix of its policies too; "" without Vault
 	KeysAt, ObjectsAt string // where keys and objects are, in words
 	Decides           string // what decides whether a grant fits: "Vault" or "the keyring"
 
@@ -97,6 +100,7 @@ func New(ctx context.Context, name string, tokenTTL time.Duration) (_ *Deploymen
 	if err != nil {
 		return nil, err
 	}
+	d.Directory = directory
 	d.cleanup = append(d.cleanup, func(context.Context) error { return os.RemoveAll(directory) })
 	if os.Getenv("VAULT_ADDR") != "" {
 		err = d.keysInVault(ctx)
@@ -198,7 +202,7 @@ func (d *Deployment) keysInVault(ctx context.Context) error {
 		}
 		part.set(k)
 	}
-	d.KeysAt, d.Decides = "Vault at "+redacted(admin.Address()), "Vault"
+	d.Mount, d.KeysAt, d.Decides = mount, "Vault at "+redacted(admin.Address()), "Vault"
 	return nil
 }
 
