@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,11 +43,12 @@ type act struct {
 // story is a scripted incident, and what the report must say of it.
 type story struct {
 	*testdeployment.Deployment
-	t       *testing.T
-	root    *api.Client
-	vault   *vault.Vault // that serves: it has no right without a grant
-	stream  *events.Stream
-	devices [2]string // their files
+	t      *testing.T
+	root   *api.Client
+	vault  *vault.Vault // that serves: it has no right without a grant
+	stream *events.Stream
+	// devices are the files of the audit devices: the first lasts, the second breaks half-way, and the third replaces it.
+	devices [3]string
 
 	patients   []keys.Patient
 	keyIDs     []keys.KeyID
@@ -64,10 +66,9 @@ func play(t *testing.T) *story {
 	t.Helper()
 	s := &story{Deployment: testdeployment.Servers(t, testserver.Dedicated()), t: t, truth: map[act]int{}}
 	s.root = s.Vault.Client(s.Vault.RootToken())
-	s.devices = [2]string{s.Vault.AuditFile(), filepath.Join(t.TempDir(), "second.log")}
-	require.NoError(t, s.root.Sys().EnableAuditWithOptions("second", &api.EnableAuditOptions{
-		Type: "file", Options: map[string]string{"file_path": s.devices[1]},
-	}))
+	s.devices = [3]string{s.Vault.AuditFile(), filepath.Join(t.TempDir(), "second.log"), filepath.Join(t.TempDir(), "third.log")}
+	pipe, breakPipe := s.pipe()
+	s.enable("second", pipe)
 	var err error
 	var written bytes.Buffer
 	s.stream = events.New(events.JSON(&written))
@@ -116,7 +117,7 @@ func play(t *testing.T) *story {
 	for i := range 10 { // a rotation
 		require.NoError(t, s.Keyring(testdeployment.Rotator).Rotate(t.Context(), s.keyIDs[i]))
 	}
-	require.NoError(t, s.root.Sys().DisableAudit("second"))
+	breakPipe()
 	require.NoError(t, s.stream.Flush(t.Context()))
 	s.half = strings.Count(written.String(), "\n")
 	for range 2 { // the thief goes on
@@ -164,6 +165,8 @@ func play(t *testing.T) *story {
 	s.decryptsItself(10)
 	s.wrapsAnswer(11)
 
+	require.NoError(t, s.root.Sys().DisableAudit("second")) // somebody notices
+	s.enable("third", s.devices[2])
 	require.NoError(t, s.root.Sys().PutPolicy("wide", `path "*" { capabilities = ["read"] }`))
 	erased := s.issue(12, keys.GrantOptions{Subject: "dr-0", Purpose: keys.Treatment, RequestID: "erased"})
 	require.NoError(t, s.Keyring(testdeployment.Eraser).Erase(t.Context(), s.keyIDs[12]))
@@ -172,6 +175,47 @@ func play(t *testing.T) *story {
 	require.NoError(t, s.vault.Close()) // delivers what is pending
 	s.events = strings.Split(strings.TrimSpace(written.String()), "\n")
 	return s
+}
+
+// enable enables an audit device.
+func (s *story) enable(device, file string) {
+	s.t.Helper()
+	require.NoError(s.t, s.root.Sys().EnableAuditWithOptions(device, &api.EnableAuditOptions{
+		Type: "file", Options: map[string]string{"file_path": file},
+	}))
+}
+
+// pipe makes the second file from what an audit device writes to a pipe. broken breaks the device, without a word to Vault.
+func (s *story) pipe() (path string, broken func()) {
+	t := s.t
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "pipe")
+	pipe := openPipe(t, path)
+	file, err := os.Create(s.devices[1])
+	require.NoError(t, err)
+	var copying sync.WaitGroup
+	copying.Go(func() { _, _ = io.Copy(file, pipe) }) // ends when the pipe is closed
+	t.Cleanup(func() {
+		pipe.Close()
+		copying.Wait()
+		file.Close()
+	})
+	return path, func() {
+		last := func(file string) any {
+			var entry struct {
+				Time, Type string
+				Request    struct{ ID string }
+			}
+			all := lines(t, file)
+			require.NoError(t, json.Unmarshal(all[len(all)-1], &entry))
+			return entry
+		}
+		require.Eventually(t, func() bool { return last(s.devices[0]) == last(s.devices[1]) }, 10*time.Second, 10*time.Millisecond)
+		require.NoError(t, os.Remove(path))
+		require.NoError(t, os.Mkdir(path, 0o700)) // so that Vault cannot make a file there
+		require.NoError(t, pipe.Close())
+		copying.Wait()
+	}
 }
 
 func (s *story) issue(patient int, options keys.GrantOptions) keys.Grant {
@@ -360,13 +404,18 @@ func (s *story) in(test func(*testing.T, *story)) func(*testing.T) {
 }
 
 func testExact(t *testing.T, s *story) {
-	r := s.read(s.devices[0], s.devices[1])
+	r := s.read(s.devices[:]...)
 	s.check(&r)
-	assert.Len(t, r.Gaps, 2)
+	require.Len(t, r.Gaps, 2)
+	assert.True(t, r.Gaps[0].Explained, "there was one device until the second was enabled")
+	assert.False(t, r.Gaps[1].Explained, "the second broke")
+	assert.Equal(t, auditlog.Devices, r.Gaps[1].Kind)
+	assert.Equal(t, []string{filepath.Base(s.devices[0])}, r.Gaps[1].Where)
+	assert.Equal(t, 1, r.Totals.Unexplained)
 	for _, canary := range s.canaries {
 		require.NotContains(t, r.text, canary)
 	}
-	turned := s.read(s.devices[1], s.devices[0]) // so that most grants are first known by the HMACs of the device that ends
+	turned := s.read(s.devices[2], s.devices[1], s.devices[0]) // so that most grants are first known by the HMACs of the device that ends
 	s.check(&turned)
 	assert.Len(t, turned.Gaps, 2)
 	one := s.read(s.devices[0])
@@ -376,16 +425,17 @@ func testExact(t *testing.T, s *story) {
 
 // testForms reads the same log cut into pieces, compressed, mixed and given twice.
 func testForms(t *testing.T, s *story) {
-	r := s.read(s.devices[0], s.devices[1])
+	r := s.read(s.devices[:]...)
 	folder := t.TempDir()
-	first, second := lines(t, s.devices[0]), lines(t, s.devices[1])
+	first, second, third := lines(t, s.devices[0]), lines(t, s.devices[1]), lines(t, s.devices[2])
 	n := len(first) / 3
 	pieces := []string{
 		save(t, filepath.Join(folder, "first.log.2.gz"), first[:n]), save(t, filepath.Join(folder, "first.log"), first[2*n:]),
 		save(t, filepath.Join(folder, "first.log.1.gz"), first[n:2*n]), save(t, filepath.Join(folder, "second.log"), second),
+		save(t, filepath.Join(folder, "third.log"), third),
 	}
 	mixed := [][]byte{}
-	for one, two := first, second; len(one)+len(two) > 0; {
+	for one, two := first, slices.Concat(second, third); len(one)+len(two) > 0; {
 		if len(two) == 0 || len(one) > 0 && rand.IntN(2) == 0 {
 			mixed, one = append(mixed, one[0]), one[1:]
 		} else {
@@ -396,7 +446,7 @@ func testForms(t *testing.T, s *story) {
 		"rotated, compressed and out of order": pieces,
 		"mixed":                                {save(t, filepath.Join(folder, "mixed.gz"), mixed)},
 		"given twice":                          append(slices.Clone(pieces), pieces[0], pieces[3], s.devices[0]),
-		"one after the other in one file":      {save(t, filepath.Join(folder, "joined"), slices.Concat(second, first[n:], first[:n], second))},
+		"one after the other in one file":      {save(t, filepath.Join(folder, "joined"), slices.Concat(third, second, first[n:], first[:n], second))},
 	} {
 		t.Run(name, s.in(func(t *testing.T, s *story) {
 			other := s.read(files...)
@@ -952,7 +1002,7 @@ func (s *story) check(r *reported) {
 		paths = append(paths, fmt.Sprintf("%d %s %s", change.Count, change.Operation, change.Path))
 	}
 	for _, path := range []string{
-		"1 update sys/audit/second", "1 delete sys/audit/second", "1 update sys/policies/acl/wide",
+		"1 update sys/audit/second", "1 delete sys/audit/second", "1 update sys/audit/third", "1 update sys/policies/acl/wide",
 		"10 update " + s.Place.Mount + "/keys/<KeyID>-kek/rotate", "1 delete " + s.Place.Mount + "/keys/" + s.keyIDs[12].String() + "-kek",
 	} {
 		assert.Contains(t, paths, path)

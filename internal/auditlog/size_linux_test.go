@@ -32,7 +32,7 @@ func testSize(t *testing.T, s *story) {
 	built, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "github.com/recvault/recvault/cmd/recvault").CombinedOutput()
 	require.NoError(t, err, string(built))
 	files := []string{filepath.Join(folder, "first.log"), filepath.Join(folder, "second.log")}
-	blocks := multiply(t, s.devices[:], files, size<<20)
+	blocks := multiply(t, s.devices[:2], files, size<<20)
 	total := int64(0)
 	for _, file := range files {
 		info, err := os.Stat(file)
@@ -70,7 +70,7 @@ func testSize(t *testing.T, s *story) {
 		uses += n
 	}
 	assert.Equal(t, blocks*s.uses(), uses)
-	assert.Zero(t, r.Totals.Unexplained)
+	assert.Equal(t, blocks-1, r.Totals.Unexplained, "the second device is broken at the end of each block; the last looks like an older copy")
 }
 
 // peakOf watches a process until it ends, and returns the greatest size of its memory, in bytes. The size that the kernel reports of a
