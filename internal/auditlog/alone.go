@@ -3,6 +3,7 @@ package auditlog
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -56,7 +57,7 @@ func (c *collector) addAlone(e *events.Event, began time.Time) {
 		c.changeAlone(e)
 	case !e.Recording.IsZero():
 		c.alone.waiting = append(c.alone.waiting, waiting{
-			began: began.UnixNano(), last: e.Time.UnixNano(), count: int32(e.Count), grant: c.grantOf(e.Grant), kind: kind,
+			began: began.UnixNano(), last: e.Time.UnixNano(), count: int32(min(e.Count, math.MaxInt32)), grant: c.grantOf(e.Grant), kind: kind,
 			keyID: c.texts.index(e.Recording.KeyID().String()), recording: c.texts.index(e.Recording.Rec()),
 		})
 	}
