@@ -173,10 +173,12 @@ func (c *collector) sectionsAlone(sections []Section) []Section {
 		switch s.Name {
 		case "outside", "granters":
 			continue
+		case "patients":
+			s.Note = strings.TrimSuffix(s.Note, unansweredNote)
 		case "after_revocation":
 			s.Note = "It began after the event of the revocation. At most 1,000 are listed."
 		case "changes":
-			s.Title = "Changes of recordings"
+			s.Title, s.Note = "Changes of recordings", "Filters by time and KeyID apply, and no others."
 		case "gaps":
 			s.Title, s.Note = "Gaps in the stream", "Over the whole stream, whatever is selected. At most 1,000 of each kind are listed."
 		}

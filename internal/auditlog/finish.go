@@ -34,6 +34,8 @@ var limits = []string{
 		"or as silence. Entries that are missing in pairs on every device show in none of these.",
 }
 
+const unansweredNote = " A request whose answer is not in the log counts as opened."
+
 // report finishes the collection.
 func (c *collector) report() *Report {
 	c.forget(endOfTime)
@@ -87,7 +89,7 @@ func (c *collector) report() *Report {
 		section("patients", "Patients concerned",
 			"Each patient with a recording that was opened, described or attempted in what was selected, those with the most opened first. For a "+
 				"notification under Art. 33 and 34 of the GDPR, select what was unlawful, by subject and time. A recording that was opened counts "+
-				"once, and not as described. What was attempted and refused disclosed nothing. A request whose answer is not in the log counts as opened.",
+				"once, and not as described. What was attempted and refused disclosed nothing."+unansweredNote,
 			[]string{"patient (KeyID)", "effect", "opened", "described only", "attempted only", "first", "last", "who"}, patients),
 		section("outside", "Uses of patients' keys outside a grant",
 			"There must be none. Vault unwrapped a key for a token that is not a grant, or left an unwrapped key in Vault under another token (WRAPPED).",
