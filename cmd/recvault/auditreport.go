@@ -117,7 +117,7 @@ Role: none. With --patient-file: writer, enroller, granter or eraser. With
 	flags.StringArrayVar(&recordings, "recording", nil, "the recording with this `ID`; can be repeated")
 	flags.StringArrayVar(&subjects, "subject", nil, "`who` used a grant; can be repeated")
 	flags.StringArrayVar(&purposes, "purpose", nil, "`code` of a grant's purpose; can be repeated")
-	flags.DurationVar(&options.Silence, "silence", time.Hour, "the time without any entry that is listed as a gap; 0 lists none")
+	flags.DurationVar(&options.Silence, "silence", time.Hour, "the time without any entry of the log that is listed as a gap; 0 lists none")
 	flags.StringArrayVar(&events, "events", nil, "`file` with the event stream of a process; can be repeated")
 	patient.add(cmd)
 	flags.StringVar(&table, "table", "accesses", "`name` of the table that --output csv prints")
@@ -369,7 +369,7 @@ func (c *cli) printReport(report *auditlog.Report, table string, encoder *fhir.E
 	if report.Problems() {
 		t := report.Totals
 		return fmt.Errorf("%w: %d uses of keys outside a grant, %d answers under another token, %d uses allowed after a revocation, "+
-			"%d gaps in the log, %d uses only in the log, %d only in the events",
+			"%d gaps, %d uses only in the log, %d only in the events",
 			errIncomplete, t.Outside, t.Wrapped, t.AllowedAfter, t.Unexplained, t.OnlyInLog, t.OnlyInEvents)
 	}
 	return nil

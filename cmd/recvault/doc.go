@@ -32,7 +32,7 @@
 //
 //	recvault verify      check recordings for damage
 //	recvault inspect     explain a recording: every field, and with a grant every check
-//	recvault audit       report who saw what from Vault's audit log, and compare Vault with what setup makes
+//	recvault audit       report who saw what from Vault's audit log or the events, and compare Vault with what setup makes
 //	recvault sweep       remove what unfinished uploads left behind
 //	recvault version     show the version
 //	recvault completion  write a completion script for a shell

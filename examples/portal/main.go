@@ -9,8 +9,8 @@
 //
 // Read login.go first: it decides who may see what, and issues grants. Then read serve.go: it lists and
 // plays with a grant, and has no right of its own. bug.go has the mistake of 2020, and events.go shows
-// how it is noticed. reports.go answers who saw what, to the
-// security desk and to patients. limits.go bounds what a client can take of the server.
+// how it is noticed. reports.go says who saw what, to the security desk and to patients. limits.go bounds
+// what a client can take of the server.
 package main
 
 import (
@@ -141,7 +141,10 @@ func newPortal(d *deployment.Deployment, people []person, accessTTL time.Duratio
 		},
 		server: &server{
 			vault: v, listings: listings, sessions: sessions, events: panel, pages: pages,
-			reports: &reports{stream: stream, journal: journal.Name(), logs: logs, mount: d.Mount, since: time.Now(), names: namesOf(people)},
+			reports: &reports{
+				stream: stream, journal: journal.Name(), logs: logs, mount: d.Mount, since: time.Now(), names: namesOf(people),
+				reading: make(chan struct{}, 1),
+			},
 		},
 		closing: func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

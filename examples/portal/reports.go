@@ -26,6 +26,7 @@ type reports struct {
 	mount   string    // of the engine in Vault
 	since   time.Time // when the portal started; the engine in Vault has the uses of earlier runs too
 	names   map[string]string
+	reading chan struct{} // has room for one report at a time
 }
 
 // namesOf returns the names of the staff, by account. A patient is shown who they are.
@@ -41,6 +42,12 @@ func namesOf(people []person) map[string]string {
 
 // read makes a report of what the options select.
 func (r *reports) read(ctx context.Context, options auditlog.Options) (*auditlog.Report, error) {
+	select {
+	case r.reading <- struct{}{}:
+		defer func() { <-r.reading }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if err := r.stream.Flush(ctx); err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/recvault/recvault/internal/auditlog"
+	"github.com/recvault/recvault/keys"
 )
 
 // inMemory is a source with these lines.
@@ -123,48 +125,138 @@ func testAlone(t *testing.T, s *story) {
 	})
 }
 
-// TestEventsOfAnotherKindAreChanges reads events that the story does not have. It needs no server.
-func TestEventsOfAnotherKindAreChanges(t *testing.T) {
-	const (
-		grant = `"grant":{"key_id":"2bt33bqshc2666dvzs4abvwgudvg3lno","accessor":"a","expires":"2026-11-26T12:00:00Z","subject":"dr-lee","purpose":"TREAT"}`
-		one   = "2bt33bqshc2666dvzs4abvwgudvg3lno.p5tjj7wltzkeiwkdxw2gpda5ji"
-		other = "2sythhyfr5mbtk64km2khc4nsykmcyj5.lvai2jnw543oj4v3cddfqou5ny"
-		key   = `"key_id":"2bt33bqshc2666dvzs4abvwgudvg3lno"`
-	)
-	stream := inMemory("events",
-		`{"kind":"stored","time":"2026-11-26T09:00:00Z","count":1,`+key+`,"recording":"`+one+`"}`,
-		`{"kind":"listed","time":"2026-11-26T10:00:00Z","count":1,"entries":1,`+key+`}`,
-		`{"kind":"opened","time":"2026-11-26T11:10:00Z","began":"2026-11-26T10:30:00Z","count":2,"unwraps":1,"bytes":7,"recording":"`+one+`",`+grant+`}`,
-		`{"kind":"deleted","time":"2026-11-26T11:20:00Z","count":1,`+key+`,"recording":"`+one+`"}`,
-		`{"kind":"reassigned","time":"2026-11-26T11:00:00Z","count":1,"error":"half of it","recording":"`+one+`","to":"`+other+`",`+grant+`}`,
-		`{"kind":"new-in-a-later-release","time":"2026-11-26T11:30:00Z","count":3,`+key+`}`,
-		`{"kind":"grant-revoked","time":"2026-11-26T11:00:00Z","count":1,"grant":{"accessor":"a"}}`,
-		`{"kind":"opened","time":"2026-11-26T11:05:00Z","began":"2026-11-26T11:01:00Z","count":1,"bytes":9,"recording":"`+one+`",`+grant+`}`,
-		`{"kind":"wrong-patient","time":"2026-11-26T11:40:00Z","count":1,"recording":"`+other+`"}`,
-	)
-	report, err := auditlog.Read(t.Context(), nil, auditlog.Options{Events: []auditlog.Source{stream}})
+const (
+	dr    = `"grant":{"key_id":"2bt33bqshc2666dvzs4abvwgudvg3lno","accessor":"a","expires":"2026-11-26T12:00:00Z","subject":"dr-lee","purpose":"TREAT"}`
+	one   = "2bt33bqshc2666dvzs4abvwgudvg3lno.p5tjj7wltzkeiwkdxw2gpda5ji"
+	other = "2sythhyfr5mbtk64km2khc4nsykmcyj5.lvai2jnw543oj4v3cddfqou5ny"
+	key   = `"key_id":"2bt33bqshc2666dvzs4abvwgudvg3lno"`
+)
+
+// readAlone reports these lines of an event stream.
+func readAlone(t *testing.T, options auditlog.Options, lines ...string) (*auditlog.Report, map[string][]auditlog.Row) {
+	t.Helper()
+	options.Events = []auditlog.Source{inMemory("events", lines...)}
+	report, err := auditlog.Read(t.Context(), nil, options)
 	require.NoError(t, err)
 	rows := map[string][]auditlog.Row{}
 	for _, section := range report.Sections() {
 		rows[section.Name] = slices.Collect(section.Rows)
 	}
-	var changes []string
-	for _, row := range rows["changes"] {
-		c := row.(auditlog.Change)
-		changes = append(changes, fmt.Sprint(c.Count, " ", c.Operation, " ", c.Path, " by ", c.By, " ", c.Failed))
+	return report, rows
+}
+
+func TestEventsOfEachKindAreReported(t *testing.T) {
+	lines := []string{
+		`{"kind":"stored","time":"2026-11-26T09:00:00Z","count":1,` + key + `,"recording":"` + one + `"}`,
+		`{"kind":"listed","time":"2026-11-26T10:00:00Z","count":1,"entries":1,` + key + `}`,
+		`{"kind":"opened","time":"2026-11-26T11:10:00Z","began":"2026-11-26T10:30:00Z","count":2,"unwraps":1,"bytes":7,"recording":"` + one + `",` + dr + `}`,
+		`{"kind":"deleted","time":"2026-11-26T11:20:00Z","count":1,` + key + `,"recording":"` + one + `"}`,
+		`{"kind":"reassigned","time":"2026-11-26T10:50:00Z","count":1,"error":"half of it","recording":"` + one + `","to":"` + other + `",` + dr + `}`,
+		`{"kind":"rekeyed","time":"2026-11-26T10:51:00Z","count":1,"recording":"` + one + `","to":"` + one + `"}`,
+		`{"kind":"new-in-a-later-release","time":"2026-11-26T11:30:00Z","count":3,` + key + `}`,
+		`{"kind":"grant-revoked","time":"2026-11-26T11:00:00Z","count":1,"grant":{"accessor":"a"}}`,
+		`{"kind":"opened","time":"2026-11-26T11:05:00Z","began":"2026-11-26T11:01:00Z","count":1,"bytes":9,"recording":"` + one + `",` + dr + `}`,
+		`{"kind":"exhausted","time":"2026-11-26T11:02:00Z","count":5,"recording":"` + one + `",` + dr + `}`,
+		`{"kind":"failed","time":"2026-11-26T11:41:00Z","count":1,"recording":"` + one + `",` + dr + `}`,
+		`{"kind":"wrong-patient","time":"2026-11-26T11:40:00Z","count":1,"recording":"` + other + `"}`,
+	}
+	report, rows := readAlone(t, auditlog.Options{}, lines...)
+	changes := func(rows []auditlog.Row) (texts []string) {
+		for _, row := range rows {
+			c := row.(auditlog.Change)
+			texts = append(texts, fmt.Sprint(c.Count, " ", c.Operation, " ", c.Path, " by ", c.By, " ", c.Failed))
+		}
+		return texts
+	}
+	reassigned := "1 reassigned " + one + " to " + other + " by dr-lee true"
+	assert.Equal(t, []string{
+		reassigned, "1 rekeyed " + one + " to " + one + " by  false", "1 deleted " + one + " by  false",
+		"3 new-in-a-later-release 2bt33bqshc2666dvzs4abvwgudvg3lno by  false",
+	}, changes(rows["changes"]))
+	var uses []string
+	for _, row := range rows["accesses"] {
+		u := row.(auditlog.Use)
+		uses = append(uses, fmt.Sprint(u.Count, " ", u.Kind, " ", u.Subject, u.By, " ", u.First.Format(time.TimeOnly), " ", u.Last.Format(time.TimeOnly)))
 	}
 	assert.Equal(t, []string{
-		"1 reassigned " + one + " to " + other + " by dr-lee true", "1 deleted " + one + " by  false",
-		"3 new-in-a-later-release 2bt33bqshc2666dvzs4abvwgudvg3lno by  false",
-	}, changes)
-	require.Len(t, rows["accesses"], 2)
-	opened := rows["accesses"][0].(auditlog.Use)
-	assert.Equal(t, 3, opened.Count)
-	assert.Equal(t, "2026-11-26T10:30:00Z", opened.First.Format(time.RFC3339), "when it was asked for")
-	assert.Equal(t, "2026-11-26T11:10:00Z", opened.Last.Format(time.RFC3339), "when it was closed")
-	assert.Equal(t, "no grant that can be read", rows["accesses"][1].(auditlog.Use).By)
-	require.Len(t, rows["after_revocation"], 1, "the one that began after it")
+		"4 opened dr-lee 10:30:00 11:10:00", "5 revoked dr-lee 11:02:00 11:02:00", "1 wrong_patient no grant that can be read 11:40:00 11:40:00",
+		"1 failed dr-lee 11:41:00 11:41:00",
+	}, uses, "who reassigned a recording has opened it; a writer who rekeyed it has not")
+	require.Len(t, rows["after_revocation"], 3, "what began after it")
 	assert.True(t, rows["after_revocation"][0].(auditlog.AfterRevocation).Allowed)
+	assert.Equal(t, 7, report.Totals.AfterRevocation)
+	assert.Equal(t, 1, report.Totals.AllowedAfter)
+	assert.Zero(t, report.Totals.OverUsed)
+	assert.Equal(t, 1, report.Totals.Unnamed)
 	assert.True(t, report.Problems())
 	assert.Zero(t, report.Totals.Outside)
+	view := report.PatientView(keyID("2bt33bqshc2666dvzs4abvwgudvg3lno"), auditlog.Names{})
+	assert.Equal(t, 5, view.Attempts, "a failure is not a refusal")
+
+	_, rows = readAlone(t, auditlog.Options{KeyIDs: []keys.KeyID{keyID("2sythhyfr5mbtk64km2khc4nsykmcyj5")}}, lines...)
+	assert.Equal(t, []string{reassigned}, changes(rows["changes"]), "the patient to whom it was given")
+}
+
+// TestHostileEventsMisleadNobody reads lines that no process of ours writes.
+func TestHostileEventsMisleadNobody(t *testing.T) {
+	opened := `{"kind":"opened","time":"2026-11-26T11:00:00Z","count":1,"recording":"` + one + `",`
+	for _, c := range []struct {
+		name  string
+		lines []string
+		check func(*testing.T, *auditlog.Report, map[string][]auditlog.Row)
+	}{
+		{"numbers that are too large", []string{
+			opened[:strings.Index(opened, `"count"`)] + `"count":3000000000,"recording":"` + one + `",` + dr + `}`, opened + dr + `}`,
+		}, func(t *testing.T, r *auditlog.Report, rows map[string][]auditlog.Row) {
+			assert.Equal(t, math.MaxInt32, r.Totals.Uses[auditlog.Opened])
+		}},
+		{"a number below one", []string{opened + dr + `}`, strings.Replace(opened, `"count":1`, `"count":-1`, 1) + dr + `}`}, func(t *testing.T, r *auditlog.Report, _ map[string][]auditlog.Row) {
+			assert.Equal(t, 1, r.Totals.Uses[auditlog.Opened])
+			assert.Equal(t, 1, r.Totals.Gaps[auditlog.Unreadable])
+		}},
+		{"a time of no clock", []string{opened + dr + `}`, `{"kind":"opened","time":"0001-01-02T00:00:00Z","count":1}`}, func(t *testing.T, r *auditlog.Report, _ map[string][]auditlog.Row) {
+			assert.Equal(t, map[auditlog.GapKind]int{auditlog.Unreadable: 1}, r.Totals.Gaps)
+		}},
+		{"an end of no clock", []string{
+			strings.Replace(opened, "opened", "refused", 1) + strings.Replace(dr, "2026-11-26T12", "9999-01-01T12", 1) + `}`,
+			strings.Replace(opened, "opened", "refused", 1) + strings.Replace(dr, `"expires":"2026-11-26T12:00:00Z",`, "", 1) + `}`,
+		}, func(t *testing.T, r *auditlog.Report, _ map[string][]auditlog.Row) {
+			assert.Equal(t, map[auditlog.Kind]int{auditlog.Refused: 2}, r.Totals.Uses)
+		}},
+		{"the issue of no grant", []string{
+			`{"kind":"grant-issued","time":"2026-11-26T10:00:00Z","count":1,"grant":{"reason":"INJECTED"}}`, opened[:len(opened)-1] + `}`,
+		}, func(t *testing.T, r *auditlog.Report, rows map[string][]auditlog.Row) {
+			assert.Empty(t, rows["accesses"][0].(auditlog.Use).Reason)
+			require.Len(t, rows["outside"], 1)
+			assert.Equal(t, 1, r.Totals.Outside)
+			var page bytes.Buffer
+			require.NoError(t, r.WriteHTML(&page))
+			assert.Contains(t, page.String(), `<li class="bad"><b>1</b>uses without a grant`)
+		}},
+		{"the revocation of no grant", []string{
+			`{"kind":"grant-revoked","time":"2026-11-26T10:00:00Z","count":1}`, opened + strings.Replace(dr, `"accessor":"a",`, "", 1) + `}`,
+		}, func(t *testing.T, r *auditlog.Report, _ map[string][]auditlog.Row) {
+			assert.Zero(t, r.Totals.AfterRevocation)
+		}},
+		{"a flood that hides a use after a revocation", append(
+			slices.Repeat([]string{strings.Replace(opened, "opened", "refused", 1) + dr + `}`}, 1100),
+			`{"kind":"grant-revoked","time":"2026-11-26T10:00:00Z","count":1,"grant":{"accessor":"a"}}`,
+			strings.Replace(opened, "11:00:00", "11:30:00", 1)+dr+`}`,
+		), func(t *testing.T, r *auditlog.Report, rows map[string][]auditlog.Row) {
+			assert.Len(t, rows["after_revocation"], 1001)
+			assert.Equal(t, 1, r.Totals.AllowedAfter)
+			assert.Equal(t, 1101, r.Totals.AfterRevocation)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			report, rows := readAlone(t, auditlog.Options{}, c.lines...)
+			c.check(t, report, rows)
+		})
+	}
+}
+
+func TestAPatientIsShownThatRecordsAreMissing(t *testing.T) {
+	report, _ := readAlone(t, auditlog.Options{}, `{"kind":"overflow","of":"opened","time":"2026-11-26T11:00:00Z","count":5000}`)
+	view := report.PatientView(keyID("2bt33bqshc2666dvzs4abvwgudvg3lno"), auditlog.Names{})
+	assert.Contains(t, view.Notes[0], "Something is missing")
 }

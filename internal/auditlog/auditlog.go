@@ -57,7 +57,7 @@ var (
 	// ErrNoEvents means that Options.Events have no event.
 	ErrNoEvents = errors.New("no event of a stream of events")
 
-	errNotEvent = errors.New("it has no kind or time of an event")
+	errNotEvent = errors.New("it has no kind, time or count of an event")
 )
 
 // Read reads the sources and returns the report. Without any source, the report is made from Options.Events alone. A line that cannot

@@ -3,6 +3,7 @@ package auditlog
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -169,13 +170,15 @@ type collector struct {
 	incidents []*incident
 	open      map[string]*incident
 
-	afterEnd []afterEnd
-	gaps     map[GapKind][]Gap
-	gapCount map[GapKind]int
-	stretch  stretch
-	bins     bins
-	events   *eventStream // nil without one
-	alone    *alone       // nil with a log
+	afterEnd       []afterEnd // at most maxListed that were refused, and as many that were allowed
+	afterEndOf     [2]int     // how often after its revocation a grant was refused, and how often it was allowed
+	afterEndListed [2]int     // how many rows that would be
+	gaps           map[GapKind][]Gap
+	gapCount       map[GapKind]int
+	stretch        stretch
+	bins           bins
+	events         *eventStream // nil without one
+	alone          *alone       // nil with a log
 }
 
 type issuer struct {
@@ -202,6 +205,7 @@ type incident struct {
 type afterEnd struct {
 	grant, keyID, recording, address index
 	at                               int64
+	count                            int32
 	allowed                          bool
 }
 
@@ -624,25 +628,40 @@ func (c *collector) use(key usageKey, s sighting) *usage {
 		c.byUsage[key] = i
 	}
 	u := c.usages.at(i)
-	u.count += s.count
+	u.count = plus(u.count, s.count)
 	switch c.events.covers(s.at) {
 	case covered:
-		u.compared += s.count
+		u.compared = plus(u.compared, s.count)
 	case atStart:
-		u.early += s.count
+		u.early = plus(u.early, s.count)
 	}
 	u.last = max(u.last, s.at.UnixNano())
 	c.bins.add(s.at, key.kind, int(s.count))
 	grant := c.grants.at(key.grant)
-	if ended := grant.ended; grant.revoked && s.began.UnixNano() > ended && len(c.afterEnd) < maxListed {
-		c.afterEnd = append(c.afterEnd, afterEnd{
-			grant: key.grant, at: s.at.UnixNano(), keyID: key.keyID, recording: key.recording, address: s.address, allowed: s.allowed,
-		})
+	if grant.revoked && s.began.UnixNano() > grant.ended {
+		c.afterItsEnd(key, s)
 	}
 	if key.kind >= WrongPatient && key.kind <= NoGrant {
 		c.attempt(key, s)
 	}
 	return u
+}
+
+// plus adds numbers that a file may have made up.
+func plus(a, b int32) int32 { return int32(min(int64(a)+int64(b), math.MaxInt32)) }
+
+// afterItsEnd adds a use of a grant that began after its revocation. Many refused ones do not hide one that was allowed.
+func (c *collector) afterItsEnd(key usageKey, s sighting) {
+	kind := 0
+	if s.allowed {
+		kind = 1
+	}
+	c.afterEndOf[kind] += int(s.count)
+	if c.afterEndListed[kind]++; c.afterEndListed[kind] <= maxListed {
+		c.afterEnd = append(c.afterEnd, afterEnd{
+			grant: key.grant, at: s.at.UnixNano(), keyID: key.keyID, recording: key.recording, address: s.address, count: s.count, allowed: s.allowed,
+		})
+	}
 }
 
 // attempt adds a refused attempt to its incident.

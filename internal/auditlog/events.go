@@ -20,17 +20,32 @@ type line struct {
 	Logged *events.Event `json:"event"`
 }
 
+// isTime reports whether a time can be one of an event: Unix nanoseconds have it.
+func isTime(t time.Time) bool { return t.Year() >= 1970 && t.Year() < 2262 }
+
 // useID is what the log and the events say alike of who used what.
 type useID struct {
 	subject, purpose, requestID, grantKeyID string
 	recording                               string
 }
 
+func (s *eventSum) ranges() []events.Range {
+	if s.delivered == nil {
+		return []events.Range{}
+	}
+	return s.delivered.Ranges
+}
+
+func (u useID) compare(other useID) int {
+	return cmp.Or(strings.Compare(u.recording, other.recording), strings.Compare(u.subject, other.subject), strings.Compare(u.purpose, other.purpose),
+		strings.Compare(u.requestID, other.requestID), strings.Compare(u.grantKeyID, other.grantKeyID))
+}
+
 // eventSum is what the events say of one useID.
 type eventSum struct {
 	unwraps, played, cached int
 	bytes                   int64
-	delivered               events.Event // has the ranges
+	delivered               *events.Event // has the ranges; nil if nothing was
 	first, last             time.Time
 }
 
@@ -83,7 +98,7 @@ func (c *collector) readEvents(ctx context.Context, sources []Source) error {
 			if malformed == nil && e.Logged != nil {
 				e.Event = *e.Logged
 			}
-			if malformed == nil && (e.Kind == "" || e.Time.IsZero()) {
+			if malformed == nil && (e.Kind == "" || !isTime(e.Time) || !e.Began.IsZero() && !isTime(e.Began) || e.Count < 1) {
 				malformed = errNotEvent
 			}
 			if malformed != nil {
@@ -145,6 +160,9 @@ func (c *collector) addEvent(e *events.Event) {
 		sum.cached += max(0, e.Count-e.Unwraps)
 		sum.bytes += e.Bytes
 		for _, r := range e.Ranges {
+			if sum.delivered == nil {
+				sum.delivered = new(events.Event)
+			}
 			sum.delivered.Deliver(r.Start, r.End-r.Start)
 		}
 	}
@@ -179,7 +197,7 @@ func (s *eventStream) covers(t time.Time) coverage {
 // Delivery compares what the log and the events say of one recording under one grant, or under grants that differ in nothing that
 // both show.
 type Delivery struct {
-	Verdict    string         `json:"verdict"` // "equal", "only_in_log", "only_in_events"; "" without a log
+	Verdict    string         `json:"verdict"` // "equal", "only_in_log", "only_in_events"
 	First      time.Time      `json:"first"`
 	Last       time.Time      `json:"last"`
 	Who        string         `json:"who"`
@@ -203,13 +221,13 @@ func (d Delivery) Cells() []string {
 	}
 	return []string{
 		verdict, stamp(d.First), stamp(d.Last), d.Who, d.Purpose, d.RequestID, d.Recording, fmt.Sprint(d.InLog), fmt.Sprint(d.InEvents),
-		fmt.Sprint(d.Played), fmt.Sprint(d.Cached), fmt.Sprint(d.Bytes), d.ranges(),
+		fmt.Sprint(d.Played), fmt.Sprint(d.Cached), fmt.Sprint(d.Bytes), rangesText(d.Ranges),
 	}
 }
 
-func (d Delivery) ranges() string {
+func rangesText(ranges []events.Range) string {
 	texts := []string{}
-	for _, r := range d.Ranges {
+	for _, r := range ranges {
 		texts = append(texts, r.String())
 	}
 	return strings.Join(texts, ", ")
@@ -240,7 +258,7 @@ func (c *collector) reconcile(r *Report) []Delivery {
 	for id, sum := range c.events.sums {
 		d := row(id, id.subject, sum.first, sum.last)
 		d.InEvents, d.Played, d.Cached, d.Bytes = sum.unwraps, sum.played, sum.cached, sum.bytes
-		d.Ranges = append(d.Ranges, sum.delivered.Ranges...)
+		d.Ranges = sum.ranges()
 	}
 	unknown := map[string]*Delivery{} // by recording: attempts with tokens that the log cannot name
 	for i := range c.usages.n {
@@ -275,7 +293,7 @@ func (c *collector) reconcile(r *Report) []Delivery {
 	}
 	all := []Delivery{}
 	for _, id := range slices.SortedFunc(maps.Keys(rows), func(a, b useID) int {
-		return cmp.Or(rows[a].First.Compare(rows[b].First), strings.Compare(fmt.Sprint(a), fmt.Sprint(b)))
+		return cmp.Or(rows[a].First.Compare(rows[b].First), a.compare(b))
 	}) {
 		d := rows[id]
 		switch {

@@ -95,8 +95,9 @@ func (c *collector) report() *Report {
 			"There must be none. Vault unwrapped a key for a token that is not a grant, or left an unwrapped key in Vault under another token (WRAPPED).",
 			useColumns, slices.Collect(c.uses(order, outside))),
 		section("after_revocation", "Uses of a grant after its revocation",
-			"The request began after Vault had answered the revocation. At most 1,000 are listed.",
-			[]string{"time", "outcome", "revoked", "revoked by", "subject", "purpose", "patient (KeyID)", "recording", "address"}, after),
+			"The request began after Vault had answered the revocation. At most 1,000 that were refused are listed, and as "+
+				"many that were allowed.",
+			[]string{"time", "outcome", "count", "revoked", "revoked by", "subject", "purpose", "patient (KeyID)", "recording", "address"}, after),
 		section("incidents", "Incidents: attempts that were refused",
 			"Attempts on other patients' recordings are one incident as long as no ten minutes pass without one, whoever makes them: a listing that "+
 				"leaks shows itself to many. Other refused attempts are grouped likewise for each subject, or for each token and address if the "+
@@ -305,6 +306,9 @@ func (c *collector) granters(listed []index, perGrant []counts, r *Report) []Gra
 			one.Unused++
 			r.Totals.Unused++
 		}
+		if full.NotLogged && full.Opened+full.Described > 0 {
+			r.Totals.Unnamed++
+		}
 		if full.OverUsed {
 			one.OverUsed++
 			r.Totals.OverUsed++
@@ -508,13 +512,10 @@ func (c *collector) listAfterEnd(r *Report) []AfterRevocation {
 		text := c.texts.of
 		all = append(all, AfterRevocation{
 			At: at(a.at), Allowed: a.allowed, Revoked: at(g.ended), RevokedBy: text[g.endedBy], Subject: text[g.subject], Purpose: text[g.purpose],
-			KeyID: text[a.keyID], Recording: c.recording(a.keyID, a.recording), Address: text[a.address],
+			KeyID: text[a.keyID], Recording: c.recording(a.keyID, a.recording), Address: text[a.address], Count: int(a.count),
 		})
-		if a.allowed {
-			r.Totals.AllowedAfter++
-		}
 	}
-	r.Totals.AfterRevocation = len(all)
+	r.Totals.AfterRevocation, r.Totals.AllowedAfter = c.afterEndOf[0]+c.afterEndOf[1], c.afterEndOf[1]
 	return all
 }
 
@@ -544,7 +545,7 @@ func (c *collector) listGaps(r *Report) []Gap {
 		if missing := g.maxUses - g.remaining + 1 - g.limited; g.maxUses > 0 && g.remaining >= 0 && missing > 0 {
 			c.gap(Gap{Kind: Uses, From: at(g.issued), To: at(g.expires), Count: int(missing), What: fmt.Sprintf("%d uses of %s are not in the log", missing, label)})
 		}
-		if !g.seenIssued && g.issued >= c.first.UnixNano() { // it is in whole seconds, and never later than it was
+		if !g.seenIssued && g.issued != 0 && g.issued >= c.first.UnixNano() { // it is in whole seconds, and never later than it was
 			c.gap(Gap{Kind: NoIssue, From: at(g.issued), To: at(g.issued), Count: 1, What: "the issue of " + label + ", is not in the log"})
 		}
 	}

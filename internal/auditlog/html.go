@@ -77,6 +77,8 @@ func (r *Report) Figures() []Figure {
 	}
 	if r.Alone() {
 		return slices.Concat([]Figure{{t.Events, "events, in the whole stream", false}}, uses, []Figure{
+			{t.Unnamed, "grants that were used, whose issue is not in the stream", false},
+			{t.Outside, "uses without a grant", t.Outside > 0},
 			{t.Unexplained, "gaps in the stream", t.Unexplained > 0},
 		})
 	}

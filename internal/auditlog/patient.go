@@ -68,6 +68,9 @@ func (r *Report) PatientView(keyID keys.KeyID, names Names) *PatientView {
 	if until := r.Filter.Until; !until.IsZero() && until.Before(view.To) {
 		view.To = until
 	}
+	if r.Totals.Unexplained > 0 {
+		view.Notes = append([]string{"Something is missing from the records that this list is made from, so the list may lack something too."}, patientNotes...)
+	}
 	numbers := map[string]int{}
 	for row := range r.section("accesses").Rows {
 		use := row.(Use)
@@ -75,7 +78,9 @@ func (r *Report) PatientView(keyID keys.KeyID, names Names) *PatientView {
 			continue
 		}
 		if best(use.Kind) == WrongPatient {
-			view.Attempts += use.Count
+			if use.Kind != Failed {
+				view.Attempts += use.Count
+			}
 			continue
 		}
 		if numbers[use.Recording] == 0 {

@@ -64,6 +64,7 @@ type Totals struct {
 	Incidents       int             `json:"incidents"`
 	Grants          int             `json:"grants"`
 	Unused          int             `json:"grants_unused"`
+	Unnamed         int             `json:"grants_issue_not_logged"` // of those that opened or described something
 	OverUsed        int             `json:"grants_over_used"`
 	BreakGlass      int             `json:"break_glass"`
 	Unusual         int             `json:"unusual_subjects"`
@@ -336,6 +337,7 @@ func (g Granter) Cells() []string {
 type AfterRevocation struct {
 	At        time.Time `json:"at"`
 	Allowed   bool      `json:"allowed"`
+	Count     int       `json:"count"`
 	Revoked   time.Time `json:"revoked"`
 	RevokedBy string    `json:"revoked_by"`
 	Subject   string    `json:"subject"`
@@ -351,7 +353,7 @@ func (a AfterRevocation) Cells() []string {
 	if a.Allowed {
 		outcome = "ALLOWED"
 	}
-	return []string{stamp(a.At), outcome, stamp(a.Revoked), a.RevokedBy, a.Subject, a.Purpose, a.KeyID, a.Recording, a.Address}
+	return []string{stamp(a.At), outcome, fmt.Sprint(a.Count), stamp(a.Revoked), a.RevokedBy, a.Subject, a.Purpose, a.KeyID, a.Recording, a.Address}
 }
 
 // Change is a kind of write to what decides who can open what.
