@@ -60,11 +60,11 @@ one --table: patients, outside, after_revocation, incidents, unusual, break_glas
 granters, accesses, grants, changes, gaps or, with --events, deliveries. JSON has all.
 
 --output fhir is a FHIR R4 Bundle of AuditEvents: one for each row of accesses, which
-has refused attempts too, one for each grant that was issued or revoked in the period,
-and one for each row of changes. --fhir-site is a JSON object with the site's systems
-and parties. These have no FHIR form: gaps, unusual counts, the grouping into incidents,
-who issued or revoked a grant, addresses, answers under another token, refused issues of
-grants, and deliveries.
+has refused attempts too and marks uses outside a grant; one for each grant that was
+issued or revoked in the period, with who did that; and one for each row of changes.
+--fhir-site is a JSON object with the site's systems and parties. These have no FHIR
+form: gaps, unusual counts, the grouping into incidents, refused issues of grants, and
+deliveries.
 
 --events reads the event stream of the processes that serve recordings beside the log:
 the lines that events.JSON writes, or lines of slog with them, each file once. The

@@ -29,8 +29,9 @@ var fhirKinds = [kinds]struct {
 	Unanswered:   {events.Opened, "the log has no answer: the recording may have been opened"},
 }
 
-// WriteFHIR writes a Bundle of AuditEvents, row by row: one for each row of accesses and of changes, and for each grant one of its
-// issue and one of its revocation, as far as they are in the log and in the period. The rest of the report has no such form.
+// WriteFHIR writes a Bundle of AuditEvents, row by row: one for each row of accesses, which is marked if it is a use outside a grant,
+// one for each row of changes, and for each grant one of its issue and one of its revocation, with who did that, as far as they are
+// in the log and in the period. The rest of the report has no such form.
 func (r *Report) WriteFHIR(w io.Writer, encoder *fhir.Encoder) error {
 	return fhir.WriteBundle(w, func(yield func(json.RawMessage) bool) {
 		for _, section := range r.sections {
@@ -54,15 +55,19 @@ func (r *Report) WriteFHIR(w io.Writer, encoder *fhir.Encoder) error {
 func (r *Report) resources(encoder *fhir.Encoder, row Row) (all []json.RawMessage) {
 	switch row := row.(type) {
 	case Use:
-		return encoder.Encode(row.event())
+		return encoder.EncodeLogged(row.event())
 	case Change:
 		return []json.RawMessage{encoder.EncodeChange(fhir.Change(row))}
 	case Grant:
 		if !row.NotLogged && r.Filter.covers(row.Issued) {
-			all = encoder.Encode(row.event(events.GrantIssued, row.Issued))
+			issued := row.event(events.GrantIssued, row.Issued)
+			issued.By, issued.Address = row.Issuer, row.Address
+			all = encoder.EncodeLogged(issued)
 		}
 		if !row.Ended.IsZero() && r.Filter.covers(row.Ended) {
-			all = append(all, encoder.Encode(row.event(events.GrantRevoked, row.Ended))...)
+			revoked := row.event(events.GrantRevoked, row.Ended)
+			revoked.By = row.EndedBy
+			all = append(all, encoder.EncodeLogged(revoked)...)
 		}
 	}
 	return all
@@ -73,11 +78,14 @@ func (f *Filter) covers(t time.Time) bool {
 	return !t.Before(f.Since) && (f.Until.IsZero() || t.Before(f.Until))
 }
 
-func (u Use) event() events.Event {
+func (u Use) event() fhir.Logged {
 	as := fhirKinds[u.Kind]
-	e := events.Event{
-		Kind: as.kind, Time: u.Last, Began: u.First, Ended: u.Last, Count: u.Count, Error: as.err,
-		Grant: keys.GrantDetails{Subject: u.Subject, Purpose: keys.Purpose(u.Purpose), Reason: u.Reason, RequestID: u.RequestID},
+	e := fhir.Logged{
+		Event: events.Event{
+			Kind: as.kind, Time: u.Last, Began: u.First, Ended: u.Last, Count: u.Count, Error: as.err,
+			Grant: keys.GrantDetails{Subject: u.Subject, Purpose: keys.Purpose(u.Purpose), Reason: u.Reason, RequestID: u.RequestID},
+		},
+		Address: u.Address, Wrapped: u.Wrapped, Outside: (u.By != "" || u.Wrapped) && best(u.Kind) != WrongPatient,
 	}
 	if u.Kind != UnknownToken {
 		e.Grant.Subject = cmp.Or(u.Subject, u.By)
@@ -88,7 +96,7 @@ func (u Use) event() events.Event {
 	return e
 }
 
-func (g Grant) event(kind events.Kind, when time.Time) events.Event {
+func (g Grant) event(kind events.Kind, when time.Time) fhir.Logged {
 	e := events.Event{
 		Kind: kind, Time: when, Count: 1,
 		Grant: keys.GrantDetails{
@@ -98,5 +106,5 @@ func (g Grant) event(kind events.Kind, when time.Time) events.Event {
 	}
 	e.KeyID, _ = keys.ParseKeyID(g.KeyID)
 	e.Grant.KeyID = e.KeyID
-	return e
+	return fhir.Logged{Event: e}
 }

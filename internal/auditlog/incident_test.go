@@ -703,10 +703,13 @@ func testPatientView(t *testing.T, s *story) {
 type auditEvent struct {
 	ResourceType, ID, Action, Outcome, Recorded string
 
+	Type    struct{ Code string }
 	Subtype []struct{ System, Code string }
 	Period  struct{ Start, End time.Time }
 	Agent   []struct {
+		Type         struct{ Coding []struct{ Code string } }
 		Who          reference
+		Network      struct{ Address string }
 		Requestor    bool
 		PurposeOfUse []struct {
 			Coding []struct{ System, Code string }
@@ -766,19 +769,26 @@ func testFHIR(t *testing.T, s *story) {
 	}
 
 	resources, r := bundle(s.devices[0], auditlog.Options{})
-	uses, rows, lives, changes := map[act]int{}, 0, map[string]int{}, 0
+	uses, rows, lives, changes, outside := map[act]int{}, 0, map[string]int{}, 0, []string{}
 	for _, e := range resources {
-		kind, count, patient := "", 1, ""
+		kind, count, patient, by := "", 1, "", ""
 		var a act
+		restricted := false
 		for _, subtype := range e.Subtype {
 			if subtype.System == fhir.Kinds {
 				kind = subtype.Code
 			}
+			restricted = restricted || subtype.Code == "110132" && e.Type.Code == "rest"
 		}
 		for _, agent := range e.Agent {
-			if agent.Who.Identifier.System == site.Users {
-				a.subject = agent.Who.Identifier.Value
+			switch {
+			case agent.Who.Identifier.System != site.Users:
+			case agent.Type.Coding[0].Code == "AUT":
+				by = agent.Who.Identifier.Value
 				assert.True(t, agent.Requestor)
+			default:
+				a.subject = agent.Who.Identifier.Value
+				assert.NotEqual(t, strings.HasPrefix(kind, "grant-"), agent.Requestor)
 				for _, purpose := range agent.PurposeOfUse {
 					a.purpose, a.reason = purpose.Coding[0].Code, purpose.Text
 				}
@@ -804,7 +814,7 @@ func testFHIR(t *testing.T, s *story) {
 		case "":
 			changes++
 		case string(events.GrantIssued), string(events.GrantRevoked):
-			lives[kind]++
+			lives[kind+" by "+by]++
 			assert.NotEmpty(t, patient)
 			assert.NotEmpty(t, a.subject)
 		default:
@@ -812,8 +822,12 @@ func testFHIR(t *testing.T, s *story) {
 			assert.Equal(t, strings.SplitN(a.recording, ".", 2)[0], patient)
 			assert.False(t, e.Period.Start.IsZero() || e.Period.End.Before(e.Period.Start))
 			assert.Equal(t, kind == "opened" || kind == "described", e.Outcome == "0", kind)
+			assert.Equal(t, "127.0.0.1", e.Agent[0].Network.Address)
 			a.kind = kind
 			uses[a] += count
+			if restricted {
+				outside = append(outside, fmt.Sprint(a.subject, " ", a.recording, " ", strings.Contains(fmt.Sprint(e.Entity), "{wrapped true}")))
+			}
 		}
 	}
 	want := map[act]int{}
@@ -826,7 +840,13 @@ func testFHIR(t *testing.T, s *story) {
 	}
 	assert.Equal(t, want, uses)
 	assert.Len(t, r.Accesses, rows)
-	assert.Equal(t, map[string]int{"grant-issued": s.grants, "grant-revoked": 2}, lives)
+	assert.ElementsMatch(t, []string{
+		fmt.Sprint("root [root] ", s.recordings[10][0], " false"), fmt.Sprint("dr-0 ", s.recordings[11][0], " true"),
+	}, outside)
+	holder := func(right string) string { return fmt.Sprintf("token [%s-%s]", s.Place.Prefix, right) }
+	assert.Equal(t, map[string]int{
+		"grant-issued by " + holder("granter"): s.grants, "grant-revoked by " + holder("revoker"): 2,
+	}, lives)
 	assert.Len(t, r.Changes, changes)
 
 	resources, r = bundle(s.devices[0], auditlog.Options{Subjects: []string{"dr-2"}, Purposes: []string{string(keys.BreakTheGlass)}})

@@ -54,6 +54,9 @@ func TestResourcesHoldTheDefinitionsOfFHIR(t *testing.T) {
 			names, resources = append(names, name), append(resources, r)
 		}
 	}
+	for name, event := range inLog() {
+		names, resources = append(names, "logged "+name), append(resources, encoder(t).EncodeLogged(event)[0])
+	}
 	for action, change := range changes {
 		names, resources = append(names, "change "+action), append(resources, encoder(t).EncodeChange(change))
 	}

@@ -21,6 +21,7 @@
 //	overflow                      none           those of the kind that was counted
 //	any other                     none           110100  none               E       0
 //	a [Change]                    none           110113  110129             C U D   0, or 8 if it failed
+//	a [Logged] outside a grant    that of its kind, with the subtype 110132 beside the kind's
 //
 // Each event also has its kind as a subtype, in the code system [Kinds]. An event of a change with an error, which was made in
 // part, has outcome 8. An event with another outcome than 0 claims no profile, because BALP's are for success; it has the
@@ -33,8 +34,8 @@
 // 110137 User security Attributes Changed, and 110127 and 110138 the start and the end of an Emergency Override.
 //
 // The patient is a logical reference to the pseudonym, the recording and the grant likewise. The user is the subject of the
-// grant, and purposeOfEvent the grant's purpose, with its reason as the text. A resource has nothing that an event does not
-// have: no patient identifier, title, token or key.
+// grant, and purposeOfEvent the grant's purpose, with its reason as the text. Who issued or revoked a grant is an author. A
+// resource has nothing that an event, a Logged or a Change does not have: no patient identifier, title, token or key.
 package fhir
 
 import (
@@ -100,7 +101,21 @@ func New(site Site) (*Encoder, error) {
 // The same event always becomes the same bytes. The ID is a UUID made of the content, by which a receiver that keeps it can
 // recognize what it got twice.
 func (e *Encoder) Encode(event events.Event) []json.RawMessage {
-	var all []json.RawMessage
+	return e.EncodeLogged(Logged{Event: event})
+}
+
+// Logged is an event as the keyring's audit log shows it, with what a vault does not know. Each field is optional.
+type Logged struct {
+	events.Event
+	By      string // who issued or revoked the grant, in the system of users; the initiator, in place of the grant's subject
+	Address string // an IP address: where the request came from, in place of that of the Application
+	Outside bool   // a patient's key was used outside a grant, which must not be
+	Wrapped bool   // the answer was left in the keyring for another token
+}
+
+// EncodeLogged is like Encode. A use outside a grant has the subtype 110132 and the detail outside_grant, whatever else it
+// is: only such a use has this subtype and type rest.
+func (e *Encoder) EncodeLogged(event Logged) (all []json.RawMessage) {
 	for _, r := range e.resources(event) {
 		all = append(all, r.encode())
 	}
@@ -135,7 +150,7 @@ func (e *Encoder) EncodeChange(c Change) json.RawMessage {
 			Detail: appendNumber([]detail{{"operation", c.Operation}}, "count", int64(c.Count)),
 		}},
 	}
-	e.agents(r, p, keys.GrantDetails{Subject: c.By})
+	e.agents(r, p, Logged{Event: events.Event{Grant: keys.GrantDetails{Subject: c.By}}})
 	return r.encode()
 }
 
@@ -185,6 +200,7 @@ var (
 	rest        = hl7("audit-event-type", "rest", "RESTful Operation")
 	activity    = dicom("110100", "Application Activity")
 	alert       = dicom("110113", "Security Alert")
+	restricted  = dicom("110132", "Use of Restricted Function")
 	application = dicom("110150", "Application")
 	destination = dicom("110152", "Destination Role ID")
 	origin      = dicom("110153", "Source Role ID")
@@ -212,7 +228,7 @@ var (
 	update = pattern{"PatientUpdate", rest, []coding{interaction("update")}, "U", origin, destination, author, success, ""}
 	remove = pattern{"PatientDelete", rest, []coding{interaction("delete")}, "D", application, custodian, author, success, ""}
 	refuse = pattern{
-		"", alert, []coding{dicom("110132", "Use of Restricted Function")}, "R", destination, origin, recipient, minor, "forbidden",
+		"", alert, []coding{restricted}, "R", destination, origin, recipient, minor, "forbidden",
 	}
 	grant = pattern{
 		"", alert, []coding{dicom("110137", "User security Attributes Changed")}, "E", application, authorizer, recipient, success, "",
@@ -276,8 +292,8 @@ func patternOf(kind events.Kind, event events.Event) pattern {
 }
 
 // resources returns one AuditEvent for each patient.
-func (e *Encoder) resources(event events.Event) []*auditEvent {
-	first := e.resource(patternOf(cmp.Or(event.Of, event.Kind), event), event, event.KeyID, event.Recording)
+func (e *Encoder) resources(event Logged) []*auditEvent {
+	first := e.resource(patternOf(cmp.Or(event.Of, event.Kind), event.Event), event, event.KeyID, event.Recording)
 	if event.Kind != events.Copied && event.Kind != events.Reassigned || event.To.IsZero() {
 		return []*auditEvent{first}
 	}
@@ -285,7 +301,7 @@ func (e *Encoder) resources(event events.Event) []*auditEvent {
 }
 
 // resource returns the AuditEvent about one patient, and one recording or all.
-func (e *Encoder) resource(p pattern, event events.Event, keyID keys.KeyID, recording keys.RecordingID) *auditEvent {
+func (e *Encoder) resource(p pattern, event Logged, keyID keys.KeyID, recording keys.RecordingID) *auditEvent {
 	if event.Error != "" && p.outcome == success {
 		p.outcome, p.issue = serious, "exception"
 	}
@@ -297,13 +313,16 @@ func (e *Encoder) resource(p pattern, event events.Event, keyID keys.KeyID, reco
 	if event.Of != "" {
 		r.Subtype = append(r.Subtype, coding{System: Kinds, Code: string(event.Of)})
 	}
+	if event.Outside {
+		r.Subtype = append(r.Subtype, restricted)
+	}
 	if !keyID.IsZero() && p.outcome == success && p.profile != "" {
 		r.Meta = &meta{[]string{"https://profiles.ihe.net/ITI/BALP/StructureDefinition/IHE.BasicAudit." + p.profile}}
 	}
 	if !event.Began.IsZero() || !event.Ended.IsZero() {
 		r.Period = &period{instant(event.Began), instant(event.Ended)}
 	}
-	e.agents(r, p, event.Grant)
+	e.agents(r, p, event)
 
 	if !keyID.IsZero() {
 		patient := ref("Patient", e.site.Patients, keyID.String())
@@ -325,7 +344,7 @@ func (e *Encoder) resource(p pattern, event events.Event, keyID keys.KeyID, reco
 	if event.Kind == events.Rekeyed && !event.To.IsZero() {
 		r.Entity = append(r.Entity, entity{What: ref("", e.site.Recordings, event.To.String()), Type: &other, Role: &domainRole})
 	}
-	e.grant(r, event)
+	e.grant(r, event.Event)
 	if p.outcome != success {
 		r.Contained = []operationOutcome{{"OperationOutcome", "outcome", []issue{{"error", p.issue, r.OutcomeDesc}}}}
 		r.Entity = append(r.Entity, entity{What: &reference{Reference: "#outcome"}, Type: &outcomeType})
@@ -337,11 +356,11 @@ func (e *Encoder) resource(p pattern, event events.Event, keyID keys.KeyID, reco
 }
 
 // agents adds who took part, and who observed it.
-func (e *Encoder) agents(r *auditEvent, p pattern, g keys.GrantDetails) {
-	r.Agent = []agent{
-		e.site.Application.agent(p.client, g.Subject == ""),
-		e.site.Server.agent(p.server, false),
-	}
+func (e *Encoder) agents(r *auditEvent, p pattern, event Logged) {
+	g := event.Grant
+	client := e.site.Application
+	client.Address = cmp.Or(event.Address, client.Address)
+	r.Agent = []agent{client.agent(p.client, g.Subject == "" && event.By == ""), e.site.Server.agent(p.server, false)}
 	if g.Purpose != "" {
 		system := "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 		if strings.HasPrefix(string(g.Purpose), keys.OwnPurpose) {
@@ -351,8 +370,13 @@ func (e *Encoder) agents(r *auditEvent, p pattern, g keys.GrantDetails) {
 	}
 	if g.Subject != "" {
 		r.Agent = append(r.Agent, agent{
-			Type: concept{Coding: []coding{p.user}}, Who: ref("", e.site.Users, g.Subject), Requestor: true,
+			Type: concept{Coding: []coding{p.user}}, Who: ref("", e.site.Users, g.Subject), Requestor: event.By == "",
 			PurposeOfUse: r.PurposeOfEvent,
+		})
+	}
+	if event.By != "" {
+		r.Agent = append(r.Agent, agent{
+			Type: concept{Coding: []coding{author}}, Who: ref("", e.site.Users, event.By), Requestor: true,
 		})
 	}
 	r.Source = source{Observer: e.site.Application.ref(), Type: []coding{server}}
@@ -385,7 +409,13 @@ func (e *Encoder) grant(r *auditEvent, event events.Event) {
 }
 
 // details returns the figures of an event, by the names of its JSON form.
-func details(event events.Event) (all []detail) {
+func details(event Logged) (all []detail) {
+	if event.Outside {
+		all = append(all, detail{"outside_grant", "true"})
+	}
+	if event.Wrapped {
+		all = append(all, detail{"wrapped", "true"})
+	}
 	if event.Count != 1 {
 		all = appendNumber(all, "count", int64(event.Count))
 	}

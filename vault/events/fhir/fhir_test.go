@@ -6,6 +6,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -295,6 +296,72 @@ func TestAChangeAsAuditEvent(t *testing.T) {
 		} else {
 			assert.Equal(t, change.By, child(user[0], "who", "identifier")["value"])
 		}
+	}
+}
+
+// inLog has events as an audit log shows them.
+func inLog() map[string]fhir.Logged {
+	outside := eventOf(events.Opened)
+	outside.Grant = keys.GrantDetails{Subject: "root [root]"}
+	unanswered := outside
+	unanswered.Error = "no answer"
+	return map[string]fhir.Logged{
+		"outside":    {Event: outside, Address: "192.0.2.1", Outside: true},
+		"unanswered": {Event: unanswered, Outside: true},
+		"wrapped":    {Event: eventOf(events.Described), Address: "2001:db8::1", Outside: true, Wrapped: true},
+		"issued":     {Event: eventOf(events.GrantIssued), By: "portal [issuer]", Address: "192.0.2.2"},
+		"revoked":    {Event: eventOf(events.GrantRevoked), By: "desk [revoker]"},
+	}
+}
+
+func TestAUseOutsideAGrantIsMarked(t *testing.T) {
+	marked := func(r object) bool {
+		return child(r, "type")["code"] == "rest" && slices.ContainsFunc(list(r, "subtype"), func(o object) bool {
+			return token(o) == dicom+"110132"
+		})
+	}
+	for name, event := range inLog() {
+		for _, text := range encoder(t).EncodeLogged(event) {
+			r := decoded(t, text)
+			assert.Equal(t, event.Outside, marked(r), name)
+			assert.Equal(t, event.Outside, strings.Contains(string(text), `{"type":"outside_grant","valueString":"true"}`), name)
+			assert.Equal(t, event.Wrapped, strings.Contains(string(text), `{"type":"wrapped","valueString":"true"}`), name)
+			assert.Equal(t, event.Outside && event.Error == "", profileOf(t, r) == "PatientRead", name)
+		}
+	}
+	for name, event := range cases() {
+		for _, text := range encoder(t).Encode(event) {
+			assert.False(t, marked(decoded(t, text)), name)
+		}
+	}
+}
+
+// FHIR has one initiator at most: of a grant, whoever issued or revoked it.
+func TestWhoIssuedOrRevokedAGrant(t *testing.T) {
+	all := inLog()
+	for _, name := range []string{"issued", "revoked"} {
+		agents := list(decoded(t, encoder(t).EncodeLogged(all[name])[0]), "agent")
+		initiators := map[any]any{}
+		for _, a := range agents {
+			initiators[child(a, "who", "identifier")["value"]] = a["requestor"]
+		}
+		by := all[name].By
+		assert.Equal(t, map[any]any{"portal": false, "recordings": false, "dr-lee": false, by: true}, initiators)
+		assert.Equal(t, participation+"AUT", token(child(agents[3], "type")))
+	}
+	unnamed := fhir.Logged{Event: events.Event{Kind: events.GrantRevoked, Time: at, Count: 1}, By: "desk [revoker]"}
+	agents := list(decoded(t, encoder(t).EncodeLogged(unnamed)[0]), "agent")
+	require.Len(t, agents, 3)
+	assert.Equal(t, false, agents[0]["requestor"])
+}
+
+func TestARequestHasTheAddressOfTheLog(t *testing.T) {
+	for name, want := range map[string]object{
+		"outside": {"address": "192.0.2.1", "type": "2"}, "wrapped": {"address": "2001:db8::1", "type": "2"},
+		"issued": {"address": "192.0.2.2", "type": "2"}, "revoked": {"address": site.Application.Address, "type": "1"},
+	} {
+		agents := list(decoded(t, encoder(t).EncodeLogged(inLog()[name])[0]), "agent")
+		assert.Equal(t, want, agents[0]["network"], name)
 	}
 }
 
