@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// testSize reports on a large log, which is made from the story's real lines: by default 32 MiB, or as many MiB as RECVAULT_AUDIT_LOG
-// says. The command runs as a process of its own, whose peak of memory the kernel knows.
+// testSize reports on a large log, as JSON and as FHIR. The log is made from the story's real lines: 32 MiB, or as many MiB as
+// RECVAULT_AUDIT_LOG says. The command runs as a process of its own, whose peak of memory the kernel knows.
 func testSize(t *testing.T, s *story) {
 	size := int64(32)
 	if text := os.Getenv("RECVAULT_AUDIT_LOG"); text != "" {
@@ -40,30 +40,35 @@ func testSize(t *testing.T, s *story) {
 		total += info.Size()
 	}
 
-	command := exec.CommandContext(t.Context(), program, append([]string{"audit", "report", "--output", "json"}, files...)...)
-	command.Env = []string{"RECVAULT_MOUNT=" + s.Place.Mount, "RECVAULT_POLICY_PREFIX=" + s.Place.Prefix}
-	output := filepath.Join(folder, "report.json")
-	command.Stdout, err = os.Create(output)
-	require.NoError(t, err)
-	var problems bytes.Buffer
-	command.Stderr = &problems
-	began := time.Now()
-	require.NoError(t, command.Start())
-	peak := make(chan int64)
-	go func() { peak <- peakOf(command.Process.Pid) }()
-	_ = command.Wait() // it ends with 6, because of the uses outside a grant
-	took := time.Since(began)
-	most := <-peak
-	require.Equal(t, 6, command.ProcessState.ExitCode(), problems.String())
-
+	report := func(arguments ...string) (output string, took time.Duration, most int64) {
+		output = filepath.Join(folder, "report")
+		command := exec.CommandContext(t.Context(), program, append(append([]string{"audit", "report"}, arguments...), files...)...)
+		command.Env = []string{"RECVAULT_MOUNT=" + s.Place.Mount, "RECVAULT_POLICY_PREFIX=" + s.Place.Prefix}
+		command.Stdout, err = os.Create(output)
+		require.NoError(t, err)
+		var problems bytes.Buffer
+		command.Stderr = &problems
+		began := time.Now()
+		require.NoError(t, command.Start())
+		peak := make(chan int64)
+		go func() { peak <- peakOf(command.Process.Pid) }()
+		_ = command.Wait() // it ends with 6, because of the uses outside a grant
+		took, most = time.Since(began), <-peak
+		require.Equal(t, 6, command.ProcessState.ExitCode(), problems.String())
+		assert.Less(t, most, int64(64<<20), "bytes at the peak")
+		assert.NotZero(t, most)
+		return output, took, most
+	}
+	output, took, most := report("--output", "json")
 	text, err := os.ReadFile(output)
 	require.NoError(t, err)
 	var r reported
 	require.NoError(t, json.Unmarshal(text, &r))
-	t.Logf("%d MiB with %d entries, %d grants and %d uses of keys in %v: %.0f MiB/s, peak %d MiB", total>>20, r.Entries, r.Totals.Grants,
-		len(r.Accesses), took.Round(time.Millisecond), float64(total>>20)/took.Seconds(), most>>20)
-	assert.Less(t, most, int64(64<<20), "bytes at the peak")
-	assert.NotZero(t, most)
+	rate := func(took time.Duration) string {
+		return fmt.Sprintf("%v: %.0f MiB/s", took.Round(time.Millisecond), float64(total>>20)/took.Seconds())
+	}
+	t.Logf("%d MiB with %d entries, %d grants and %d uses of keys in %s, peak %d MiB", total>>20, r.Entries, r.Totals.Grants,
+		len(r.Accesses), rate(took), most>>20)
 	assert.Equal(t, blocks*s.grants, r.Totals.Grants)
 	uses := 0
 	for _, n := range r.Totals.Uses {
@@ -71,6 +76,31 @@ func testSize(t *testing.T, s *story) {
 	}
 	assert.Equal(t, blocks*s.uses(), uses)
 	assert.Equal(t, blocks-1, r.Totals.Unexplained, "the second device is broken at the end of each block; the last looks like an older copy")
+
+	site := filepath.Join(folder, "site.json")
+	require.NoError(t, os.WriteFile(site, []byte(`{"patients": "urn:test:patients", "recordings": "urn:test:recordings", "users": "urn:test:users",
+		"grants": "urn:test:grants", "purposes": "urn:test:purposes", "application": {"name": "report", "address": "report.test"},
+		"server": {"name": "vault", "address": "vault.test"}}`), 0o600))
+	output, took, most = report("--output", "fhir", "--fhir-site", site)
+	bundle, err := os.Open(output)
+	require.NoError(t, err)
+	defer bundle.Close()
+	var read struct {
+		Entry []struct {
+			Resource struct{ ResourceType string }
+		}
+	}
+	require.NoError(t, json.NewDecoder(bundle).Decode(&read))
+	events := len(r.Accesses) + len(r.Grants) + len(r.Changes)
+	for _, grant := range r.Grants {
+		if !grant.Ended.IsZero() {
+			events++
+		}
+	}
+	assert.Len(t, read.Entry, events)
+	info, err := bundle.Stat()
+	require.NoError(t, err)
+	t.Logf("the same as %d AuditEvents, %d MiB, in %s, peak %d MiB", events, info.Size()>>20, rate(took), most>>20)
 }
 
 // peakOf watches a process until it ends, and returns the greatest size of its memory, in bytes. The size that the kernel reports of a
