@@ -82,13 +82,8 @@ Role: none. VAULT_TOKEN is ignored.`,
 	cmd.Flags().StringVar(&out, "out", "", "`folder` to make, or FILE.zip, or - for a zip on standard output; required")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
-		switch {
-		case out == "":
-			return usagef("no output: set --out FOLDER, --out FILE.zip, or --out - for standard output")
-		case out == dash && isTerminal(c.stdout):
-			return usagef("export does not write a zip to a terminal: redirect standard output")
-		case out == dash && c.output == outputJSON:
-			return usagef("--out - and --output json both write to standard output: use only one of the two")
+		if err := c.checkOut(cmd, out, "--out FOLDER, --out FILE.zip", "a zip"); err != nil {
+			return err
 		}
 		g, err := grant.read(ctx, c)
 		if err != nil {

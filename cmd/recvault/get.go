@@ -72,13 +72,8 @@ Role: none.`,
 		if err != nil {
 			return err
 		}
-		switch {
-		case out == "":
-			return usagef("no output: set --out FILE, or --out - for standard output")
-		case out == dash && isTerminal(c.stdout):
-			return usagef("get does not write a recording to a terminal: redirect standard output")
-		case out == dash && c.output == outputJSON:
-			return usagef("--out - and --output json both write to standard output: use only one of the two")
+		if err := c.checkOut(cmd, out, "--out FILE", "a recording"); err != nil {
+			return err
 		}
 		g, err := grant.read(ctx, c)
 		if err != nil {

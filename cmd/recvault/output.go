@@ -32,6 +32,19 @@ func (c *cli) checkOutput(cmd *cobra.Command) error {
 	return nil
 }
 
+// checkOut checks the flag --out of a command that writes content to a file, as choices has it, or to standard output.
+func (c *cli) checkOut(cmd *cobra.Command, out, choices, content string) error {
+	switch {
+	case out == "":
+		return usagef("no output: set %s, or --out - for standard output", choices)
+	case out == dash && isTerminal(c.stdout):
+		return usagef("%s does not write %s to a terminal: redirect standard output", cmd.Name(), content)
+	case out == dash && c.output == outputJSON:
+		return usagef("--out - and --output json both write to standard output: use only one of the two")
+	}
+	return nil
+}
+
 // result is what a command prints: one JSON object, or text.
 type result interface {
 	writeText(w io.Writer)
