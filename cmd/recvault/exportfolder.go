@@ -253,8 +253,9 @@ func (f *exportFolder) writeLine(v any) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.journal.Write(append(line, '\n')); err != nil {
-		return err
+	if n, err := f.journal.Write(append(line, '\n')); err != nil {
+		_, seekErr := f.journal.Seek(-int64(n), io.SeekCurrent) // the next line replaces what there is of this one
+		return errors.Join(err, seekErr)
 	}
 	return f.journal.Sync()
 }
