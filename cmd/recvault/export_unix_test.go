@@ -5,6 +5,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,7 +15,52 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/recvault/recvault/keys"
 )
+
+// The others try all the time, and one may find no folder, or the folder, or what has become of it.
+func TestAFinishedExportIsNotTakenOver(t *testing.T) {
+	id := keys.NewKeyID(make([]byte, keys.KeyIDBytes))
+	for range 100 {
+		out := filepath.Join(t.TempDir(), "copy")
+		f, err := openExportFolder(out, id)
+		require.NoError(t, err)
+		_, err = f.earlier(t.Context(), nil)
+		require.NoError(t, err)
+		var others errgroup.Group
+		for range 4 {
+			others.Go(func() error {
+				for {
+					other, err := openExportFolder(out, id)
+					switch {
+					case err == nil:
+						return errors.Join(errors.New("taken over"), other.close())
+					case errors.Is(err, fs.ErrExist):
+						return nil
+					}
+				}
+			})
+		}
+		require.NoError(t, f.finish())
+		require.NoError(t, f.close())
+		require.NoError(t, others.Wait())
+		assert.Equal(t, []string{"recordings"}, names(t, out))
+		require.Equal(t, []string{"copy"}, names(t, filepath.Dir(out)))
+	}
+}
+
+// names returns what is in a folder.
+func names(t *testing.T, folder string) (all []string) {
+	t.Helper()
+	found, err := os.ReadDir(folder)
+	require.NoError(t, err)
+	for _, entry := range found {
+		all = append(all, entry.Name())
+	}
+	return all
+}
 
 func TestKilledExportContinues(t *testing.T) {
 	onEachBackend(t, func(t *testing.T, d *deployment) {

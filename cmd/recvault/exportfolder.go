@@ -57,15 +57,21 @@ func checkPrivate(root *os.Root, path string) error {
 	return nil
 }
 
+// checkUnused returns fs.ErrExist if there is something of this name.
+func checkUnused(path string) error {
+	_, err := os.Lstat(path)
+	if err == nil {
+		return existsError(path)
+	}
+	return ignoreMissing(err)
+}
+
 // openExportFolder makes the partial folder, or takes over that of an interrupted run.
 func openExportFolder(out string, keyID keys.KeyID) (_ *exportFolder, err error) {
 	f := &exportFolder{path: filepath.Clean(out), begun: exportJournal{exportFormat, keyID}}
 	f.partial = f.path + partialSuffix
-	if _, err := os.Lstat(f.path); !errors.Is(err, fs.ErrNotExist) {
-		if err != nil {
-			return nil, err
-		}
-		return nil, existsError(f.path)
+	if err := checkUnused(f.path); err != nil {
+		return nil, err
 	}
 	made := true
 	if err := os.Mkdir(f.partial, 0o700); errors.Is(err, fs.ErrExist) {
@@ -81,10 +87,14 @@ func openExportFolder(out string, keyID keys.KeyID) (_ *exportFolder, err error)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, f.closeFiles())
+			err = errors.Join(err, f.close())
 		}
 	}()
-	if err := f.openJournal(made); err != nil {
+	if err := f.openJournal(); err != nil {
+		return nil, err
+	}
+	if err := checkUnused(f.path); err != nil { // another run has finished since
+		f.fresh = made
 		return nil, err
 	}
 	if err := f.root.Mkdir(exportMedia, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -94,17 +104,20 @@ func openExportFolder(out string, keyID keys.KeyID) (_ *exportFolder, err error)
 }
 
 // openJournal opens and locks the journal. Only an empty folder may lack it.
-func (f *exportFolder) openJournal(made bool) (err error) {
-	if _, err := f.root.Lstat(exportJournalName); err != nil && !made {
-		found, err := fs.ReadDir(f.root.FS(), ".")
-		if err != nil {
-			return err
-		}
-		if len(found) > 0 {
-			return f.foreignError()
-		}
+func (f *exportFolder) openJournal() error {
+	found, err := fs.ReadDir(f.root.FS(), ".")
+	if err != nil {
+		return err
 	}
-	if f.journal, err = f.root.OpenFile(exportJournalName, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	flag := os.O_RDWR
+	if len(found) == 0 {
+		flag |= os.O_CREATE
+	}
+	f.journal, err = f.root.OpenFile(exportJournalName, flag, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f.foreignError()
+	}
+	if err != nil {
 		return err
 	}
 	locked, err := filelock.TryLock(f.journal)
@@ -260,13 +273,18 @@ func (f *exportFolder) writeLine(v any) error {
 	return f.journal.Sync()
 }
 
-// finish gives the folder its name. The journal goes last: a crash leaves either the unfinished or the finished export.
+// finish gives the folder its name. The journal goes last: a crash leaves either the unfinished or the finished export. The lock
+// is held until then, so that no other run takes over what is complete, but for Windows, which renames no folder with an open file.
 func (f *exportFolder) finish() error {
-	err := errors.Join(f.syncDir("."), f.closeFiles()) // Windows renames no folder with an open file
+	err := f.syncDir(".")
+	if runtime.GOOS == "windows" {
+		err = errors.Join(err, f.closeFiles())
+	}
 	if err == nil {
 		err = os.Rename(f.partial, f.path)
 	}
 	if err == nil {
+		f.fresh = false // nothing is left for close to remove
 		err = errors.Join(syncDir(filepath.Dir(f.path)), os.Remove(filepath.Join(f.path, exportJournalName)), syncDir(f.path))
 	}
 	return err
