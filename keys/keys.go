@@ -77,6 +77,12 @@ type Unwrapper interface {
 	//   - [ErrUnavailable].
 	Unwrap(ctx context.Context, grant Grant, binding Binding, wrapped WrappedKey) (*Key, error)
 
+	// CheckGrant presents the grant to the keyring for the patient that its details name, and unwraps nothing. It takes
+	// one of the grant's uses, as Unwrap does, and does not show whether the patient is enrolled or was erased.
+	//
+	// Errors: [ErrDenied], also together with [ErrInvalidGrant], as for Unwrap; ErrInvalidGrant, [ErrUnavailable].
+	CheckGrant(ctx context.Context, grant Grant) error
+
 	// RevokeSelf ends the grant and every copy of it at the keyring, at once. A vault that has cached keys for
 	// the grant goes on opening recordings with them for the TTL of its cache. So a logout calls EndGrant of
 	// package vault, which calls RevokeSelf and drops them.

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -48,10 +49,13 @@ func (v *Vault) access(grant keys.Grant, id ID) *access {
 	return &access{vault: v, grant: grant, id: id}
 }
 
+// keyID names the patient: that of the recording, or of the grant if it was used for no recording.
+func (a *access) keyID() keys.KeyID { return cmp.Or(a.id.KeyID(), a.grant.KeyID()) }
+
 // event returns an event of the access.
 func (a *access) event(kind events.Kind) events.Event {
 	return events.Event{
-		Kind: kind, Time: a.vault.now(), KeyID: a.id.KeyID(), Recording: a.id, Grant: a.grant.Details(),
+		Kind: kind, Time: a.vault.now(), KeyID: a.keyID(), Recording: a.id, Grant: a.grant.Details(),
 		Unwraps: int(a.unwraps.Load()),
 	}
 }
@@ -69,7 +73,7 @@ func (a *access) answered(err error, status int) bool {
 	switch {
 	case errors.Is(err, ErrDamaged):
 		kind = events.Damaged
-	case errors.Is(err, keys.ErrDenied) && details.KeyID != a.id.KeyID():
+	case errors.Is(err, keys.ErrDenied) && details.KeyID != a.keyID():
 		kind = events.WrongPatient
 	case errors.Is(err, keys.ErrDenied) && errors.Is(err, keys.ErrInvalidGrant) && details.MaxUses > 0 && a.vault.now().Before(details.Expires):
 		kind = events.Exhausted

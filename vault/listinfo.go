@@ -41,7 +41,8 @@ const describing = 16
 
 // ListInfo lists the recordings of the grant's patient with their metadata, the newest first: by RecordedAt, or by
 // CreatedAt where there is no RecordedAt. Recordings without an Info come last. It describes 16 at a time. A grant that
-// can only describe is enough, and each recording that is not in the key cache takes one of the grant's uses.
+// can only describe is enough, and each recording that is not in the key cache takes one of the grant's uses. If there is
+// none to describe, [keys.Unwrapper.CheckGrant] takes one, so that a grant that has ended gives an error and no empty list.
 //
 // A recording that cannot be described does not hide the others: its Err says why. A recording that is deleted during
 // the listing is left out. On an error the result is nil.
@@ -52,10 +53,14 @@ func (v *Vault) ListInfo(ctx context.Context, grant keys.Grant, options ...ListO
 	for _, option := range options {
 		option(&o)
 	}
+	first := o.after.IsZero()
 	listed, last, err := v.listInfo(ctx, grant, o)
 	for err == nil && len(listed) == 0 && !last.IsZero() { // all of the page were deleted since they were listed
 		o.after = last
 		listed, last, err = v.listInfo(ctx, grant, o)
+	}
+	if err == nil && len(listed) == 0 && first {
+		err = v.access(grant, ID{}).failed(v.keyring.CheckGrant(ctx, grant))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list recordings: %w", err)

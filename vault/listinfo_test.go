@@ -13,6 +13,7 @@ import (
 	"github.com/recvault/recvault/internal/teststore"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 func TestListInfoDescribesTheNewestFirst(t *testing.T) {
@@ -104,6 +105,46 @@ func TestListInfoStopsAtWhatIsNotARecordingsFault(t *testing.T) {
 		cancel()
 		_, err = b.vaultOf(t, b.server).ListInfo(ctx, b.Grant(t, alice))
 		require.ErrorIs(t, err, context.Canceled)
+	})
+}
+
+// Without a recording, the grant decides all the same.
+func TestListInfoOfNothingPresentsTheGrant(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice, bob := b.enrol(t), b.enrol(t)
+		var all []events.Event
+		stream := events.New(func(e events.Event) error {
+			all = append(all, e)
+			return nil
+		})
+		v := b.vaultOf(t, b.server, vault.WithEvents(stream))
+		grant := b.Grant(t, alice)
+		listed, err := v.ListInfo(t.Context(), grant)
+		require.NoError(t, err)
+		assert.Empty(t, listed)
+		_, err = v.ListInfo(t.Context(), keys.NewGrant(grant.Details(), b.Grant(t, bob).Token()))
+		require.ErrorIs(t, err, keys.ErrDenied)
+		require.NoError(t, b.server.RevokeSelf(t.Context(), grant))
+		_, err = v.ListInfo(t.Context(), grant)
+		require.ErrorIs(t, err, keys.ErrInvalidGrant)
+		require.NoError(t, stream.Flush(t.Context()))
+		require.Len(t, all, 3)
+		for i, kind := range []events.Kind{events.Listed, events.Refused, events.Refused} {
+			assert.Equal(t, kind, all[i].Kind)
+			assert.Equal(t, grant.KeyID(), all[i].KeyID)
+		}
+
+		id := b.put(t, alice, []byte("x"))
+		limited, err := b.granter.Issue(t.Context(), alice, keys.GrantOptions{
+			TTL: time.Minute, Subject: "dr-lee", Purpose: keys.Treatment, MaxUses: 1,
+		})
+		require.NoError(t, err)
+		page, err := v.ListInfo(t.Context(), limited, vault.WithPage(vault.ID{}, 1))
+		require.NoError(t, err)
+		assert.Len(t, page, 1)
+		page, err = v.ListInfo(t.Context(), limited, vault.WithPage(id, 1))
+		require.NoError(t, err, "the end of the pages takes no use")
+		assert.Empty(t, page)
 	})
 }
 

@@ -44,7 +44,8 @@ func (c *cli) export() *cobra.Command {
 		GroupID: groupRecordings,
 		Long: `Decrypt all recordings of a grant's patient into a folder or a zip that the
 patient can keep (GDPR, Art. 15 and 20). The grant is the only right in use, and
-each recording takes one use of it, or two if it cannot be opened.
+each recording takes one use of it, or two if it cannot be opened. A patient
+without recordings takes one, and the copy says that there are none.
 
     index.html      the recordings with a player for each; opens without a network
     recordings/     one file for each recording, named by date and title
@@ -118,6 +119,9 @@ func (r exportResult) writeText(w io.Writer) {
 		fmt.Fprintf(w, "%d of them were written by an interrupted run\n", r.Continued)
 	}
 	if len(r.Missing) == 0 {
+		if r.Recordings == 0 {
+			fmt.Fprintln(w, noRecordings)
+		}
 		return
 	}
 	rows := [][]string{{"MISSING", "REASON", "TITLE"}}
@@ -205,6 +209,11 @@ func (c *cli) exportAll(ctx context.Context, v *vault.Vault, g keys.Grant, out s
 		}
 		entries = append(entries, entry)
 		listed[entry.ID.String()] = true
+	}
+	if len(entries) == 0 {
+		if _, err := v.ListInfo(ctx, g); err != nil { // nothing else presents the grant
+			return exportResult{}, err
+		}
 	}
 	x := &export{c: c, v: v, grant: g}
 	concurrency := 1

@@ -346,6 +346,26 @@ func TestExportContinuesWithANewGrant(t *testing.T) {
 	})
 }
 
+func TestExportOfNothingNeedsAGrant(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, d *deployment) {
+		alice, _ := d.enrol("alice")
+		grant := d.grant(alice, "grant")
+		d.run("export", "--grant-file", grant, "--out", d.path("copy")).ok()
+		files := contents(t, d.path("copy"))
+		assert.Empty(t, checkExport(t, files).Recordings)
+		assert.Contains(t, string(files["index.html"]), "no recordings")
+
+		d.run("revoke", "--grant-file", grant).ok()
+		before := d.files()
+		for _, out := range []string{"other", "other.zip"} {
+			d.wants(exitDenied, "invalid_grant", "export", "--grant-file", grant, "--out", d.path(out))
+		}
+		assert.Empty(t, d.run("export", "--grant-file", grant, "--out", "-").exits(exitDenied).stdout)
+		d.wants(exitDenied, "invalid_grant", "list", "--grant-file", grant)
+		assert.Equal(t, before, d.files())
+	})
+}
+
 func TestExportTakesOverNoOtherFolder(t *testing.T) {
 	d := inDirectory(t)
 	alice, _ := d.enrol("alice")

@@ -38,9 +38,9 @@ func (c *cli) list() *cobra.Command {
 		GroupID: groupRecordings,
 		Long: `List a patient's recordings with their IDs, sizes and times of writing. With a
 grant, list also shows titles and types, and the recordings that were made last
-come first. The grant names the patient, and each recording takes one use of it.
-A recording that needs a newer release is listed without them, and is not
-damaged.
+come first. The grant names the patient, and each recording takes one use of it,
+and so does an empty list. A recording that needs a newer release is listed
+without them, and is not damaged.
 
 Role: none with a grant, or with --key-id, which needs no Vault at all. With the
 patient's identifier: writer, enroller, granter or eraser.`,

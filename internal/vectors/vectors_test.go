@@ -224,6 +224,7 @@ func (answeringKeyring) KeyID(context.Context, keys.Patient) (keys.KeyID, error)
 	return keys.KeyID{}, errReadsOnly
 }
 func (answeringKeyring) ClaimStore(context.Context, keys.StoreID) error { return errReadsOnly }
+func (answeringKeyring) CheckGrant(context.Context, keys.Grant) error   { return errReadsOnly }
 func (answeringKeyring) RevokeSelf(context.Context, keys.Grant) error   { return errReadsOnly }
 func (answeringKeyring) Wrap(context.Context, keys.Binding, *keys.Key) (keys.WrappedKey, error) {
 	return "", errReadsOnly

@@ -178,12 +178,41 @@ func malformedGrants(f *fixture) {
 		f.Run(what, func(f *fixture) {
 			spoilt := keys.NewGrant(grant.Details(), malformed)
 			assert.ErrorIs(f, f.unwrap(spoilt, rec), keys.ErrInvalidGrant, "Unwrap")
+			assert.ErrorIs(f, f.CheckGrant(f.Context(), spoilt), keys.ErrInvalidGrant, "CheckGrant")
 			assert.ErrorIs(f, f.RevokeSelf(f.Context(), spoilt), keys.ErrInvalidGrant, "RevokeSelf")
 		})
 	}
 	assert.ErrorIs(f, f.unwrap(keys.Grant{}, rec), keys.ErrInvalidGrant, "Unwrap: the zero grant")
+	assert.ErrorIs(f, f.CheckGrant(f.Context(), keys.Grant{}), keys.ErrInvalidGrant, "CheckGrant: the zero grant")
 	assert.ErrorIs(f, f.RevokeSelf(f.Context(), keys.Grant{}), keys.ErrInvalidGrant, "RevokeSelf: the zero grant")
 	f.opens(grant, rec)
+}
+
+func checkedGrant(f *fixture) {
+	patient, id := f.enrolled()
+	rec := f.newRecording(id)
+	check := func(grant keys.Grant) error { return f.CheckGrant(f.Context(), grant) }
+	grant := f.newGrant(patient)
+	assert.NoError(f, check(grant))
+	assert.NoError(f, check(f.newGrant(f.newPatient())), "the patient is not enrolled")
+	o := options()
+	o.DescribeOnly = true
+	assert.NoError(f, check(f.newGrantWith(patient, o)))
+
+	o = options()
+	o.MaxUses = 2
+	limited := f.newGrantWith(patient, o)
+	assert.NoError(f, check(limited))
+	f.opens(limited, rec)
+	f.ended(check(limited))
+
+	bob, bobID := f.enrolled()
+	bobs := f.newGrant(bob)
+	f.denied(check(keys.NewGrant(grant.Details(), bobs.Token())))
+	require.NoError(f, f.Erase(f.Context(), bobID))
+	assert.NoError(f, check(bobs), "the patient was erased")
+	require.NoError(f, f.RevokeSelf(f.Context(), grant))
+	f.ended(check(grant))
 }
 
 // nextLetter replaces a letter or digit by its neighbour. Mapped over half a token, it gives another
@@ -217,6 +246,7 @@ func expiry(f *fixture) {
 	assert.False(f, time.Now().Before(grant.Expires().Add(-time.Second)), "the grant ended before it expired")
 	f.ended(refused)
 	f.ended(f.unwrap(shortest, rec))
+	f.ended(f.CheckGrant(f.Context(), shortest))
 
 	details := grant.Details()
 	details.Expires = details.Expires.Add(time.Hour)

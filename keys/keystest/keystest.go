@@ -60,6 +60,7 @@ func Run(t *testing.T, open func(t *testing.T) keys.Keyring) {
 		{"a grant is revoked by its holder", revokeByHolder},
 		{"an unknown accessor is not valid", unknownAccessor},
 		{"a copy of a grant is the same grant", copiedGrant},
+		{"a grant is checked without a recording", checkedGrant},
 		{"a grant is used up", usedUp},
 		{"a refused attempt takes a use", refusedAttemptTakesUse},
 		{"a revocation takes the last use", revocationTakesUse},

@@ -108,6 +108,10 @@ func (k *watched) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Bin
 	return key, k.watch.note(err)
 }
 
+func (k *watched) CheckGrant(ctx context.Context, grant keys.Grant) error {
+	return k.watch.note(k.keyring.CheckGrant(ctx, grant))
+}
+
 func (k *watched) RevokeSelf(ctx context.Context, grant keys.Grant) error {
 	return k.watch.note(k.keyring.RevokeSelf(ctx, grant))
 }

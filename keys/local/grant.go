@@ -81,6 +81,18 @@ func (k *Keyring) Issue(ctx context.Context, patient keys.Patient, options keys.
 	return keys.NewGrant(details, token), nil
 }
 
+// CheckGrant implements [keys.Unwrapper].
+func (k *Keyring) CheckGrant(ctx context.Context, grant keys.Grant) error {
+	claims, err := k.use(ctx, grant)
+	if err == nil && claims.keyID != grant.KeyID() {
+		err = fmt.Errorf("%w: the grant is for another patient", keys.ErrDenied)
+	}
+	if err != nil {
+		return fmt.Errorf("check grant: %w", err)
+	}
+	return nil
+}
+
 // RevokeSelf implements [keys.Unwrapper].
 func (k *Keyring) RevokeSelf(ctx context.Context, grant keys.Grant) error {
 	if err := ctx.Err(); err != nil {

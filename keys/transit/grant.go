@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,6 +116,19 @@ func (k *Keyring) discard(ctx context.Context, issued *api.SecretAuth, why error
 	}
 	return fmt.Errorf("%w; the token that Vault made is valid for %d s and could not be revoked: revoke it by its accessor, %q",
 		why, issued.LeaseDuration, issued.Accessor)
+}
+
+// CheckGrant implements [keys.Unwrapper] with the grant's token only. It reads the mark of an erasure, which a grant may read
+// for its own patient and for no other.
+func (k *Keyring) CheckGrant(ctx context.Context, grant keys.Grant) error {
+	holder, err := ofHolder(grant)
+	if err == nil {
+		_, _, err = k.vault.readWith(ctx, holder, k.erasedMarkPath(grant.KeyID()), url.Values{"type": {markType}})
+	}
+	if err != nil && !missing(err) {
+		return fmt.Errorf("transit: check grant: %w", ofGrant(err))
+	}
+	return nil
 }
 
 // RevokeSelf implements [keys.Unwrapper] with the grant's token only.

@@ -63,6 +63,10 @@ func (k *keyring) Unwrap(ctx context.Context, grant keys.Grant, binding keys.Bin
 	return key, err
 }
 
+func (k *keyring) CheckGrant(ctx context.Context, grant keys.Grant) error {
+	return without(ctx, k.t, "check_grant", grant.KeyID(), func(ctx context.Context) error { return k.Keyring.CheckGrant(ctx, grant) })
+}
+
 func (k *keyring) RevokeSelf(ctx context.Context, grant keys.Grant) error {
 	return without(ctx, k.t, "revoke_self", grant.KeyID(), func(ctx context.Context) error { return k.Keyring.RevokeSelf(ctx, grant) })
 }
