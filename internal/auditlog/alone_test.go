@@ -16,6 +16,7 @@ import (
 
 	"github.com/recvault/recvault/internal/auditlog"
 	"github.com/recvault/recvault/keys"
+	"github.com/recvault/recvault/vault/events/fhir"
 )
 
 // inMemory is a source with these lines.
@@ -192,6 +193,16 @@ func TestEventsOfEachKindAreReported(t *testing.T) {
 	assert.Zero(t, report.Totals.Outside)
 	view := report.PatientView(keyID("2bt33bqshc2666dvzs4abvwgudvg3lno"), auditlog.Names{})
 	assert.Equal(t, 5, view.Attempts, "a failure is not a refusal")
+
+	encoder, err := fhir.New(fhir.Site{
+		Patients: "urn:test:p", Recordings: "urn:test:r", Users: "urn:test:u", Grants: "urn:test:g", Purposes: "urn:test:x",
+		Application: fhir.Party{Name: "a", Address: "a.test"}, Server: fhir.Party{Name: "s", Address: "s.test"},
+	})
+	require.NoError(t, err)
+	var bundle bytes.Buffer
+	require.NoError(t, report.WriteFHIR(&bundle, encoder))
+	assert.Contains(t, bundle.String(), `"grant-revoked"`)
+	assert.NotContains(t, bundle.String(), "110129", "a change of a recording is none of the configuration")
 
 	_, rows = readAlone(t, auditlog.Options{KeyIDs: []keys.KeyID{keyID("2sythhyfr5mbtk64km2khc4nsykmcyj5")}}, lines...)
 	assert.Equal(t, []string{reassigned}, changes(rows["changes"]), "the patient to whom it was given")

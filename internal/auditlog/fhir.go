@@ -25,13 +25,13 @@ var fhirKinds = [kinds]struct {
 	Expired:      {events.Refused, "the grant had expired"},
 	UnknownToken: {events.Refused, "the token is none that the log shows alive"},
 	NoGrant:      {events.Refused, "the token is not a grant"},
-	Failed:       {events.Failed, "the key was erased, or the wrapped key was altered"},
+	Failed:       {events.Failed, "it could not be opened, as with an erased key or an altered wrapped key"},
 	Unanswered:   {events.Opened, "the log has no answer: the recording may have been opened"},
 }
 
 // WriteFHIR writes a Bundle of AuditEvents, row by row: one for each row of accesses, which is marked if it is a use outside a grant,
 // one for each row of changes, and for each grant one of its issue and one of its revocation, with who did that, as far as they are
-// in the log and in the period. The rest of the report has no such form.
+// in the log and in the period. Changes in a report from the events alone, and the rest of the report, have no such form.
 func (r *Report) WriteFHIR(w io.Writer, encoder *fhir.Encoder) error {
 	return fhir.WriteBundle(w, func(yield func(json.RawMessage) bool) {
 		for _, section := range r.sections {
@@ -57,6 +57,9 @@ func (r *Report) resources(encoder *fhir.Encoder, row Row) (all []json.RawMessag
 	case Use:
 		return encoder.EncodeLogged(row.event())
 	case Change:
+		if r.Alone() {
+			return nil // a change of a recording is none of the configuration; the stream's own sink has it
+		}
 		return []json.RawMessage{encoder.EncodeChange(fhir.Change(row))}
 	case Grant:
 		if !row.NotLogged && r.Filter.covers(row.Issued) {
