@@ -110,6 +110,7 @@ func (o *outlet) add(event Event) {
 		o.sums[like] = nil
 		o.queue = append(o.queue, event)
 		o.start()
+		o.rouse()
 		return
 	default:
 		event = Event{
@@ -125,16 +126,20 @@ func (o *outlet) add(event Event) {
 	} else {
 		sum.addUp(event)
 	}
-	o.start()
+	o.start() // the end of the window is soon enough
 }
 
-// start wakes the goroutine, or starts it. The caller holds the lock.
+// start starts the goroutine, unless it is running. The caller holds the lock.
 func (o *outlet) start() {
 	if !o.running {
 		previous := o.ended
 		o.running, o.ended = true, make(chan struct{})
 		go o.run(previous, o.ended)
 	}
+}
+
+// rouse wakes the goroutine, which otherwise sleeps until the end of the window.
+func (o *outlet) rouse() {
 	select {
 	case o.wake <- struct{}{}:
 	default:
@@ -276,6 +281,7 @@ func (o *outlet) flush(ctx context.Context) error {
 	}
 	o.flushes = append(o.flushes, done)
 	o.start()
+	o.rouse()
 	o.mu.Unlock()
 	delivered := false
 	select {
