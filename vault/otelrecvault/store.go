@@ -66,10 +66,11 @@ func (s *store) Get(ctx context.Context, name string, offset, length int64) (*st
 	}
 	ctx, o := s.t.start(ctx, operation, keys.KeyID{}, keys.RecordingID{})
 	if operation == "range" && o.span.IsRecording() {
-		o.span.SetAttributes(rangeStartKey.Int64(offset))
-		if length >= 0 {
-			o.span.SetAttributes(rangeLengthKey.Int64(length))
+		attributes := []attribute.KeyValue{rangeStartKey.Int64(offset), rangeLengthKey.Int64(length)}
+		if length < 0 {
+			attributes = attributes[:1]
 		}
+		o.span.SetAttributes(attributes...)
 	}
 	object, err := s.Store.Get(ctx, name, offset, length)
 	if err != nil {

@@ -58,7 +58,7 @@ const (
 type Telemetry struct {
 	tracer      trace.Tracer
 	identifiers bool
-	outcomes    sync.Map // of outcome to metric.RecordOption
+	outcomes    cache[outcome, metric.RecordOption]
 
 	operations, requests                metric.Float64Histogram
 	retries, rewraps, envelopes         metric.Int64Counter
@@ -164,34 +164,44 @@ func (o *operation) measure(class string) {
 	if class != "" {
 		o.fail(class)
 	}
-	option := o.t.cached(outcome{operation: o.name, class: class}, func() []attribute.KeyValue {
+	option := o.t.outcomes.get(outcome{o.name, class}, func() metric.RecordOption {
 		attributes := []attribute.KeyValue{operationKey.String(o.name)}
 		if class != "" {
 			attributes = append(attributes, semconv.ErrorTypeKey.String(class))
 		}
-		return attributes
+		return metric.WithAttributeSet(attribute.NewSet(attributes...))
 	})
 	o.t.operations.Record(context.Background(), time.Since(o.began).Seconds(), option)
 }
 
-// outcome identifies the attributes of a measurement of a duration.
-type outcome struct {
-	operation, class string
+// outcome is how an operation ended.
+type outcome struct{ operation, class string }
 
-	// Of requests only:
-	method, host string
-	port, status int
+// cache keeps what is made once for each of a few keys. To sort the attributes of a measurement takes longer than the
+// measurement.
+type cache[K comparable, V any] struct {
+	mu     sync.RWMutex
+	values map[K]V
 }
 
-// cached returns the attributes of an outcome, which are made once: there are few, and sorting them takes longer than
-// the measurement.
-func (t *Telemetry) cached(o outcome, attributes func() []attribute.KeyValue) metric.RecordOption {
-	if option, ok := t.outcomes.Load(o); ok {
-		return option.(metric.RecordOption)
+// get returns the value of a key, and makes it if it is missing.
+func (c *cache[K, V]) get(key K, create func() V) V {
+	c.mu.RLock()
+	value, ok := c.values[key]
+	c.mu.RUnlock()
+	if ok {
+		return value
 	}
-	option := metric.WithAttributeSet(attribute.NewSet(attributes()...))
-	t.outcomes.Store(o, option)
-	return option
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.values == nil {
+		c.values = map[K]V{}
+	}
+	if value, ok = c.values[key]; !ok {
+		value = create()
+		c.values[key] = value
+	}
+	return value
 }
 
 func (o *operation) fail(class string) {

@@ -24,91 +24,125 @@ import (
 // request is a span, named after its method and url.template. url.full has "REDACTED" in place of the key's name, or of
 // the whole path where that is not known. nil stands for http.DefaultTransport.
 func (t *Telemetry) VaultTransport(base http.RoundTripper) http.RoundTripper {
-	return &transport{cmp.Or(base, http.DefaultTransport), t, t.describeVault}
+	return &transport{base: cmp.Or(base, http.DefaultTransport), t: t, operation: t.vaultRequest, describe: describeVault}
 }
 
 // S3Transport decorates the transport of an S3 client: s3.Config.Transport. Each attempt of a request is a span, named "S3." and
 // the operation. A request that is not about the bucket, such as for credentials, has the operation "_OTHER". nil
 // stands for http.DefaultTransport.
 func (t *Telemetry) S3Transport(base http.RoundTripper, bucket string) http.RoundTripper {
-	return &transport{cmp.Or(base, http.DefaultTransport), t, func(r *http.Request) request { return t.describeS3(r, bucket) }}
+	return &transport{
+		base: cmp.Or(base, http.DefaultTransport), t: t,
+		operation: func(r *http.Request) (string, []attribute.KeyValue) { return t.s3Request(r, bucket) },
+		describe:  func(_, operation string) description { return describeS3(operation, bucket) },
+	}
 }
 
 type transport struct {
-	base     http.RoundTripper
-	t        *Telemetry
-	describe func(*http.Request) request
+	base http.RoundTripper
+	t    *Telemetry
+	// operation returns one of a few names for what a request does, and the attributes of this request's span alone.
+	operation func(*http.Request) (name string, own []attribute.KeyValue)
+	describe  func(method, operation string) description
+	endpoints cache[endpointKey, *endpoint]
 }
 
-// request is what a request is called.
-type request struct {
-	name      string             // of the span
-	operation attribute.KeyValue // in metrics too
-	span      []attribute.KeyValue
+// description is what requests of one method and operation are called.
+type description struct {
+	name      string               // of the span
+	operation attribute.KeyValue   // in metrics too
+	span      []attribute.KeyValue // of the span only
 }
+
+// endpoint is an operation of a server, and what is made once for all its requests.
+type endpoint struct {
+	description
+	start      []trace.SpanStartOption
+	attributes []attribute.KeyValue // in metrics
+	outcomes   cache[answer, metric.RecordOption]
+}
+
+type endpointKey struct{ operation, method, scheme, host string }
 
 // methods are the values of http.request.method here.
 var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch}
 
-// RoundTrip implements http.RoundTripper.
-func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	described := t.describe(r)
+// endpoint describes what a request is sent to.
+func (t *transport) endpoint(r *http.Request, operation string) *endpoint {
+	e := &endpoint{description: t.describe(r.Method, operation)}
 	method := r.Method
 	if !slices.Contains(methods, method) { // Vault's LIST, and what is unknown
 		method = other
 	}
-	host := r.URL.Hostname()
 	port, err := strconv.Atoi(r.URL.Port())
 	if err != nil {
 		port = map[string]int{"http": 80, "https": 443}[r.URL.Scheme]
 	}
-	attributes := append(described.span, described.operation,
-		semconv.HTTPRequestMethodKey.String(method), semconv.ServerAddress(host), semconv.ServerPort(port))
+	e.attributes = []attribute.KeyValue{
+		e.operation, semconv.HTTPRequestMethodKey.String(method), semconv.ServerAddress(r.URL.Hostname()), semconv.ServerPort(port),
+	}
+	e.start = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(append(e.span, e.attributes...)...)}
+	return e
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	operation, own := t.operation(r)
+	e := t.endpoints.get(endpointKey{operation, r.Method, r.URL.Scheme, r.URL.Host}, func() *endpoint { return t.endpoint(r, operation) })
 	failures, _ := r.Context().Value(failuresKey{}).(*failures)
 	before := failures.before(r)
 	if before > 0 {
-		attributes = append(attributes, semconv.HTTPRequestResendCount(before))
-		t.t.retries.Add(r.Context(), 1, metric.WithAttributes(described.operation))
+		own = append(own, semconv.HTTPRequestResendCount(before))
+		t.t.retries.Add(r.Context(), 1, metric.WithAttributes(e.operation))
 	}
-	ctx, span := t.t.tracer.Start(r.Context(), described.name, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...))
+	start := e.start
+	if len(own) > 0 {
+		start = append(slices.Clone(start), trace.WithAttributes(own...))
+	}
+	ctx, span := t.t.tracer.Start(r.Context(), e.name, start...)
 	began := time.Now()
 	response, err := t.base.RoundTrip(r.WithContext(ctx))
 	took := time.Since(began)
-	o := outcome{operation: described.operation.Value.AsString(), method: method, host: host, port: port}
+	var a answer
 	if err != nil {
-		o.class = errorType(ctx, err)
-	} else if o.status = response.StatusCode; o.status >= 400 {
-		o.class = strconv.Itoa(o.status)
+		a.class = errorType(ctx, err)
+	} else if a.status = response.StatusCode; a.status >= 400 {
+		a.class = strconv.Itoa(a.status)
 	}
-	failures.note(r, err != nil || o.status >= 500 || o.status == http.StatusTooManyRequests || o.status == http.StatusRequestTimeout, before)
-	answer := o.answer()
-	t.t.requests.Record(ctx, took.Seconds(), t.t.cached(o, func() []attribute.KeyValue {
-		return append(answer, described.operation,
-			semconv.HTTPRequestMethodKey.String(method), semconv.ServerAddress(host), semconv.ServerPort(port))
+	failures.note(r, err != nil || a.status >= 500 || a.status == http.StatusTooManyRequests || a.status == http.StatusRequestTimeout, before)
+	t.t.requests.Record(ctx, took.Seconds(), e.outcomes.get(a, func() metric.RecordOption {
+		return metric.WithAttributeSet(attribute.NewSet(append(a.attributes(), e.attributes...)...))
 	}))
-	if o.class != "" {
+	if a.class != "" {
 		span.SetStatus(codes.Error, "")
 	}
+	if span.IsRecording() {
+		attributes := a.attributes()
+		if e.operation.Key == semconv.RPCMethodKey && err == nil && response.Header.Get("X-Amz-Request-Id") != "" {
+			attributes = append(attributes, semconv.AWSRequestID(response.Header.Get("X-Amz-Request-Id")))
+		}
+		span.SetAttributes(attributes...)
+	}
 	if err != nil {
-		span.SetAttributes(answer...)
 		span.End()
 		return nil, err
 	}
-	if id := response.Header.Get("X-Amz-Request-Id"); id != "" && described.operation.Key == semconv.RPCMethodKey {
-		answer = append(answer, semconv.AWSRequestID(id))
-	}
-	span.SetAttributes(answer...)
 	response.Body = &responseBody{response.Body, span}
 	return response, nil
 }
 
-// answer returns the attributes that say how a request ended.
-func (o outcome) answer() (attributes []attribute.KeyValue) {
-	if o.status != 0 {
-		attributes = append(attributes, semconv.HTTPResponseStatusCode(o.status))
+// answer is how a request ended.
+type answer struct {
+	status int    // 0 if there is no answer
+	class  string // error.type, or "" for none
+}
+
+func (a answer) attributes() (attributes []attribute.KeyValue) {
+	if a.status != 0 {
+		attributes = append(attributes, semconv.HTTPResponseStatusCode(a.status))
 	}
-	if o.class != "" {
-		attributes = append(attributes, semconv.ErrorTypeKey.String(o.class))
+	if a.class != "" {
+		attributes = append(attributes, semconv.ErrorTypeKey.String(a.class))
 	}
 	return attributes
 }
@@ -142,17 +176,17 @@ var keyVerbs = []string{"encrypt", "decrypt", "rewrap", "hmac", "keys", "datakey
 // tokenCalls are the calls of Vault's token store that name a token in their body only.
 var tokenCalls = []string{"create", "lookup-self", "renew-self", "revoke-self", "lookup-accessor", "revoke-accessor"}
 
-// describeVault names a request to Vault by one of a few templates of its path.
-func (t *Telemetry) describeVault(r *http.Request) request {
-	template, redacted := vaultTemplate(r.URL.Path)
-	path := redacted
+// vaultRequest names a request to Vault by one of a few templates of its path.
+func (t *Telemetry) vaultRequest(r *http.Request) (template string, own []attribute.KeyValue) {
+	template, path := vaultTemplate(r.URL.Path)
 	if t.identifiers {
 		path = r.URL.Path
 	}
-	return request{
-		name: r.Method + " " + template, operation: semconv.URLTemplate(template),
-		span: []attribute.KeyValue{semconv.URLFull(r.URL.Scheme + "://" + r.URL.Host + path)},
-	}
+	return template, []attribute.KeyValue{semconv.URLFull(r.URL.Scheme + "://" + r.URL.Host + path)}
+}
+
+func describeVault(method, template string) description {
+	return description{name: method + " " + template, operation: semconv.URLTemplate(template)}
 }
 
 // vaultTemplate returns the template of a path, and the path with no name in it but those of mounts.
@@ -189,21 +223,26 @@ func vaultTemplate(path string) (template, redacted string) {
 	return "/v1/{path}", "/v1/REDACTED"
 }
 
-// describeS3 names a request to S3 by its operation.
-func (t *Telemetry) describeS3(r *http.Request, bucket string) request {
+// s3Request names a request to S3 by its operation.
+func (t *Telemetry) s3Request(r *http.Request, bucket string) (operation string, own []attribute.KeyValue) {
 	operation, key := s3Operation(r, bucket)
-	span := []attribute.KeyValue{semconv.RPCSystemNameKey.String("aws-api")}
-	if operation != other {
-		span = append(span, semconv.AWSS3Bucket(bucket))
-	}
 	if key != "" && t.identifiers {
-		span = append(span, semconv.AWSS3Key(key))
+		own = append(own, semconv.AWSS3Key(key))
 	}
-	method := "S3/" + operation
+	return operation, own
+}
+
+func describeS3(operation, bucket string) description {
+	d := description{
+		name: "S3." + operation, operation: semconv.RPCMethod("S3/" + operation),
+		span: []attribute.KeyValue{semconv.RPCSystemNameKey.String("aws-api")},
+	}
 	if operation == other {
-		method = other
+		d.operation = semconv.RPCMethod(other)
+	} else {
+		d.span = append(d.span, semconv.AWSS3Bucket(bucket))
 	}
-	return request{name: "S3." + operation, operation: semconv.RPCMethod(method), span: span}
+	return d
 }
 
 // s3Operation returns the operation of a request on the bucket, and the object's name.
