@@ -105,8 +105,9 @@ sbom: ## Write the modules of the library and of the command as CycloneDX, into 
 evidence: test-tools servers ## Gather what an auditor attaches to a report, in the folder evidence
 	@$(GO) run ./internal/evidence -skip "$(EVIDENCE_SKIP)"
 
-bench: servers ## Compare the speed of recvault, minio-go, tink-go and the standard library
+bench: servers ## Compare the speed of recvault, minio-go, tink-go and the standard library, and playback with and without telemetry
 	RECVAULT_SERVERS=require $(GO) test ./internal/bench -run '^$$' -bench . -benchtime 1x -timeout 60m
+	cd internal/observability && RECVAULT_SERVERS=require $(GO) test -run '^$$' -bench . -benchtime 1x .
 
 servers: ## Build the real Vault, MinIO and versitygw for the tests into the user's cache, if they are missing
 	@$(GO) run ./internal/testserver/build

@@ -40,12 +40,13 @@ type site struct {
 func open(t testing.TB, d *testdeployment.Deployment, reader metric.Reader, faults func(http.RoundTripper) http.RoundTripper, options ...otelrecvault.Option) *site {
 	t.Helper()
 	spans := tracetest.NewSpanRecorder()
-	s := build(t, d, trace.NewTracerProvider(trace.WithSpanProcessor(spans)), reader, faults, options...)
+	s := build(t, d, trace.NewTracerProvider(trace.WithSpanProcessor(spans)), reader, nil, faults, options...)
 	s.spans = spans
 	return s
 }
 
-func build(t testing.TB, d *testdeployment.Deployment, tracers *trace.TracerProvider, reader metric.Reader, faults func(http.RoundTripper) http.RoundTripper, options ...otelrecvault.Option) *site {
+// build opens a site whose events go to these sinks, and to the metrics.
+func build(t testing.TB, d *testdeployment.Deployment, tracers *trace.TracerProvider, reader metric.Reader, sinks []events.Sink, faults func(http.RoundTripper) http.RoundTripper, options ...otelrecvault.Option) *site {
 	t.Helper()
 	s := &site{d: d}
 	var err error
@@ -53,7 +54,7 @@ func build(t testing.TB, d *testdeployment.Deployment, tracers *trace.TracerProv
 	require.NoError(t, err)
 	s.connect(t, faults, s.telemetry.VaultTransport, func(base http.RoundTripper) http.RoundTripper { return s.telemetry.S3Transport(base, d.Place.Bucket) })
 	s.keyring, s.store = s.telemetry.Keyring(s.keyring), s.telemetry.Store(s.store)
-	s.stream = events.New(s.telemetry.Count)
+	s.stream = events.New(append(sinks, s.telemetry.Count)...)
 	plain, err := vault.New(s.keyring, s.store, vault.WithEvents(s.stream))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, plain.Close()) })
