@@ -63,6 +63,14 @@ func (s *site) play(t *testing.T, grant keys.Grant, id vault.ID) int {
 	return answer.Code
 }
 
+// issue issues a grant for this purpose as a login does.
+func (s *site) issue(t *testing.T, patient keys.Patient, purpose keys.Purpose) {
+	t.Helper()
+	_, err := s.stream.Issuer(s.keyring).Issue(t.Context(), patient, keys.GrantOptions{TTL: time.Minute, Subject: "s", Purpose: purpose, Reason: "r"})
+	require.NoError(t, err)
+	require.NoError(t, s.stream.Flush(t.Context()))
+}
+
 // damage overwrites a recording's media.
 func (s *site) damage(t *testing.T, id vault.ID) {
 	t.Helper()
@@ -82,7 +90,10 @@ func TestAlertsFireInTheirCaseAndNoOther(t *testing.T) {
 	}{
 		"health": {
 			func(t *testing.T, p *prometheus, s *site, grant keys.Grant, id vault.ID) {
+				alice, _ := s.d.Enrol(t)
 				for range 10 {
+					s.issue(t, alice, keys.Treatment)
+					s.issue(t, alice, "X-QUALITY-CIRCLE")
 					require.Equal(t, http.StatusOK, s.play(t, grant, id))
 					require.Empty(t, p.pass(t, 3*time.Minute))
 				}
@@ -113,11 +124,35 @@ func TestAlertsFireInTheirCaseAndNoOther(t *testing.T) {
 			func(t *testing.T, _ *prometheus, s *site, _ keys.Grant, _ vault.ID) {
 				alice, _ := s.d.Enrol(t)
 				for range 80 {
-					_, err := s.stream.Issuer(s.keyring).Issue(t.Context(), alice, keys.GrantOptions{TTL: time.Minute, Subject: "s", Purpose: keys.Treatment})
-					require.NoError(t, err)
+					s.issue(t, alice, keys.Research)
 				}
-				require.NoError(t, s.stream.Flush(t.Context()))
 			}, 5 * time.Minute, []string{"RecvaultManyGrants"},
+		},
+		"a busy hour of each week": {
+			func(t *testing.T, p *prometheus, s *site, _ keys.Grant, _ vault.ID) {
+				alice, _ := s.d.Enrol(t)
+				for range 60 {
+					s.issue(t, alice, keys.Treatment)
+				}
+				require.Equal(t, []string{"RecvaultManyGrants"}, p.pass(t, 10*time.Minute), "the first time")
+				p.now, p.jobs = p.now.Add(7*24*time.Hour-10*time.Minute), t.TempDir() // a week later, without what jobs left
+				p.pass(t, 5*time.Minute)
+				for range 80 {
+					s.issue(t, alice, keys.Treatment)
+				}
+			}, 10 * time.Minute, nil,
+		},
+		"a broken glass": {
+			func(t *testing.T, _ *prometheus, s *site, _ keys.Grant, _ vault.ID) {
+				alice, _ := s.d.Enrol(t)
+				s.issue(t, alice, keys.BreakTheGlass)
+			}, 5 * time.Minute, []string{"RecvaultBreakGlass"},
+		},
+		"emergency treatment": {
+			func(t *testing.T, _ *prometheus, s *site, _ keys.Grant, _ vault.ID) {
+				alice, _ := s.d.Enrol(t)
+				s.issue(t, alice, keys.EmergencyAccess)
+			}, 5 * time.Minute, []string{"RecvaultBreakGlass"},
 		},
 		"a flood of openings": {
 			func(t *testing.T, _ *prometheus, s *site, grant keys.Grant, id vault.ID) {
@@ -197,6 +232,7 @@ func TestDashboardShowsARun(t *testing.T) {
 	bob, _ := s.d.Enrol(t)
 	p.pass(t, 5*time.Minute)
 	id, grant := s.put(t, alice, 1000), s.d.Grant(t, alice)
+	s.issue(t, alice, keys.BreakTheGlass)
 	for range 3 {
 		require.Equal(t, http.StatusOK, s.play(t, grant, id))
 		p.pass(t, time.Minute)
@@ -230,5 +266,6 @@ func TestDashboardShowsARun(t *testing.T) {
 		return vector[0].F
 	}
 	assert.InDelta(t, 1, value(`sum(recvault_events_total{recvault_event_kind="wrong-patient"})`), 0)
+	assert.InDelta(t, 1, value(`sum(recvault_events_total{recvault_grant_purpose="BTG"})`), 0)
 	assert.InDelta(t, 3000, value(`sum(recvault_delivered_bytes_total)`), 0)
 }

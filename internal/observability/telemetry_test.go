@@ -388,12 +388,13 @@ func TestNoIdentifierIsExportedUnlessAskedFor(t *testing.T) {
 	}
 }
 
-// TestAttributesAreFew: more patients and recordings make no more series.
+// TestAttributesAreFew: more patients, recordings and purposes make no more series.
 func TestAttributesAreFew(t *testing.T) {
 	reader := metric.NewManualReader()
 	s := open(t, testdeployment.Servers(t), reader, nil)
-	play := func() {
+	play := func(purpose keys.Purpose) {
 		patient, _ := s.d.Enrol(t)
+		s.issue(t, patient, purpose)
 		id, grant := s.put(t, patient, 100), s.d.Grant(t, patient)
 		_, err := s.vault.Stat(t.Context(), grant, id)
 		require.NoError(t, err)
@@ -402,12 +403,14 @@ func TestAttributesAreFew(t *testing.T) {
 		require.NoError(t, recording.Close())
 		require.NoError(t, s.stream.Flush(t.Context()))
 	}
-	play()
+	play(keys.Treatment)
 	before := counts(t, reader)
-	for range 20 {
-		play()
+	for i := range 20 {
+		play(keys.Purpose(fmt.Sprint(keys.OwnPurpose, i)))
 	}
-	assert.Len(t, counts(t, reader), len(before))
+	after := counts(t, reader)
+	assert.Len(t, after, len(before))
+	assert.EqualValues(t, 20, after["recvault.events{recvault.event.kind=grant-issued,recvault.event.severity=info,recvault.grant.purpose=other}"])
 }
 
 // TestStoreKeepsItsAbilities: what a store can do, the decorated one can do.

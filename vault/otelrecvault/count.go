@@ -3,10 +3,12 @@ package otelrecvault
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/vault/events"
 )
 
@@ -15,8 +17,15 @@ const (
 	kindKey     = attribute.Key("recvault.event.kind")
 	severityKey = attribute.Key("recvault.event.severity")
 	ofKey       = attribute.Key("recvault.event.of")
+	purposeKey  = attribute.Key("recvault.grant.purpose")
 	hitKey      = attribute.Key("recvault.key_cache.hit")
 )
+
+// purposes are the values of recvault.grant.purpose. Others are "other", so that no site's own codes make series.
+var purposes = []keys.Purpose{
+	keys.Treatment, keys.EmergencyAccess, keys.BreakTheGlass, keys.PatientRequest, keys.FamilyRequest, keys.CareManagement,
+	keys.HealthOperations, keys.Legal, keys.Research, "other",
+}
 
 // Count is a sink of events (an [events.Sink]) that adds them to the metrics: how many there are of each kind, how many bytes were
 // delivered, and how often the key cache had the keys.
@@ -48,6 +57,13 @@ func eventAttributes(e events.Event) attribute.Set {
 	if e.Of != "" {
 		attributes = append(attributes, ofKey.String(string(e.Of)))
 	}
+	if e.Kind == events.GrantIssued {
+		purpose := e.Grant.Purpose
+		if !slices.Contains(purposes, purpose) {
+			purpose = "other"
+		}
+		attributes = append(attributes, purposeKey.String(string(purpose)))
+	}
 	return attribute.NewSet(attributes...)
 }
 
@@ -65,8 +81,11 @@ func (t *Telemetry) zero() {
 		{Kind: events.Opened},
 		{Kind: events.Described},
 		{Kind: events.Overflow, Of: events.Opened},
-		{Kind: events.GrantIssued},
 	} {
+		t.eventCount.Add(context.Background(), 0, metric.WithAttributeSet(eventAttributes(e)))
+	}
+	for _, purpose := range purposes {
+		e := events.Event{Kind: events.GrantIssued, Grant: keys.GrantDetails{Purpose: purpose}}
 		t.eventCount.Add(context.Background(), 0, metric.WithAttributeSet(eventAttributes(e)))
 	}
 }
