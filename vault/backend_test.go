@@ -118,7 +118,7 @@ type unsized struct{ io.Reader }
 // hold puts a patient on hold. The test ends the hold with clearHold.
 func (b *backend) hold(t *testing.T, id keys.KeyID) (clearHold func()) {
 	t.Helper()
-	holds := erasure.NewHolds(b.Store)
+	holds := erasure.NewHolds(b.Store, nil)
 	_, err := holds.Set(t.Context(), id, "legal", "case 7")
 	require.NoError(t, err)
 	return func() {

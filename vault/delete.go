@@ -37,7 +37,7 @@ func (v *Vault) delete(ctx context.Context, patient keys.Patient, id ID) error {
 	if id.KeyID() != keyID {
 		return fmt.Errorf("%w for this patient", ErrNotFound)
 	}
-	if err := v.checkHold(ctx, keyID); err != nil {
+	if err := v.checkHold(ctx, events.Event{Kind: events.Deleted, KeyID: keyID, Recording: id}); err != nil {
 		return err
 	}
 	err = v.objects.Remove(ctx, id)
@@ -51,11 +51,14 @@ func (v *Vault) delete(ctx context.Context, patient keys.Patient, id ID) error {
 	return err
 }
 
-// checkHold returns [ErrHeld] if a hold stands on the patient, and the store's error if that cannot be read.
-func (v *Vault) checkHold(ctx context.Context, keyID keys.KeyID) error {
-	hold, err := v.objects.Held(ctx, keyID)
+// checkHold returns [ErrHeld] if a hold stands on the patient of a change, and emits that the change was refused. It returns
+// the store's error if the hold cannot be read.
+func (v *Vault) checkHold(ctx context.Context, change events.Event) error {
+	hold, err := v.objects.Held(ctx, change.KeyID)
 	if err == nil && hold != nil {
 		err = ErrHeld
+		change.Kind, change.Of, change.Error = events.Held, change.Kind, err.Error()
+		v.emit(change)
 	}
 	return err
 }

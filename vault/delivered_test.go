@@ -162,7 +162,7 @@ func TestEachKindOfEventHappens(t *testing.T) {
 		sealed, media := teststore.Read(t, b.Store, objectName(moved, "envelope")), teststore.Read(t, b.Store, objectName(moved, "media"))
 		_, err = e.ConfirmPatient(t.Context(), moved.KeyID(), erasure.Approval{Digest: plan.Digest, Operator: "privacy-office"})
 		require.NoError(t, err)
-		happened(events.Event{Kind: events.Erased, KeyID: moved.KeyID()})
+		happened(events.Event{Kind: events.Erased, KeyID: moved.KeyID(), Operator: "privacy-office"})
 		teststore.Write(t, b.Store, objectName(moved, "envelope"), sealed) // from a backup
 		teststore.Write(t, b.Store, objectName(moved, "media"), media)
 		_, err = v.Open(t.Context(), stillOpen, moved)
@@ -179,6 +179,67 @@ func TestEachKindOfEventHappens(t *testing.T) {
 		planted.plant("a title", "Corrected")
 		planted.lookFor(t, "the log", []byte(w.log.String()+w.lines.String()))
 		planted.lookFor(t, "an event", fmt.Appendf(nil, "%v %+v %#v", all, all, all))
+	})
+}
+
+// TestAHoldAndWhatItRefusesAreEvents: whoever reviews a hold sees who set and cleared it, and what it kept.
+func TestAHoldAndWhatItRefusesAreEvents(t *testing.T) {
+	onEachBackend(t, func(t *testing.T, b *backend) {
+		alice, bob := b.enrol(t), b.enrol(t)
+		id, grant := b.put(t, alice, []byte("content")), b.Grant(t, alice)
+		keyID := id.KeyID()
+		w := newWitness()
+		v := b.vaultOf(t, b.writerAndReader(), vault.WithEvents(w.stream))
+		defer v.Close()
+		e, err := erasure.New(b.admin, b.Store, erasure.Options{Events: w.stream})
+		require.NoError(t, err)
+		plan, err := e.PlanPatient(t.Context(), keyID)
+		require.NoError(t, err)
+		alone, err := e.PlanRecording(t.Context(), id)
+		require.NoError(t, err)
+		holds := erasure.NewHolds(b.Store, w.stream)
+		happened := func(want events.Event) {
+			t.Helper()
+			got := w.next(t)
+			assert.Equal(t, want.Kind == events.Held, strings.Contains(got.Error, vault.ErrHeld.Error()), got.Error)
+			want.KeyID, want.Count, want.Time, want.Error, want.Unwraps = keyID, 1, got.Time, got.Error, got.Unwraps
+			assert.Equal(t, want, got)
+		}
+
+		_, err = holds.Set(t.Context(), keyID, "legal", "case 7")
+		require.NoError(t, err)
+		happened(events.Event{Kind: events.HoldSet, Operator: "legal", Reason: "case 7"})
+		_, err = holds.Set(t.Context(), keyID, "another", "case 8")
+		require.ErrorIs(t, err, vault.ErrHeld)
+		for kind, change := range map[events.Kind]func() error{
+			events.Updated: func() error {
+				_, err := v.Update(t.Context(), grant, id, func(m *vault.Metadata) error { m.Title = "Corrected"; return nil })
+				return err
+			},
+			events.Reassigned: func() error { _, err := v.Reassign(t.Context(), grant, id, bob); return err },
+			events.Rekeyed:    func() error { _, err := v.Rekey(t.Context(), grant, id); return err },
+		} {
+			require.ErrorIs(t, change(), vault.ErrHeld, kind)
+			happened(events.Event{Kind: events.Held, Of: kind, Recording: id, Grant: grant.Details()})
+		}
+		require.ErrorIs(t, v.Delete(t.Context(), alice, id), vault.ErrHeld)
+		happened(events.Event{Kind: events.Held, Of: events.Deleted, Recording: id})
+		_, err = e.ConfirmRecording(t.Context(), id, erasure.Approval{Digest: alone.Digest, Operator: "privacy-office"})
+		require.ErrorIs(t, err, vault.ErrHeld)
+		happened(events.Event{Kind: events.Held, Of: events.Erased, Recording: id, Operator: "privacy-office"})
+		_, err = e.ConfirmPatient(t.Context(), keyID, erasure.Approval{Digest: plan.Digest, Operator: "privacy-office"})
+		require.ErrorIs(t, err, vault.ErrHeld)
+		happened(events.Event{Kind: events.Held, Of: events.Erased, Operator: "privacy-office"})
+
+		_, err = holds.Clear(t.Context(), keyID, "m.okafor", "closed")
+		require.NoError(t, err)
+		happened(events.Event{Kind: events.HoldCleared, Operator: "m.okafor", Reason: "closed"})
+		_, err = holds.Clear(t.Context(), keyID, "m.okafor", "closed")
+		require.ErrorIs(t, err, erasure.ErrNotHeld)
+		require.NoError(t, v.Delete(t.Context(), alice, id))
+		happened(events.Event{Kind: events.Deleted, Recording: id})
+		require.NoError(t, v.Close())
+		assert.Empty(t, w.rest())
 	})
 }
 

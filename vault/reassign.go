@@ -82,7 +82,7 @@ func (v *Vault) Reassign(ctx context.Context, grant keys.Grant, id ID, to keys.P
 
 func (v *Vault) reassign(ctx context.Context, a *access, to keys.Patient, options []CopyOption) (ID, error) {
 	id := a.id
-	if err := v.checkHold(ctx, id.KeyID()); err != nil {
+	if err := v.checkHold(ctx, a.event(events.Reassigned)); err != nil {
 		return ID{}, err
 	}
 	c, err := v.copyTo(ctx, a, to, true, options)
@@ -94,7 +94,7 @@ func (v *Vault) reassign(ctx context.Context, a *access, to keys.Patient, option
 	case c.adopted:
 		return c.id, fmt.Errorf("%w: media of an interrupted run was used; run it again to remove the original", storage.ErrExists)
 	}
-	return v.removeOriginal(ctx, c)
+	return v.removeOriginal(ctx, c, a.event(events.Reassigned))
 }
 
 // movedBefore returns the ID that a recording, which no longer exists, has under another patient, or [ErrNotFound]. An
@@ -127,9 +127,9 @@ type copied struct {
 }
 
 // removeOriginal removes a recording that was copied, and returns the copy's ID. If the original was changed or deleted
-// since, it removes the copy in its place, unless that one existed before.
-func (v *Vault) removeOriginal(ctx context.Context, c copied) (ID, error) {
-	if err := v.checkHold(ctx, c.original.ID.KeyID()); err != nil {
+// since, it removes the copy in its place, unless that one existed before. change is the event that this completes.
+func (v *Vault) removeOriginal(ctx context.Context, c copied, change events.Event) (ID, error) {
+	if err := v.checkHold(ctx, change); err != nil {
 		return c.id, err
 	}
 	now, err := v.objects.Envelope(ctx, c.original.ID)

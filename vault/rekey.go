@@ -47,7 +47,7 @@ func (v *Vault) rekey(ctx context.Context, a *access) (ID, error) {
 	if id.IsZero() {
 		return ID{}, fmt.Errorf("%w: it is the zero ID", keys.ErrInvalidRecordingID)
 	}
-	if err := v.checkHold(ctx, id.KeyID()); err != nil {
+	if err := v.checkHold(ctx, a.event(events.Rekeyed)); err != nil {
 		return ID{}, err
 	}
 	renewed, err := v.copy(ctx, a)
@@ -62,7 +62,7 @@ func (v *Vault) rekey(ctx context.Context, a *access) (ID, error) {
 		return renewed.id, check.failed(err)
 	}
 	_ = recording.Close()
-	return v.removeOriginal(ctx, renewed)
+	return v.removeOriginal(ctx, renewed, a.event(events.Rekeyed))
 }
 
 // copy puts the content of a recording as another recording of the same patient.

@@ -79,7 +79,7 @@ func (v *Vault) updateOnce(ctx context.Context, a *access, change func(*Metadata
 	if err != nil {
 		return Info{}, err
 	}
-	if err := v.checkHold(ctx, id.KeyID()); err != nil { // last, just before the write
+	if err := v.checkHold(ctx, a.event(events.Updated)); err != nil { // last, just before the write
 		return Info{}, err
 	}
 	// From here on a cancellation has no effect, because the outcome must be known.

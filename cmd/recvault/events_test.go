@@ -24,6 +24,9 @@ func TestTheEventsFileHasWhatTheCommandDid(t *testing.T) {
 		d.run("get", "--grant-file", bobsGrant, "--out", "-", id).exits(exitDenied)
 		d.run("list", "--grant-file", grant).ok()
 		d.run("revoke", "--grant-file", bobsGrant).ok()
+		for _, arguments := range [][]string{{"set", "--reason", "case 7"}, {"clear", "--reason", "closed"}} {
+			d.run(append([]string{"hold"}, append(arguments, "--operator", "o", "--key-id", aliceID)...)...).ok()
+		}
 		plan := d.as("eraser").run("erase", "plan", "--patient-file", alice, "--output", "json").ok().object()
 		d.as("eraser").run("erase", "confirm", "--patient-file", alice, "--digest", plan["digest"].(string), "--operator", "o").ok()
 
@@ -41,7 +44,7 @@ func TestTheEventsFileHasWhatTheCommandDid(t *testing.T) {
 		}
 		assert.Equal(t, []events.Kind{
 			events.GrantIssued, events.GrantIssued, events.Stored, events.Opened, events.WrongPatient,
-			events.Described, events.Listed, events.GrantRevoked, events.Erased,
+			events.Described, events.Listed, events.GrantRevoked, events.HoldSet, events.HoldCleared, events.Erased,
 		}, kinds)
 		assert.NotContains(t, text, strings.TrimSpace(readFile(t, alice)))
 		assert.NotContains(t, text, "Follow-up")

@@ -42,7 +42,11 @@ func (c *cli) holds(ctx context.Context, patient *patientFlag) (*erasure.Holds, 
 	if err != nil {
 		return nil, keys.KeyID{}, err
 	}
-	return erasure.NewHolds(store), keyID, nil
+	stream, err := c.stream()
+	if err != nil {
+		return nil, keys.KeyID{}, err
+	}
+	return erasure.NewHolds(store, stream), keyID, nil
 }
 
 // holdFlags are the flags of hold set and hold clear.

@@ -9,6 +9,7 @@ import (
 	"github.com/recvault/recvault/internal/objects"
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
+	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/events"
 )
 
@@ -57,6 +58,7 @@ type Approval struct {
 func (e *Erasure) ConfirmPatient(ctx context.Context, keyID keys.KeyID, approval Approval) (Receipt, error) {
 	receipt, err := e.confirmPatient(ctx, keyID, approval)
 	if err != nil {
+		e.refused(events.Event{KeyID: keyID, Operator: approval.Operator}, err)
 		return Receipt{}, fmt.Errorf("erase patient %s: %w", keyID, err)
 	}
 	return receipt, nil
@@ -229,6 +231,7 @@ func (e *Erasure) removePatient(ctx context.Context, receipt *Receipt) error {
 func (e *Erasure) ConfirmRecording(ctx context.Context, id keys.RecordingID, approval Approval) (Receipt, error) {
 	receipt, err := e.confirmRecording(ctx, id, approval)
 	if err != nil {
+		e.refused(events.Event{KeyID: id.KeyID(), Recording: id, Operator: approval.Operator}, err)
 		return Receipt{}, fmt.Errorf("erase recording %s: %w", id, err)
 	}
 	return receipt, nil
@@ -274,8 +277,18 @@ func (e *Erasure) confirmRecording(ctx context.Context, id keys.RecordingID, app
 
 func (e *Erasure) finish(receipt Receipt) (Receipt, error) {
 	receipt.Time = time.Now().Round(0).UTC()
-	e.options.Events.Emit(events.Event{Kind: events.Erased, Time: receipt.Time, KeyID: receipt.KeyID, Recording: receipt.Recording})
+	e.options.Events.Emit(events.Event{
+		Kind: events.Erased, Time: receipt.Time, KeyID: receipt.KeyID, Recording: receipt.Recording, Operator: receipt.Operator,
+	})
 	return receipt.sealed()
+}
+
+// refused emits that a hold refused an erasure, if that is what the error says.
+func (e *Erasure) refused(erasure events.Event, err error) {
+	if errors.Is(err, vault.ErrHeld) {
+		erasure.Kind, erasure.Of, erasure.Error = events.Held, events.Erased, err.Error()
+		e.options.Events.Emit(erasure)
+	}
 }
 
 // remove deletes what was found, envelopes first, and records it in the receipt.

@@ -58,7 +58,7 @@ func deploy(t *testing.T, d *testdeployment.Deployment) *deployment {
 	t.Cleanup(func() { require.NoError(t, v.Close()) })
 	return &deployment{
 		Deployment: d, admin: d.Keyring(testdeployment.Admin), eraser: d.Keyring(testdeployment.Eraser),
-		vault: v, holds: erasure.NewHolds(d.Store), objects: o,
+		vault: v, holds: erasure.NewHolds(d.Store, nil), objects: o,
 	}
 }
 

@@ -128,7 +128,7 @@ type Options struct {
 	// to end. MinIO waits up to 30 s. Default 1 min.
 	DeleteTimeout time.Duration
 
-	// Events, if not nil, gets an events.Erased for each receipt.
+	// Events, if not nil, gets an events.Erased for each receipt, and an events.Held for each erasure that a hold refused.
 	Events *events.Stream
 }
 
@@ -157,7 +157,7 @@ func New(keyring Keyring, store storage.Store, options Options) (*Erasure, error
 	if err != nil {
 		return nil, fmt.Errorf("erasure: %w", err)
 	}
-	e := &Erasure{keyring: keyring, objects: o, holds: NewHolds(store), options: options}
+	e := &Erasure{keyring: keyring, objects: o, holds: NewHolds(store, nil), options: options}
 	if !options.Grant.IsZero() {
 		unwrapper, ok := keyring.(keys.Unwrapper)
 		if !ok {

@@ -67,7 +67,7 @@ func run(ctx context.Context) error {
 
 	approval := erasure.Approval{Digest: plan.Digest, Operator: "records-office"}
 
-	holds := erasure.NewHolds(store)
+	holds := erasure.NewHolds(store, nil)
 	if _, err := holds.Set(ctx, alice, "legal", "case 2026-0417"); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package erasure
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"github.com/recvault/recvault/keys"
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
+	"github.com/recvault/recvault/vault/events"
 )
 
 const (
@@ -53,10 +55,16 @@ type ClearedHold struct {
 }
 
 // Holds sets, clears and shows the holds in a store. It needs no keyring. It is safe for concurrent use.
-type Holds struct{ store storage.Store }
+type Holds struct {
+	store  storage.Store
+	events *events.Stream
+}
 
-// NewHolds returns the holds in a store.
-func NewHolds(store storage.Store) *Holds { return &Holds{store} }
+// NewHolds returns the holds in a store. The stream, unless it is nil, gets an events.HoldSet or events.HoldCleared for each
+// hold that is set or cleared. After an error that leaves it open whether it was, the event has that Error.
+func NewHolds(store storage.Store, stream *events.Stream) *Holds {
+	return &Holds{store, cmp.Or(stream, events.New())}
+}
 
 // Set puts a patient on hold and returns the hold. The operator answers for it, and has 1 to [MaxOperatorLen] bytes
 // of printable UTF-8. The reason has 1 to [MaxReasonLen] such bytes. [Hold] says what neither may contain. The
@@ -87,10 +95,12 @@ func (h *Holds) set(ctx context.Context, keyID keys.KeyID, operator, reason stri
 	if err != nil {
 		return Hold{}, err
 	}
+	set := events.Event{Kind: events.HoldSet, KeyID: keyID, Operator: operator, Reason: reason}
 	for range maxSets {
 		standing, etag, err := h.read(ctx, keyID)
 		switch {
 		case err == nil && standing.Operator == hold.Operator && standing.Reason == hold.Reason && standing.Time.Equal(hold.Time):
+			h.emit(set, nil)
 			return hold, nil // the store repeated a request whose answer was lost
 		case err == nil:
 			return standing, vault.ErrHeld
@@ -104,12 +114,25 @@ func (h *Holds) set(ctx context.Context, keyID keys.KeyID, operator, reason stri
 		err = h.put(ctx, keyID, text, condition)
 		switch {
 		case err == nil:
+			h.emit(set, nil)
 			return hold, nil
 		case !errors.Is(err, storage.ErrExists) && !errors.Is(err, storage.ErrChanged):
+			h.emit(set, err)
 			return Hold{}, err
 		}
 	}
 	return Hold{}, fmt.Errorf("%w: the hold is set and cleared again and again", storage.ErrChanged)
+}
+
+// emit emits a change of a hold, unless the error says that it was not made.
+func (h *Holds) emit(change events.Event, err error) {
+	if errors.Is(err, vault.ErrHeld) || errors.Is(err, storage.ErrDenied) || errors.Is(err, storage.ErrNoBucket) {
+		return
+	}
+	if err != nil {
+		change.Error = err.Error()
+	}
+	h.events.Emit(change)
 }
 
 func (h *Holds) put(ctx context.Context, keyID keys.KeyID, text []byte, condition storage.Condition) error {
@@ -148,6 +171,7 @@ func (h *Holds) clear(ctx context.Context, keyID keys.KeyID, operator, reason st
 		// If no hold stands, either this call's answer was lost or another call cleared it.
 		err = h.veto(ctx, keyID)
 	}
+	h.emit(events.Event{Kind: events.HoldCleared, KeyID: keyID, Operator: operator, Reason: reason}, err)
 	if err != nil {
 		return ClearedHold{}, err
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/recvault/recvault/storage"
 	"github.com/recvault/recvault/vault"
 	"github.com/recvault/recvault/vault/erasure"
+	"github.com/recvault/recvault/vault/events"
 )
 
 func TestNothingIsErasedWhileAHoldStands(t *testing.T) {
@@ -72,7 +73,7 @@ func TestNothingIsErasedWhileAHoldStands(t *testing.T) {
 
 func TestHoldsNeedNoKeyring(t *testing.T) {
 	onEach(t, func(t *testing.T, d *deployment) {
-		holds := erasure.NewHolds(d.Store)
+		holds := erasure.NewHolds(d.Store, nil)
 		id := keys.NewKeyID([]byte("a patient who was never enrolled"))
 		_, err := holds.Get(t.Context(), id)
 		require.ErrorIs(t, err, erasure.ErrNotHeld)
@@ -80,7 +81,7 @@ func TestHoldsNeedNoKeyring(t *testing.T) {
 		require.ErrorIs(t, err, erasure.ErrNotHeld)
 		hold, err := holds.Set(t.Context(), id, operator, "case 7")
 		require.NoError(t, err)
-		standing, err := erasure.NewHolds(d.Store).Get(t.Context(), id)
+		standing, err := erasure.NewHolds(d.Store, nil).Get(t.Context(), id)
 		require.NoError(t, err)
 		assert.Equal(t, hold, standing)
 		cleared, err := holds.Clear(t.Context(), id, operator, "closed")
@@ -161,7 +162,7 @@ func TestClearingAHoldNeverEndsANewerOne(t *testing.T) {
 			require.NoError(t, err)
 			return put()
 		}}
-		cleared, err := erasure.NewHolds(store).Clear(t.Context(), id, operator, "case 1 was closed")
+		cleared, err := erasure.NewHolds(store, nil).Clear(t.Context(), id, operator, "case 1 was closed")
 		require.ErrorIs(t, err, vault.ErrHeld)
 		assert.Zero(t, cleared)
 		standing, err := d.holds.Get(t.Context(), id)
@@ -180,7 +181,7 @@ func TestARepeatedSetOrClearSucceeds(t *testing.T) {
 				_, err := put()
 				require.NoError(t, err)
 				return storage.Info{}, answer
-			}})
+			}}, nil)
 		}
 		// The first hold is a new object, and the second replaces the one that was cleared.
 		for _, answer := range []error{storage.ErrExists, storage.ErrChanged} {
@@ -195,6 +196,41 @@ func TestARepeatedSetOrClearSucceeds(t *testing.T) {
 			assert.Equal(t, hold, cleared.Hold)
 			_, err = d.holds.Get(t.Context(), id)
 			require.ErrorIs(t, err, erasure.ErrNotHeld)
+		}
+	})
+}
+
+// TestAHoldThatMayStandIsAnEvent: a hold that was cleared, or set, without an answer must not be missing from the stream.
+func TestAHoldThatMayStandIsAnEvent(t *testing.T) {
+	onEach(t, func(t *testing.T, d *deployment) {
+		_, id := d.Enrol(t)
+		var got []events.Event
+		stream := events.New(func(e events.Event) error { got = append(got, e); return nil })
+		answer := storage.ErrUnavailable
+		lossy := erasure.NewHolds(&hookedStore{Store: d.Store, put: func(put func() (storage.Info, error)) (storage.Info, error) {
+			if answer != storage.ErrDenied {
+				_, err := put()
+				require.NoError(t, err)
+			}
+			return storage.Info{}, answer
+		}}, stream)
+		_, err := lossy.Set(t.Context(), id, "legal", "case 7")
+		require.ErrorIs(t, err, storage.ErrUnavailable)
+		answer = storage.ErrDenied
+		_, err = lossy.Clear(t.Context(), id, "legal", "closed")
+		require.ErrorIs(t, err, storage.ErrDenied)
+		answer = storage.ErrUnavailable
+		_, err = lossy.Clear(t.Context(), id, "legal", "closed")
+		require.ErrorIs(t, err, storage.ErrUnavailable)
+		require.NoError(t, stream.Flush(t.Context()))
+		require.Len(t, got, 2)
+		for i, want := range []events.Event{
+			{Kind: events.HoldSet, KeyID: id, Operator: "legal", Reason: "case 7"},
+			{Kind: events.HoldCleared, KeyID: id, Operator: "legal", Reason: "closed"},
+		} {
+			assert.Contains(t, got[i].Error, storage.ErrUnavailable.Error())
+			want.Count, want.Time, want.Error = 1, got[i].Time, got[i].Error
+			assert.Equal(t, want, got[i])
 		}
 	})
 }
@@ -215,7 +251,7 @@ func TestASetDuringAClearStands(t *testing.T) {
 			}
 			return put()
 		}}
-		hold, err := erasure.NewHolds(store).Set(t.Context(), id, operator, "another case")
+		hold, err := erasure.NewHolds(store, nil).Set(t.Context(), id, operator, "another case")
 		require.NoError(t, err)
 		standing, err := d.holds.Get(t.Context(), id)
 		require.NoError(t, err)
@@ -312,7 +348,7 @@ func TestAHoldWithoutAnETagStands(t *testing.T) {
 	_, id := d.Enrol(t)
 	_, err := d.holds.Set(t.Context(), id, operator, "a case")
 	require.NoError(t, err)
-	holds := erasure.NewHolds(withoutETags{d.Store})
+	holds := erasure.NewHolds(withoutETags{d.Store}, nil)
 	_, err = holds.Clear(t.Context(), id, operator, "closed")
 	require.ErrorIs(t, err, storage.ErrUnavailable)
 	_, err = d.holds.Get(t.Context(), id)

@@ -3,11 +3,11 @@
 //
 // A [Stream] hands each [Event] to its sinks: [Log] for slog, [JSON] for a file of JSON lines, any function of the
 // application, package vault/events/fhir for a FHIR server, and the module otelrecvault for OpenTelemetry. A vault emits
-// to the stream of vault.WithEvents, an erasure to that of its Options, and [Stream.Issuer] and [Stream.Revoker] emit what
-// a login does to grants.
+// to the stream of vault.WithEvents, an erasure to that of its Options, holds to that of erasure.NewHolds, and
+// [Stream.Issuer] and [Stream.Revoker] emit what a login does to grants.
 //
-// An event has no patient identifier, no title, no token and no key. It does have pseudonyms, the subjects of grants and
-// their reasons, so treat it as personal data.
+// An event has no patient identifier, no title, no token and no key. It does have pseudonyms, the subjects of grants, the
+// names of operators and their reasons, so treat it as personal data.
 package events
 
 import (
@@ -65,6 +65,15 @@ const (
 	Erased     Kind = "erased"     // it was erased, or the patient was if Recording is zero
 )
 
+// Legal holds on patients, with an Operator and, of the first two, a Reason.
+const (
+	HoldSet     Kind = "hold-set"     // a patient was put on hold, or may have been if there is an Error
+	HoldCleared Kind = "hold-cleared" // a hold was ended, or may have been if there is an Error
+	// Held: a change of a recording, or an erasure, was refused because the patient is on hold. Of is the kind of the event
+	// that it would have made: Updated, Reassigned, Rekeyed, Deleted or Erased. Only that of an erasure has an Operator.
+	Held Kind = "held"
+)
+
 // The life of grants.
 const (
 	GrantIssued  Kind = "grant-issued"
@@ -79,7 +88,7 @@ const Overflow Kind = "overflow"
 // is one object with the names below. Fields that do not apply are left out.
 type Event struct {
 	Kind  Kind      `json:"kind"`
-	Of    Kind      `json:"of,omitempty"` // of an Overflow: the kind of the events that were counted
+	Of    Kind      `json:"of,omitempty"` // of an Overflow: the kind of the events that were counted; of a Held: what was refused
 	Time  time.Time `json:"time"`         // when it happened, the last time if Count is more than 1
 	Count int       `json:"count"`        // how often it happened
 
@@ -87,6 +96,9 @@ type Event struct {
 	Recording keys.RecordingID  `json:"recording,omitzero"` // the recording that was asked for
 	To        keys.RecordingID  `json:"to,omitzero"`        // of Copied, Reassigned and Rekeyed: the new recording
 	Grant     keys.GrantDetails `json:"grant,omitzero"`     // as the grant states them: they are not authenticated
+
+	Operator string `json:"operator,omitempty"` // of a hold and an erasure: who answers for it
+	Reason   string `json:"reason,omitempty"`   // of HoldSet and HoldCleared: why
 
 	Began   time.Time `json:"began,omitzero"`          // of Opened: when it was asked for, the first time
 	Ended   time.Time `json:"ended,omitzero"`          // of Opened: when it was closed, the last time
@@ -101,7 +113,7 @@ type Event struct {
 }
 
 // Level is how urgent an event is: slog.LevelWarn for what went wrong, and slog.LevelInfo for the rest, for what is
-// Unsupported or Gone, and for a Failed with a 4xx status.
+// Unsupported, Gone or Held, and for a Failed with a 4xx status.
 func (e Event) Level() slog.Level {
 	kind := e.Kind
 	if kind == Overflow {
@@ -128,6 +140,8 @@ func (e Event) LogValue() slog.Value {
 	if g := e.Grant; g != (keys.GrantDetails{}) {
 		attrs = append(attrs, slog.Attr{Key: "grant", Value: grantValue(g)})
 	}
+	attrs.text("operator", e.Operator)
+	attrs.text("reason", e.Reason)
 	attrs.time("began", e.Began)
 	attrs.time("ended", e.Ended)
 	attrs.number("bytes", e.Bytes)

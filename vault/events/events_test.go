@@ -33,6 +33,7 @@ func full() events.Event {
 			KeyID: id.KeyID(), Accessor: "accessor-1", Expires: at.Add(time.Hour), Subject: "dr-lee", Purpose: keys.BreakTheGlass,
 			Reason: "found unconscious", RequestID: "case-7", MaxUses: 3, DescribeOnly: true,
 		},
+		Operator: "m.okafor", Reason: "case 7",
 		Began: at.Add(-time.Minute), Ended: at, Bytes: 150, Ranges: []events.Range{{Start: 0, End: 100}, {Start: 200, End: 250}}, Coarse: true,
 		Unwraps: 1, Entries: 4, Status: 503, Error: "keyring is unavailable",
 	}
@@ -49,6 +50,7 @@ func TestAnEventAsJSON(t *testing.T) {
 			"key_id": "`+event.KeyID.String()+`", "accessor": "accessor-1", "expires": "2026-03-01T13:00:00Z", "subject": "dr-lee",
 			"purpose": "BTG", "reason": "found unconscious", "request_id": "case-7", "max_uses": 3, "describe_only": true
 		},
+		"operator": "m.okafor", "reason": "case 7",
 		"began": "2026-03-01T11:59:00Z", "ended": "2026-03-01T12:00:00Z",
 		"bytes": 150, "ranges": [{"start": 0, "end": 100}, {"start": 200, "end": 250}], "ranges_coarse": true,
 		"unwraps": 1, "entries": 4, "status": 503, "error": "keyring is unavailable"

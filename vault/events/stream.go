@@ -93,12 +93,14 @@ type likeness struct {
 	keyID         keys.KeyID
 	recording, to keys.RecordingID
 	grant         keys.GrantDetails
+	operator      string
+	reason        string
 	status        int
 }
 
 // add queues an event, or adds it up if the window has one like it or has too many.
 func (o *outlet) add(event Event) {
-	like := likeness{event.Kind, event.Of, event.KeyID, event.Recording, event.To, event.Grant, event.Status}
+	like := likeness{event.Kind, event.Of, event.KeyID, event.Recording, event.To, event.Grant, event.Operator, event.Reason, event.Status}
 	like.grant.Expires = like.grant.Expires.Round(0).UTC() // a grant is parsed for each request, each time with a zone of its own
 	o.mu.Lock()
 	defer o.mu.Unlock()

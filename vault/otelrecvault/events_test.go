@@ -78,6 +78,7 @@ func TestEveryFieldIsAnAttribute(t *testing.T) {
 		Grant: keys.GrantDetails{
 			KeyID: id.KeyID(), Accessor: "a", Expires: time.Now(), Subject: "s", Purpose: "p", Reason: "r", RequestID: "i", MaxUses: 1, DescribeOnly: true,
 		},
+		Operator: "o", Reason: "r",
 		Began: time.Now(), Ended: time.Now(), Bytes: 1, Ranges: []events.Range{{Start: 0, End: 1}}, Coarse: true, Unwraps: 1, Entries: 1, Status: 1, Error: "e",
 	}
 	_, attributes := emit(t, e)

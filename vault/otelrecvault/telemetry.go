@@ -45,8 +45,9 @@ const (
 //   - http.client.request.duration, a histogram in seconds, as the conventions have it, with url.template for Vault
 //     and rpc.method for S3. It is the time to the answer's header; the span lasts until the body is closed.
 //   - recvault.request.retries: requests that repeat one that had failed, by url.template or rpc.method.
-//   - recvault.events, by recvault.event.kind and recvault.event.severity (info or warn), for an overflow by recvault.event.of,
-//     and for a grant-issued by recvault.grant.purpose: one of the purposes that package keys has constants for, or "other".
+//   - recvault.events, by recvault.event.kind and recvault.event.severity (info or warn); for an overflow or a held by
+//     recvault.event.of; for a grant-issued by recvault.grant.purpose: one of the purposes that package keys has constants for,
+//     or "other".
 //   - recvault.delivered, in bytes; recvault.key_cache.lookups, by recvault.key_cache.hit. The sink [Telemetry.Count] adds to
 //     these and to recvault.events.
 //   - recvault.rewrap.keys: wrapped keys that the keyring was asked to re-wrap, by error.type for those it did not.

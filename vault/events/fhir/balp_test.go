@@ -195,6 +195,7 @@ func TestEachKindHasTheCodesOfTheTable(t *testing.T) {
 		read, create, remove = "PatientRead rest read R 0", "PatientCreate rest create C 0", "PatientDelete rest delete D 0"
 		refused              = " 110113 110132 R 4 forbidden"
 		grant                = " 110113 110137 E 0"
+		held                 = " rest delete D 4 business-rule"
 	)
 	want := map[string][]string{
 		"opened": {read}, "described": {read}, "listed": {"PatientQuery rest search-type E 0"},
@@ -215,6 +216,10 @@ func TestEachKindHasTheCodesOfTheTable(t *testing.T) {
 		"copied": {read, create}, "reassigned": {remove, create},
 		"reassigned in part": {" rest delete D 8 exception", " rest create C 8 exception"},
 		"copied, perhaps":    {" rest read R 8 exception"},
+
+		"hold-set": {" hold  U 0"}, "hold-cleared": {" unhold  U 0"}, "hold cleared, perhaps": {" unhold  U 8 exception"},
+		"held": {held}, "erasure refused by a hold": {held}, "refusals by holds counted": {held},
+		"update refused by a hold": {" rest update U 4 business-rule"},
 
 		"grant-issued": {grant}, "grant-revoked": {grant}, "grant revoked by accessor": {grant},
 		"glass broken": {" 110113 110127 E 0"}, "glass mended": {" 110113 110138 E 0"},
@@ -239,7 +244,7 @@ func TestEachKindHasTheCodesOfTheTable(t *testing.T) {
 					}
 				}
 				assert.True(t, own[string(event.Kind)])
-				assert.True(t, event.Of == "" || own[string(event.Of)])
+				assert.True(t, event.Kind != events.Overflow || own[string(event.Of)])
 				line := fmt.Sprintf("%s %s %s %s %s",
 					profileOf(t, r), child(r, "type")["code"], strings.Join(subtypes, ","), r["action"], r["outcome"])
 				for _, outcome := range list(r, "contained") {

@@ -16,12 +16,17 @@
 //	damaged                       none           110113  none               R       8
 //	unsupported, gone             none           rest    read               R       4
 //	failed                        none           rest    read               R       4 if the status is 4xx, otherwise 8
+//	hold-set, hold-cleared        none           (lifecycle, see below)     U       0
+//	held                          none           rest    update or delete   U D     4
 //	grant-issued, grant-revoked   none           110113  110137             E       0
 //	the same, to break the glass  none           110113  110127 or 110138   E       0
 //	overflow                      none           those of the kind that was counted
 //	any other                     none           110100  none               E       0
 //	a [Change]                    none           110113  110129             C U D   0, or 8 if it failed
 //	a [Logged] outside a grant    that of its kind, with the subtype 110132 beside the kind's
+//
+// A hold has the type hold or unhold of http://terminology.hl7.org/CodeSystem/iso-21089-lifecycle, and no subtype of others.
+// A held has the action of what was refused, and the detail "of" its kind.
 //
 // Each event also has its kind as a subtype, in the code system [Kinds]. An event of a change with an error, which was made in
 // part, has outcome 8. An event with another outcome than 0 claims no profile, because BALP's are for success; it has the
@@ -34,13 +39,14 @@
 // 110137 User security Attributes Changed, and 110127 and 110138 the start and the end of an Emergency Override.
 //
 // The patient is a logical reference to the pseudonym, the recording and the grant likewise. The user is the subject of the
-// grant, and purposeOfEvent the grant's purpose, with its reason as the text. Who issued or revoked a grant is an author. A
-// resource has nothing that an event, a Logged or a Change does not have: no patient identifier, title, token or key.
+// grant, or the operator, and purposeOfEvent the grant's purpose, with its reason as the text; of a hold it is the reason alone. Who
+// issued or revoked a grant is an author. A resource has nothing that an event, a Logged or a Change does not have: no patient
+// identifier, title, token or key.
 package fhir
 
 import (
-	"bufio"
 	"cmp"
+	"bufio"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -65,7 +71,7 @@ const Kinds = "https://pkg.go.dev/github.com/recvault/recvault/vault/events#Kind
 type Site struct {
 	Patients   string // the system of patients' pseudonyms
 	Recordings string // the system of recordings' IDs
-	Users      string // the system of grants' subjects
+	Users      string // the system of grants' subjects and of operators
 	Grants     string // the system of grants' accessors
 	Purposes   string // the code system of the site's own purposes, which start with [keys.OwnPurpose]
 
@@ -210,6 +216,9 @@ var (
 	author      = hl7("v3-ParticipationType", "AUT", "author (originator)")
 	server      = hl7("security-source-type", "4", "Application Server")
 
+	hold   = hl7("iso-21089-lifecycle", "hold", "Add Legal Hold Record Lifecycle Event")
+	unhold = hl7("iso-21089-lifecycle", "unhold", "Remove Legal Hold Record Lifecycle Event")
+
 	person       = hl7("audit-entity-type", "1", "Person")
 	systemObject = hl7("audit-entity-type", "2", "System Object")
 	other        = hl7("audit-entity-type", "4", "Other")
@@ -275,6 +284,18 @@ func patternOf(kind events.Kind, event events.Event) pattern {
 		default:
 			failed(serious, "exception")
 		}
+	case events.HoldSet:
+		p = update
+		p.profile, p.event, p.subtypes = "", hold, nil
+	case events.HoldCleared:
+		p = update
+		p.profile, p.event, p.subtypes = "", unhold, nil
+	case events.Held:
+		p = remove
+		if event.Of == events.Updated || event.Of == events.Rekeyed {
+			p = update
+		}
+		failed(minor, "business-rule")
 	case events.GrantIssued:
 		p = grant
 		if event.Grant.Purpose == keys.BreakTheGlass {
@@ -293,7 +314,11 @@ func patternOf(kind events.Kind, event events.Event) pattern {
 
 // resources returns one AuditEvent for each patient.
 func (e *Encoder) resources(event Logged) []*auditEvent {
-	first := e.resource(patternOf(cmp.Or(event.Of, event.Kind), event.Event), event, event.KeyID, event.Recording)
+	kind := event.Kind
+	if kind == events.Overflow {
+		kind = event.Of
+	}
+	first := e.resource(patternOf(kind, event.Event), event, event.KeyID, event.Recording)
 	if event.Kind != events.Copied && event.Kind != events.Reassigned || event.To.IsZero() {
 		return []*auditEvent{first}
 	}
@@ -310,7 +335,7 @@ func (e *Encoder) resource(p pattern, event Logged, keyID keys.KeyID, recording 
 		Outcome: p.outcome, OutcomeDesc: strings.TrimSpace(event.Error),
 		Subtype: append(p.subtypes[:len(p.subtypes):len(p.subtypes)], coding{System: Kinds, Code: string(event.Kind)}),
 	}
-	if event.Of != "" {
+	if event.Kind == events.Overflow {
 		r.Subtype = append(r.Subtype, coding{System: Kinds, Code: string(event.Of)})
 	}
 	if event.Outside {
@@ -321,6 +346,9 @@ func (e *Encoder) resource(p pattern, event Logged, keyID keys.KeyID, recording 
 	}
 	if !event.Began.IsZero() || !event.Ended.IsZero() {
 		r.Period = &period{instant(event.Began), instant(event.Ended)}
+	}
+	if event.Operator != "" {
+		event.Grant.Subject, event.Grant.Reason = event.Operator, event.Reason
 	}
 	e.agents(r, p, event)
 
@@ -361,6 +389,9 @@ func (e *Encoder) agents(r *auditEvent, p pattern, event Logged) {
 	client := e.site.Application
 	client.Address = cmp.Or(event.Address, client.Address)
 	r.Agent = []agent{client.agent(p.client, g.Subject == "" && event.By == ""), e.site.Server.agent(p.server, false)}
+	if g.Reason != "" {
+		r.PurposeOfEvent = []concept{{Text: g.Reason}}
+	}
 	if g.Purpose != "" {
 		system := "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 		if strings.HasPrefix(string(g.Purpose), keys.OwnPurpose) {
@@ -415,6 +446,9 @@ func details(event Logged) (all []detail) {
 	}
 	if event.Wrapped {
 		all = append(all, detail{"wrapped", "true"})
+	}
+	if event.Kind == events.Held {
+		all = append(all, detail{"of", string(event.Of)})
 	}
 	if event.Count != 1 {
 		all = appendNumber(all, "count", int64(event.Count))

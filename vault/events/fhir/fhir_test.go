@@ -53,7 +53,7 @@ var kinds = []events.Kind{
 	events.Opened, events.Described, events.Listed,
 	events.WrongPatient, events.Refused, events.Exhausted, events.Damaged, events.Unsupported, events.Gone, events.Failed,
 	events.Stored, events.Updated, events.Copied, events.Reassigned, events.Rekeyed, events.Deleted, events.Erased,
-	events.GrantIssued, events.GrantRevoked, events.Overflow,
+	events.HoldSet, events.HoldCleared, events.Held, events.GrantIssued, events.GrantRevoked, events.Overflow,
 }
 
 // eventOf returns an event as the vault, an erasure or a login emits it.
@@ -80,6 +80,13 @@ func eventOf(kind events.Kind) events.Event {
 		e.Status, e.Error = 503, "keyring is unavailable"
 	case events.Stored, events.Deleted, events.Erased:
 		e.Grant, e.Unwraps = keys.GrantDetails{}, 0
+		if kind == events.Erased {
+			e.Operator = "m.okafor"
+		}
+	case events.HoldSet, events.HoldCleared:
+		e.Recording, e.Grant, e.Unwraps, e.Operator, e.Reason = keys.RecordingID{}, keys.GrantDetails{}, 0, "m.okafor", "case 7 of 2026"
+	case events.Held:
+		e.Grant, e.Unwraps, e.Of, e.Error = keys.GrantDetails{}, 0, events.Deleted, "patient is on hold"
 	case events.Copied, events.Reassigned:
 		e.To = copied
 	case events.Rekeyed:
@@ -112,6 +119,14 @@ func cases() map[string]events.Event {
 	add("failed, bad request", events.Failed, func(e *events.Event) { e.Status = 400 })
 	add("failed in mid-stream", events.Failed, func(e *events.Event) { e.Status = 0 })
 	add("patient erased", events.Erased, func(e *events.Event) { e.Recording = keys.RecordingID{} })
+	add("update refused by a hold", events.Held, func(e *events.Event) {
+		e.Of, e.Grant = events.Updated, eventOf(events.Updated).Grant
+	})
+	add("erasure refused by a hold", events.Held, func(e *events.Event) {
+		e.Of, e.Recording, e.Operator = events.Erased, keys.RecordingID{}, "m.okafor"
+	})
+	add("hold cleared, perhaps", events.HoldCleared, func(e *events.Event) { e.Error = "store is unavailable" })
+	add("refusals by holds counted", events.Overflow, func(e *events.Event) { e.Of = events.Held })
 	add("reassigned in part", events.Reassigned, func(e *events.Event) { e.Error = "the original may exist" })
 	add("copied, perhaps", events.Copied, func(e *events.Event) { e.To, e.Error = keys.RecordingID{}, "unknown" })
 	add("glass broken", events.GrantIssued, breakGlass)
@@ -214,6 +229,27 @@ func TestAnEventAlwaysBecomesTheSame(t *testing.T) {
 			assert.Empty(t, ids[resource.ID], "%s has the ID of another", name)
 			ids[resource.ID] = name
 		}
+	}
+}
+
+func TestAHoldAsAuditEvent(t *testing.T) {
+	for kind, code := range map[events.Kind]string{events.HoldSet: "hold", events.HoldCleared: "unhold"} {
+		r := decoded(t, encoder(t).Encode(eventOf(kind))[0])
+		assert.Equal(t, terminology+"iso-21089-lifecycle|"+code, token(child(r, "type")))
+		assert.Equal(t, "U", r["action"])
+		assert.Equal(t, "0", r["outcome"])
+		assert.Equal(t, "case 7 of 2026", list(r, "purposeOfEvent")[0]["text"])
+		assert.Equal(t, "m.okafor", child(list(r, "agent")[2], "who", "identifier")["value"])
+		assert.Equal(t, recording.KeyID().String(), child(list(r, "entity")[0], "what", "identifier")["value"])
+	}
+	for name, action := range map[string]string{"held": "D", "update refused by a hold": "U", "erasure refused by a hold": "D"} {
+		event := cases()[name]
+		r := decoded(t, encoder(t).Encode(event)[0])
+		assert.Equal(t, action, r["action"], name)
+		assert.Equal(t, "4", r["outcome"], name)
+		assert.Len(t, list(r, "subtype"), 2, "none says that it was made: %s", name)
+		entities := list(r, "entity")
+		assert.Contains(t, list(entities[len(entities)-1], "detail"), object{"type": "of", "valueString": string(event.Of)}, name)
 	}
 }
 

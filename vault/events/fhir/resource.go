@@ -43,7 +43,7 @@ type coding struct {
 }
 
 type concept struct {
-	Coding []coding `json:"coding"`
+	Coding []coding `json:"coding,omitempty"`
 	Text   string   `json:"text,omitempty"`
 }
 
