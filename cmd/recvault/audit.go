@@ -53,13 +53,15 @@ func (c *cli) auditSetup() *cobra.Command {
 		Long: `Compare a live Vault with what it should be, name every difference, and print a
 page that a person can sign. Nothing is changed, and no key is used.
 
-Compared are: audit devices, and what they show in clear; the mount, its tuning
-and the bucket and prefix that it is for; the pseudonym key; the settings of
-patients' keys; the policy of each role, line by line; the token roles; aliases
-that are no patient's; every other policy with a rule that reaches the mount, the
-token roles, identities, policies, auth methods and who may log in, other users'
-tokens, audit devices, plugins or Vault's storage; tokens and token roles that
-have no limit in time.
+Compared are: audit devices, and what they show in clear; quotas that keep
+requests out of the audit log; answers that Vault keeps under wrapping tokens; the
+mount, its tuning and the bucket and prefix that it is for; the pseudonym key; the
+settings of patients' keys; the policy of each role, line by line; the token
+roles; aliases that are no patient's; every other policy with a rule that reaches
+the mount, the token roles, identities, policies, auth methods and who may log in,
+other users' tokens, audit devices, quotas, plugins or Vault's storage; tokens and
+token roles that have no limit in time. The tuning of the token mount is listed.
+What a comparison cannot see, and why, is at the end of the page.
 
 Work is bounded: one request for each policy, for each token role, and for each of
 --keys keys and --tokens tokens, which are drawn at random. The page says how many

@@ -71,7 +71,7 @@ func TestAuditSetupSaysWhatItMayNotRead(t *testing.T) {
 	d.run("setup", "--no-doctor").ok()
 	auditor := d.with("VAULT_TOKEN", v.RoleToken("auditor"))
 	page := auditor.run("audit", "setup").exits(exitIncomplete).stdout
-	assert.Contains(t, page, "RESULT: no difference; 7 things not checked")
+	assert.Contains(t, page, "RESULT: no difference; 9 things not checked")
 	assert.Contains(t, page, "  - audit devices: needs read and sudo on sys/audit\n")
 	assert.Contains(t, page, "  - tokens: needs list and sudo on auth/token/accessors\n")
 	o := auditor.run("audit", "setup", "--output", "json").exits(exitIncomplete)

@@ -81,6 +81,67 @@ func TestAuditLogShowsEveryAttempt(t *testing.T) {
 	assert.Equal(t, context, last.Request.Data["batch_input"].([]any)[0].(data)["context"])
 }
 
+// TestAQuotaHidesAttemptsAndStopsLogouts: this is why a comparison of Vault names quotas.
+func TestAQuotaHidesAttemptsAndStopsLogouts(t *testing.T) {
+	f := newFixture(t, testserver.Dedicated())
+	k := f.roles()
+	alice, aliceID := f.enrol(k)
+	rec, grant := f.record(k, aliceID), f.grant(k, alice)
+	for name, path := range map[string]string{"keys": f.options.Mount + "/", "logouts": "auth/token/revoke-self"} {
+		_, err := f.admin.Logical().Write("sys/quotas/rate-limit/"+name, data{"path": path, "rate": 1, "interval": "1h"})
+		require.NoError(t, err)
+	}
+	attempt := func() {
+		t.Helper()
+		_, err := k.Unwrap(t.Context(), grant, rec.binding, rec.wrapped)
+		require.ErrorIs(t, err, keys.ErrUnavailable)
+		require.ErrorContains(t, err, "rate limit quota exceeded")
+	}
+	lines := func() (n int) {
+		for _, entry := range f.server.Audit(t) {
+			if entry.Request.Path == f.options.Mount+"/decrypt/"+aliceID.String()+"-kek" {
+				n++
+			}
+		}
+		return n
+	}
+	f.opens(k, grant, rec)
+	before := lines()
+	attempt()
+	assert.Equal(t, before, lines(), "the attempt is not in the log")
+	_, err := f.admin.Logical().Write("sys/quotas/config", data{"enable_rate_limit_audit_logging": true})
+	require.NoError(t, err)
+	attempt()
+	assert.Greater(t, lines(), before)
+
+	require.NoError(t, k.RevokeSelf(t.Context(), f.grant(k, alice)))
+	require.ErrorIs(t, k.RevokeSelf(t.Context(), grant), keys.ErrUnavailable, "the grant lives on")
+}
+
+// TestTuningOfTheTokenMountOnlyShortensGrants: a comparison of Vault notes it, and it is no difference.
+func TestTuningOfTheTokenMountOnlyShortensGrants(t *testing.T) {
+	f := newFixture(t, testserver.Dedicated())
+	k := f.roles()
+	alice, _ := f.enrol(k)
+	for name, c := range map[string]struct {
+		tuned     string
+		ask, want time.Duration
+	}{
+		"longer":  {"8760h", 20 * time.Hour, 4 * time.Hour},
+		"shorter": {"120s", 15 * time.Minute, 2 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := f.admin.Logical().Write("sys/auth/token/tune", data{"max_lease_ttl": c.tuned, "default_lease_ttl": "100s"})
+			require.NoError(t, err)
+			options := grantOptions()
+			options.TTL = c.ask
+			grant, err := k.Issue(t.Context(), alice, options)
+			require.NoError(t, err)
+			assert.WithinDuration(t, time.Now().Add(c.want), grant.Details().Expires, 30*time.Second)
+		})
+	}
+}
+
 func TestAuditLogShowsEveryGrant(t *testing.T) {
 	f := newFixture(t)
 	k := f.roles()

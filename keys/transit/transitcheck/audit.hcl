@@ -2,7 +2,7 @@
 # what Vault knows of each token. It shows no key, no token and no patient identifier, and changes nothing. An
 # administrator installs it under any name; Setup does not, because it reaches beyond recvault's part of Vault.
 
-# "sudo" is Vault's demand for these two paths.
+# "sudo" is Vault's demand for these two paths, and for leases below.
 path "sys/audit" {
   capabilities = ["read", "sudo"]
 }
@@ -13,6 +13,28 @@ path "sys/config/auditing/request-headers" {
 
 # How the audit log shows the requests of every mount and auth method.
 path "sys/mounts" {
+  capabilities = ["read"]
+}
+
+# Whether Vault keeps answers of the engine, with keys in clear, under wrapping tokens. A lease's name is no token.
+path "sys/leases/lookup/<mount>" {
+  capabilities = ["list", "sudo"]
+}
+
+path "sys/leases/lookup/<mount>/*" {
+  capabilities = ["list", "sudo"]
+}
+
+# Limits of requests.
+path "sys/quotas/config" {
+  capabilities = ["read"]
+}
+
+path "sys/quotas/rate-limit" {
+  capabilities = ["list"]
+}
+
+path "sys/quotas/rate-limit/+" {
   capabilities = ["read"]
 }
 

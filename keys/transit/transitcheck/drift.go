@@ -52,10 +52,12 @@ const (
 	DefaultDriftKeys   = 1000
 	DefaultDriftTokens = 1000
 
-	// MaxPolicies and MaxTokenRoles bound how many policies and token roles [FindDrift] reads. What is beyond is reported
-	// as not checked.
+	// MaxPolicies, MaxTokenRoles, MaxQuotas and MaxLeaseLists bound how many policies, token roles, quotas and lists of leases
+	// [FindDrift] reads. What is beyond is reported as not checked.
 	MaxPolicies   = 10_000
 	MaxTokenRoles = 1000
+	MaxQuotas     = 1000
+	MaxLeaseLists = 1000
 
 	// MaxDrifts bounds the list of differences of one comparison. The others are counted.
 	MaxDrifts = 100
@@ -115,7 +117,9 @@ func Limits() []string {
 	return []string{
 		"Which people and services may get a token with which policy: the roles of auth methods, groups, and entities that are no patient's.",
 		"Batch tokens, which have no accessor, and how long an auth method lets its tokens be renewed.",
-		"Policies of other namespaces, and Vault Enterprise's Sentinel policies and audit filters.",
+		"Leases of tokens: that of a grant is its end, which the look-up of tokens shows, and Vault does not renew it.",
+		"What Vault itself vouches for as an OIDC provider (identity/oidc). Who may change that is compared, if an auth method of type jwt or oidc could believe it.",
+		"Policies of other namespaces, and Vault Enterprise's Sentinel policies, audit filters and quotas of leases.",
 		"Settings outside of Vault's API: its configuration file, storage, seal, unseal keys and backups.",
 		"Anything before or after this run: a setting may have been changed and put back. The audit log has that.",
 	}
@@ -145,9 +149,10 @@ func places(mount, prefix string) (string, string, error) {
 }
 
 // FindDrift compares a Vault with what [transit.Setup] makes, and with what nobody should have added beside it: the mount and
-// its settings, the audit devices and what they show in clear, the pseudonym key and a sample of the patients' keys, the
-// policies line by line, the token roles, entity aliases that are no patient's, every other policy that reaches what
-// recvault relies on, and tokens and token roles without a limit. It changes nothing and uses no key.
+// its settings, the audit devices and what they show in clear, quotas that keep requests out of the audit log, answers that are
+// kept under wrapping tokens, the pseudonym key and a sample of the patients' keys, the policies line by line, the token roles,
+// entity aliases that are no patient's, every other policy that reaches what recvault relies on, and tokens and token roles
+// without a limit. It changes nothing and uses no key.
 //
 // The definitions are those that [transit.Setup] writes: see [transit.SetupCalls] and [transit.Policies].
 //
@@ -203,6 +208,7 @@ type comparer struct {
 	now      *Comparison               // the one that is being made
 
 	methods  []string        // auth methods but that of tokens, such as "approle/"
+	believes bool            // an auth method takes tokens of OIDC providers, of which Vault is one
 	reaching map[string]bool // foreign policies that reach what recvault relies on, expected ones too
 	longest  time.Duration   // of grants, by the token role; 0 if it could not be read
 	limited  map[string]bool // other token roles whose tokens end
@@ -234,8 +240,10 @@ func (c *comparer) run() {
 	c.compare("audit devices", c.auditDevices)
 	c.compare("headers in the audit log", c.auditHeaders)
 	c.compare("what the audit log shows of other mounts", c.otherMounts)
+	c.compare("quotas", c.quotas)
 	c.compare("engine at "+mount, c.engine)
 	c.compare("settings of the engine", c.engineSettings)
+	c.compare("wrapped answers", c.wrappedAnswers)
 	c.compare("pseudonym key", c.pseudonymKey)
 	c.compare("keys of patients", c.patientKeys)
 	c.policies()

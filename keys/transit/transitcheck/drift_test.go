@@ -149,6 +149,11 @@ func TestEachDriftIsNamed(t *testing.T) {
 			func(t *testing.T) { require.NoError(t, d.root.Sys().DeletePolicy("other")) },
 		}
 	}
+	// quota plants a limit of requests.
+	quota := func(name string, plant data, want string) planted {
+		const path = "sys/quotas/rate-limit/other"
+		return planted{name, want, func(t *testing.T) { write(t, path, plant) }, remove(path)}
+	}
 	// edited plants a change of a role's policy.
 	edited := func(name, role, old, new, want string) planted {
 		return planted{name, want, func(t *testing.T) {
@@ -203,6 +208,12 @@ func TestEachDriftIsNamed(t *testing.T) {
 			write(t, "sys/auth/approle/tune", data{"audit_non_hmac_request_keys": "secret_id"})
 		}, func(t *testing.T) { require.NoError(t, d.root.Sys().DisableAuth("approle")) }},
 
+		quota("a quota for the keys", data{"path": mount + "/", "rate": 500, "interval": "60s"},
+			"quotas: quota other: expected the audit log has what it refuses (enable_rate_limit_audit_logging), found 500 requests in 60 s to "+mount+"/"),
+		quota("a quota for one operation", data{"path": mount + "/decrypt/*", "rate": 5}, "s to "+mount+"/decrypt/*"),
+		quota("a quota for logouts", data{"path": "auth/token/revoke-self", "rate": 5}, "s to auth/token/revoke-self"),
+		quota("a quota for everything", data{"path": "", "rate": 5000}, "found 5000 requests in 1 s to all of Vault"),
+
 		written("recording keys in clear", tune, data{"audit_non_hmac_request_keys": "context,plaintext"},
 			data{"audit_non_hmac_request_keys": "context"}, `audit_non_hmac_request_keys: expected ["context"], found ["context","plaintext"]`),
 		written("bindings not in clear", tune, data{"audit_non_hmac_request_keys": ""},
@@ -213,12 +224,23 @@ func TestEachDriftIsNamed(t *testing.T) {
 			data{"listing_visibility": ""}, "listing_visibility: expected none, found unauth"),
 		written("headers passed to the engine", tune, data{"passthrough_request_headers": "X-Other"},
 			data{"passthrough_request_headers": ""}, "passthrough_request_headers: expected none"),
+		written("leases of the engine", tune, data{"max_lease_ttl": "1h"}, data{"max_lease_ttl": "0"}, "max_lease_ttl: expected none, found 3600"),
 		written("no store", tune, data{"description": "recvault: envelope keys"},
 			data{"description": "recvault: envelope keys (recvault store " + string(d.store) + ")"}, "store that the keyring serves: expected "+string(d.store)+", found none"),
 		written("another store", tune, data{"description": "recvault: envelope keys (recvault store " + strings.Repeat("A", 26) + ")"},
 			data{"description": "recvault: envelope keys (recvault store " + string(d.store) + ")"}, "found "+strings.Repeat("A", 26)),
 		written("encrypting makes keys", mount+"/config/keys", data{"disable_upsert": false}, data{"disable_upsert": true},
 			"settings of the engine: disable_upsert: expected true, found false"),
+
+		{"a key that Vault keeps under a wrapping token", "wrapped answers: answers of " + mount + "/decrypt/" + key + ": expected none under a wrapping token", func(t *testing.T) {
+			secret := write(t, mount+"/encrypt/"+key, data{"plaintext": "", "context": "YQ=="})
+			wrapping, err := d.root.Clone()
+			require.NoError(t, err)
+			wrapping.SetToken(d.root.Token())
+			wrapping.SetWrappingLookupFunc(func(_, _ string) string { return "1h" })
+			_, err = wrapping.Logical().Write(mount+"/decrypt/"+key, data{"ciphertext": secret.Data["ciphertext"], "context": "YQ=="})
+			require.NoError(t, err)
+		}, func(t *testing.T) { write(t, "sys/leases/revoke-prefix/"+mount, nil) }},
 
 		written("a pseudonym key that may be deleted", pseudonym+"/config", data{"deletion_allowed": true},
 			data{"deletion_allowed": false}, "pseudonym key: deletion_allowed: expected false, found true"),
@@ -341,6 +363,11 @@ func TestEachDriftIsNamed(t *testing.T) {
 		policy("a policy for audit devices", `path "sys/audit/file" { capabilities = ["delete", "sudo"] }`, "no rule that reaches audit devices"),
 		policy("a policy for any token, by a role", `path "auth/token/create/other" { capabilities = ["update", "sudo"] }`, "tokens with any policy"),
 		policy("a policy for others' tokens", `path "auth/token/revoke-accessor" { capabilities = ["update"] }`, "other users' tokens"),
+		policy("a policy that lists leases", `path "sys/leases/lookup/*" { capabilities = ["list", "sudo"] }`, "other users' tokens"),
+		policy("a policy that ends leases", `path "sys/leases/revoke-prefix/auth/*" { capabilities = ["update", "sudo"] }`, "other users' tokens"),
+		policy("a policy that ends leases by force", `path "sys/leases/revoke-force/+/token/*" { capabilities = ["update", "sudo"] }`, "other users' tokens"),
+		policy("a policy that ends leases, by their older path", `path "sys/revoke-prefix/*" { capabilities = ["update", "sudo"] }`, "other users' tokens"),
+		policy("a policy for quotas", `path "sys/quotas/rate-limit/+" { capabilities = ["create"] }`, "no rule that reaches quotas"),
 		policy("a policy for the token mount", `path "sys/mounts/auth/token/tune" { capabilities = ["update"] }`, "no rule that reaches auth methods"),
 		policy("a policy for the audit log of identities", `path "sys/mounts/identity/tune" { capabilities = ["update"] }`, "no rule that reaches audit devices"),
 		policy("a policy for hashes in the audit log", `path "sys/audit-hash/file" { capabilities = ["update"] }`, "what the audit log hides"),
@@ -352,6 +379,13 @@ func TestEachDriftIsNamed(t *testing.T) {
 			require.NoError(t, d.root.Sys().PutPolicy("other", `path "auth/+/role/+" { capabilities = ["update"] }`))
 		}, func(t *testing.T) {
 			require.NoError(t, d.root.Sys().DisableAuth("approle"))
+			require.NoError(t, d.root.Sys().DeletePolicy("other"))
+		}},
+		{"a policy for what Vault vouches for", "who may log in with which policy, found create, update on identity/oidc/role/*", func(t *testing.T) {
+			require.NoError(t, d.root.Sys().EnableAuthWithOptions("jwt", &api.EnableAuthOptions{Type: "jwt"}))
+			require.NoError(t, d.root.Sys().PutPolicy("other", `path "identity/oidc/role/*" { capabilities = ["create", "update"] }`))
+		}, func(t *testing.T) {
+			require.NoError(t, d.root.Sys().DisableAuth("jwt"))
 			require.NoError(t, d.root.Sys().DeletePolicy("other"))
 		}},
 		{"a policy that Vault does not list", "other policies: policy .: expected no rule that reaches keys", func(t *testing.T) {
@@ -513,6 +547,11 @@ path "`+mount+`/*"                { capabilities = ["deny"] }
 path "auth/token/create"          { capabilities = ["update"] }
 path "auth/token/create/another"  { capabilities = ["update"] }
 path "identity/oidc/*"            { capabilities = ["read"] }
+path "identity/oidc/role/*"       { capabilities = ["create", "update"] }
+path "sys/leases/+"               { capabilities = ["update"] }
+path "sys/leases/lookup/*"        { capabilities = ["list"] }
+path "sys/leases/revoke-prefix/database/*" { capabilities = ["update", "sudo"] }
+path "sys/quotas/*"               { capabilities = ["read", "list"] }
 path "auth/approle/role/*"        { capabilities = ["read"] }
 path "sys/plugins/*"              { capabilities = ["read"] }
 path "sys/storage/raft/snapshot"  { capabilities = ["read"] }
@@ -539,6 +578,22 @@ path "secret/data/{{identity.entity.id}}/*" { capabilities = ["read"] }`))
 	}))
 	d.requireSound(t)
 	assert.Contains(t, notes(d.drift(t, d.driftOptions())), "third/ shows accessors in clear")
+
+	for path, body := range map[string]map[string]any{
+		"sys/quotas/rate-limit/other":      {"path": "auth/approle/", "rate": 5},
+		"sys/quotas/rate-limit/everything": {"path": "", "rate": 5000},
+		"sys/quotas/config":                {"enable_rate_limit_audit_logging": true},
+		"sys/auth/token/tune":              {"max_lease_ttl": "120s", "listing_visibility": "unauth"},
+	} {
+		_, err := d.root.Logical().Write(path, body)
+		require.NoError(t, err)
+	}
+	d.requireSound(t)
+	judged := notes(d.drift(t, d.driftOptions()))
+	assert.Contains(t, judged, "quota everything: 5000 requests in 1 s to all of Vault; beyond that,")
+	assert.NotContains(t, judged, "quota other")
+	assert.Contains(t, judged, "max_lease_ttl is 120 s: no grant lasts longer")
+	assert.Contains(t, judged, "listing_visibility is unauth")
 
 	// An erasure that broke off after its mark, and one before it.
 	for _, name := range []string{strings.Repeat("a", 32) + "-kek", strings.Repeat("b", 32) + "-kek"} {
@@ -627,7 +682,8 @@ func TestDriftPolicySuffices(t *testing.T) {
 		where.Mount + "/keys/" + key + "/config", where.Mount + "/hmac/pseudonym", "sys/policies/acl/" + where.Prefix + "-grant", "sys/audit/file",
 		"auth/token/roles/" + where.Prefix + "-grant", "auth/token/create", "auth/token/create/" + where.Prefix + "-grant", "auth/token/lookup",
 		"auth/token/revoke-accessor", "identity/entity", "identity/entity-alias", "sys/mounts/" + where.Mount + "/tune", "sys/auth/approle",
-		"sys/config/auditing/request-headers/X-Vault-Token", where.Mount + "/config/keys", where.Mount + "/export/encryption-key/" + key,
+		"sys/config/auditing/request-headers/X-Vault-Token", "sys/quotas/rate-limit/other", "sys/quotas/config", "sys/leases/revoke",
+		where.Mount + "/config/keys", where.Mount + "/export/encryption-key/" + key,
 	} {
 		capabilities, err := d.root.Sys().Capabilities(token("comparisons").Token(), path)
 		require.NoError(t, err)
@@ -643,7 +699,7 @@ func TestDriftPolicySuffices(t *testing.T) {
 		switch c.Name {
 		case "audit devices":
 			assert.Equal(t, []string{"needs read and sudo on sys/audit"}, c.Unchecked)
-		case "headers in the audit log", "entity aliases", "other policies", "other token roles", "tokens":
+		case "headers in the audit log", "quotas", "wrapped answers", "entity aliases", "other policies", "other token roles", "tokens":
 			assert.Len(t, c.Unchecked, 1, c.Name)
 			assert.Empty(t, c.Compared, c.Name)
 		case "what the audit log shows of other mounts":

@@ -91,6 +91,11 @@ func (c *comparer) targets() []target {
 		{"auth/token/create-orphan", "tokens with any policy", sudo},
 		{"auth/token/lookup-accessor", "other users' tokens", nil},
 		{"auth/token/revoke-accessor", "other users' tokens", nil},
+		{"sys/leases/lookup/auth*", "other users' tokens", sudo}, // whoever knows a lease may end it
+		{"sys/leases/revoke-prefix/auth*", "other users' tokens", sudo},
+		{"sys/leases/revoke-force/auth*", "other users' tokens", sudo},
+		{"sys/revoke-prefix/auth*", "other users' tokens", sudo},
+		{"sys/revoke-force/auth*", "other users' tokens", sudo},
 		{"auth/token/roles/*", "token roles", nil},
 		{"sys/auth/*", "auth methods", nil},
 		{"sys/mounts/auth/*", "auth methods", nil}, // the same settings
@@ -103,14 +108,21 @@ func (c *comparer) targets() []target {
 		{"sys/config/auditing/*", "audit devices", nil},
 		{"sys/mounts/sys/tune", "audit devices", writes}, // what they show in clear
 		{"sys/mounts/identity/tune", "audit devices", writes},
+		{"sys/quotas/*", "quotas", writes},
 		{"sys/audit-hash/*", "what the audit log hides", nil}, // by guesses
 		{"sys/raw", "Vault's storage", nil},
 		{"sys/raw/*", "Vault's storage", nil},
 		{"sys/storage/raft/snapshot*", "Vault's storage", writes},
 		{"sys/plugins/*", "plugins", writes},
 	}
+	const logins = "who may log in with which policy"
 	for _, method := range c.methods {
-		targets = append(targets, target{"auth/" + method + "*", "who may log in with which policy", writes})
+		targets = append(targets, target{"auth/" + method + "*", logins, writes})
+	}
+	if c.believes {
+		for _, path := range []string{"config", "key/+", "role/+", "scope/+", "client/+", "assignment/+", "provider/+"} {
+			targets = append(targets, target{"identity/oidc/" + path, logins, writes})
+		}
 	}
 	return targets
 }

@@ -123,6 +123,48 @@ func (c *comparer) otherMounts() {
 	}
 }
 
+// quotas looks for limits of the requests that recvault sends. Vault does not log what they refuse, unless it is set to.
+func (c *comparer) quotas() {
+	config, ok := c.read("sys/quotas/config", "read")
+	if !ok {
+		return
+	}
+	names, ok := c.list("sys/quotas/rate-limit", "list")
+	if !ok {
+		return
+	}
+	if len(names) > MaxQuotas {
+		c.unchecked("%d quotas: Vault has more than %d", len(names)-MaxQuotas, MaxQuotas)
+		names = names[:MaxQuotas]
+	}
+	read := 0
+	for _, name := range names {
+		quota, ok := c.readOne("sys/quotas/rate-limit", name)
+		if c.err != nil {
+			return
+		}
+		if !ok || quota == nil {
+			continue
+		}
+		read++
+		path, _ := quota["path"].(string)
+		pattern := path
+		if path == "" || strings.HasSuffix(path, "/") { // all of Vault, or of a mount
+			pattern += "*"
+		}
+		if !overlap(pathPattern(pattern), pathPattern(c.options.Mount+"/*")) && !overlap(pathPattern(pattern), pathPattern("auth/token/*")) {
+			continue
+		}
+		limit := fmt.Sprintf("%s requests in %s s to %s", show(quota["rate"]), show(quota["interval"]), cmp.Or(path, "all of Vault"))
+		if config["enable_rate_limit_audit_logging"] != true {
+			c.drift("quota "+name, "the audit log has what it refuses (enable_rate_limit_audit_logging)", limit)
+			continue
+		}
+		c.note("quota %s: %s; beyond that, nothing is recorded or opened, and no grant is issued or ended", name, limit)
+	}
+	c.compared("%d quotas of requests", read)
+}
+
 func (c *comparer) engine() {
 	path := "sys/mounts/" + c.options.Mount
 	engine, ok := c.ask(path, "read", func() (*api.Secret, error) {
@@ -185,6 +227,36 @@ func (c *comparer) engineSettings() {
 	if len(names) > 0 {
 		c.compared("%s", strings.Join(names, ", "))
 	}
+}
+
+// wrappedAnswers looks for answers of the engine, with keys in clear, that Vault keeps because somebody asked for a wrapping token.
+// Only these have a lease below the mount.
+func (c *comparer) wrappedAnswers() {
+	waiting := []string{c.options.Mount}
+	for n := 0; len(waiting) > 0; n++ {
+		if n == MaxLeaseLists {
+			c.unchecked("leases of %d paths: there are more than %d", len(waiting), MaxLeaseLists)
+			break
+		}
+		path := waiting[0]
+		waiting = waiting[1:]
+		names, ok := c.list("sys/leases/lookup/"+path, "list and sudo")
+		if !ok {
+			return
+		}
+		leases := 0
+		for _, name := range names {
+			if folder, ok := strings.CutSuffix(name, "/"); ok {
+				waiting = append(waiting, path+"/"+folder)
+			} else {
+				leases++
+			}
+		}
+		if leases > 0 {
+			c.drift("answers of "+path, "none under a wrapping token: it outlives the grant and its revocation", fmt.Sprint(leases))
+		}
+	}
+	c.compared("that Vault keeps none of the engine's answers")
 }
 
 // keySettings are those of every key. Who makes a key sets its type as well. A backup has the key in clear, and what was
@@ -295,16 +367,18 @@ func (c *comparer) envelopeKey(name string, found map[string]any, marked bool) {
 // policies compares the policy of each role. That of setup need not be installed.
 func (c *comparer) policies() {
 	var accessor string
-	c.compare("accessor of the token mount", func() {
+	c.compare("token mount", func() {
 		mounts, ok := c.read("sys/auth", "read")
 		token, _ := mounts["token/"].(map[string]any)
 		for _, name := range slices.Sorted(maps.Keys(mounts)) {
-			if _, isMount := mounts[name].(map[string]any); isMount && name != "token/" {
+			if method, isMount := mounts[name].(map[string]any); isMount && name != "token/" {
 				c.methods = append(c.methods, name)
+				c.believes = c.believes || slices.Contains([]string{"jwt", "oidc"}, show(method["type"]))
 			}
 		}
 		if accessor, _ = token["accessor"].(string); ok {
-			c.compared("it is in the policies of grants: %s", accessor)
+			c.compared("its accessor, which is in the policies of grants, and its tuning: %s", accessor)
+			c.tuning(token)
 		}
 	})
 	if accessor == "" {
@@ -331,6 +405,21 @@ func (c *comparer) policies() {
 				c.lines(role.HCL, text)
 			}
 		})
+	}
+}
+
+// tuning lists how the token mount is tuned. Setup leaves that alone, and none of it widens or lengthens a grant; what it shows
+// in clear was compared before.
+func (c *comparer) tuning(token map[string]any) {
+	config, _ := token["config"].(map[string]any)
+	for _, field := range slices.Sorted(maps.Keys(config)) {
+		switch value := show(config[field]); {
+		case field == "token_type" || strings.HasPrefix(field, "audit_non_hmac_") || slices.Contains([]string{none, "0", "false"}, value):
+		case field == "max_lease_ttl":
+			c.note("%s is %s s: no grant lasts longer, whatever the token role allows", field, value)
+		default:
+			c.note("%s is %s", field, value)
+		}
 	}
 }
 
