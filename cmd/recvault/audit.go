@@ -94,8 +94,10 @@ this takes, and none to change anything. Setup does not install it.`,
 	cmd.Flags().IntVar(&options.Keys, "keys", transitcheck.DefaultDriftKeys, "`number` of patients' keys to read")
 	cmd.Flags().IntVar(&options.Tokens, "tokens", transitcheck.DefaultDriftTokens, "`number` of Vault's tokens to look up")
 	cmd.Flags().StringArrayVar(&options.Expected, "expect-policy", nil, "`name` of a policy that is meant to reach this far; can be repeated")
+	var job metrics
+	job.addFlag(cmd.Flags())
 	cmd.Flags().BoolVar(&printPolicy, "print-policy", false, "print the policy for this comparison, and do nothing")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&job, everything, func(cmd *cobra.Command, _ []string) error {
 		where := c.transitOptions()
 		options.Mount, options.Prefix = where.Mount, where.Prefix
 		if printPolicy {
@@ -127,7 +129,7 @@ this takes, and none to change anything. Setup does not install it.`,
 			}
 		}
 		return c.findDrift(cmd.Context(), options)
-	}
+	})
 	return cmd
 }
 

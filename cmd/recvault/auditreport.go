@@ -107,6 +107,7 @@ Role: none. With --patient-file: writer, enroller, granter or eraser. With
 		keyIDFile, patientFile string
 		events                 []string
 		patient                patientViewFlags
+		job                    metrics
 	)
 	flags := cmd.Flags()
 	flags.StringVar(&since, "since", "", "`time` from which on to report: RFC 3339, a date, or a time before now such as 72h")
@@ -120,9 +121,10 @@ Role: none. With --patient-file: writer, enroller, granter or eraser. With
 	flags.DurationVar(&options.Silence, "silence", time.Hour, "the time without any entry of the log that is listed as a gap; 0 lists none")
 	flags.StringArrayVar(&events, "events", nil, "`file` with the event stream of a process; can be repeated")
 	patient.add(cmd)
+	job.addFlag(flags)
 	flags.StringVar(&table, "table", "accesses", "`name` of the table that --output csv prints")
 	flags.StringVar(&siteFile, "fhir-site", "", "`file` with a JSON object: the site of --output fhir")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = c.measured(&job, everything, func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
 		if len(args)+len(events) == 0 {
 			return usagef("no file: name the files of the audit log, or - for standard input, or the event stream with --events")
@@ -178,7 +180,7 @@ Role: none. With --patient-file: writer, enroller, granter or eraser. With
 			return c.printPatientView(report.PatientView(options.KeyIDs[0], names))
 		}
 		return c.printReport(report, table, encoder)
-	}
+	})
 	return cmd
 }
 

@@ -17,6 +17,9 @@ import (
 	"github.com/recvault/recvault/vault/job"
 )
 
+// everything is the scope of an audit.
+func everything(*cli) string { return "all" }
+
 // metrics is what a job leaves for the textfile collector of node_exporter.
 type metrics struct {
 	file   string
@@ -32,10 +35,9 @@ func (m *metrics) addFlag(flags *pflag.FlagSet) {
 // note keeps what the job reports.
 func (m *metrics) note(r job.Report, left int) { m.report, m.left = r, left }
 
-// measured returns a job's RunE that also writes its metrics, however the job ends.
-func (c *cli) measured(s *scopeFlags, run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+// measured returns the RunE of a job, or of an audit, that also writes its metrics, however it ends. scope is for the label.
+func (c *cli) measured(m *metrics, scope func(*cli) string, run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		m := &s.metrics
 		if m.file == "" {
 			return run(cmd, args)
 		}
@@ -45,7 +47,8 @@ func (c *cli) measured(s *scopeFlags, run func(*cobra.Command, []string) error) 
 		begun := time.Now()
 		m.left = unknown
 		err := run(cmd, args)
-		labels := fmt.Sprintf("{verb=%q,scope=%q}", cmd.Name(), s.label(c))
+		_, verb, _ := strings.Cut(cmd.CommandPath(), " ")
+		labels := fmt.Sprintf("{verb=%q,scope=%q}", verb, scope(c))
 		if writeErr := m.write(cmd.Context(), labels, begun, err); writeErr != nil {
 			err = errors.Join(err, fmt.Errorf("write the metrics: %w", writeErr))
 		}

@@ -60,6 +60,11 @@ func TestEveryJobLeavesMetrics(t *testing.T) {
 	assert.Equal(t, succeeded[lastSuccessMetric], failed[lastSuccessMetric], "the time of the last success stays")
 	assert.Greater(t, failed[lastRunMetric], failed[lastSuccessMetric])
 
+	d.run("audit", "setup", "--metrics-file", file).exits(exitUsage) // a directory has no Vault
+	assert.Contains(t, readFile(t, file), exitCodeMetric+`{verb="audit setup",scope="all"} 2`)
+	d.run("audit", "report", "--metrics-file", file).exits(exitUsage)
+	assert.Contains(t, readFile(t, file), exitCodeMetric+`{verb="audit report",scope="all"} 2`)
+
 	d.run("plan", "--shard", "1/4", "--metrics-file", file).ok()
 	assert.Contains(t, readFile(t, file), `{verb="plan",scope="1/4"}`)
 	d.with("RECVAULT_SHARDS", "4", "JOB_COMPLETION_INDEX", "2").run("plan", "--metrics-file", file).ok()

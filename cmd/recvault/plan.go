@@ -34,7 +34,7 @@ Role: rotator.` + scopeHelp,
 	}
 	var flags rotationFlags
 	flags.add(cmd)
-	cmd.RunE = c.measured(&flags.scopeFlags, func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&flags.metrics, flags.label, func(cmd *cobra.Command, _ []string) error {
 		r, s, end, err := c.rotation(cmd.Context(), &flags, "plan")
 		if err != nil {
 			return err

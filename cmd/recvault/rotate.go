@@ -82,7 +82,7 @@ Role: rotator.` + scopeHelp,
 	flags.add(cmd)
 	olderThan := cmd.Flags().String("older-than", "", "skip keys rotated since this `time` (RFC 3339), or within this age (720h)")
 	dryRunVar(cmd, &flags.options.DryRun)
-	cmd.RunE = c.measured(&flags.scopeFlags, func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&flags.metrics, flags.label, func(cmd *cobra.Command, _ []string) error {
 		begun := time.Now().UTC().Truncate(time.Second) // Vault may report whole seconds
 		since, err := parseOlderThan(*olderThan, begun)
 		if err != nil {
@@ -130,7 +130,7 @@ Role: rotator.` + resumeHelp,
 	var flags rotationFlags
 	flags.add(cmd)
 	dryRunVar(cmd, &flags.options.DryRun)
-	cmd.RunE = c.measured(&flags.scopeFlags, func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&flags.metrics, flags.label, func(cmd *cobra.Command, _ []string) error {
 		return c.runRotation(cmd.Context(), &flags, "rewrap", (*rotation.Rotation).Rewrap, time.Time{})
 	})
 	return cmd
@@ -159,7 +159,7 @@ Role: retirer.` + resumeHelp,
 	flags.add(cmd)
 	flags.addGrace(cmd)
 	dryRunVar(cmd, &flags.options.DryRun)
-	cmd.RunE = c.measured(&flags.scopeFlags, func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&flags.metrics, flags.label, func(cmd *cobra.Command, _ []string) error {
 		return c.runRotation(cmd.Context(), &flags, "retire", (*rotation.Rotation).Retire, time.Time{})
 	})
 	return cmd
@@ -186,7 +186,7 @@ Role: trimmer.` + resumeHelp,
 	flags.add(cmd)
 	flags.addGrace(cmd)
 	dryRunVar(cmd, &flags.options.DryRun)
-	cmd.RunE = c.measured(&flags.scopeFlags, func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&flags.metrics, flags.label, func(cmd *cobra.Command, _ []string) error {
 		if !flags.options.DryRun {
 			c.note("trim destroys key versions, which cannot be undone; --dry-run shows which")
 		}

@@ -44,7 +44,7 @@ granter or eraser.` + resumeHelp,
 	cmd.Flags().DurationVar(&options.OlderThan, "older-than", upkeep.DefaultOlderThan, "least age of what is removed: longer than any upload takes, at least 1h")
 	cmd.Flags().IntVar(&options.Concurrency, "concurrency", upkeep.DefaultConcurrency, "check `n` recordings at a time")
 	dryRunVar(cmd, &options.DryRun)
-	cmd.RunE = c.measured(&flags, func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&flags.metrics, flags.label, func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		s, err := flags.scope(ctx, c, c.keyringLater(ctx))
 		if err != nil {

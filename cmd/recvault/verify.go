@@ -69,7 +69,7 @@ are not checked then.` + scopeHelp,
 	cmd.Flags().StringVar(&grantFile, "grant-file", "", "`file` with grants, one per line, - for standard input (RECVAULT_GRANT: one grant)")
 	cmd.Flags().BoolVar(&noKeyring, "no-keyring", false, "do not ask Vault whether it can still use the wrapped keys")
 	cmd.Flags().IntVar(&options.Concurrency, "concurrency", upkeep.DefaultConcurrency, "check `n` recordings at a time")
-	cmd.RunE = c.measured(&flags, func(cmd *cobra.Command, _ []string) error {
+	cmd.RunE = c.measured(&flags.metrics, flags.label, func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		if cmd.Flags().Changed("sample") && options.Sample == 0 {
 			return usagef("a sample of 0 checks nothing closely: set --sample to a fraction over 0 and up to 1")

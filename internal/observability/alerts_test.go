@@ -3,6 +3,7 @@ package observability
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -38,11 +39,15 @@ func command(t *testing.T) string {
 	return binary
 }
 
-// job runs a job of the command as this role, and has Prometheus scrape its metrics. It returns the exit code.
+// job runs a job for all patients, or an audit, of the command as this role, and has Prometheus scrape its metrics. It returns
+// the exit code.
 func (s *site) job(t *testing.T, p *prometheus, binary, role, verb string, arguments ...string) int {
 	t.Helper()
-	place, file := s.d.Place, filepath.Join(p.jobs, verb+".prom")
-	run := exec.CommandContext(t.Context(), binary, append([]string{verb, "--all", "--metrics-file", file}, arguments...)...)
+	place, file := s.d.Place, filepath.Join(p.jobs, strings.ReplaceAll(verb, " ", "_")+".prom")
+	if !strings.HasPrefix(verb, "audit ") {
+		arguments = append(arguments, "--all")
+	}
+	run := exec.CommandContext(t.Context(), binary, append(append(strings.Fields(verb), "--metrics-file", file), arguments...)...)
 	run.Env = []string{
 		"HOME=" + t.TempDir(), "VAULT_ADDR=" + place.Vault, "VAULT_TOKEN=" + place.Tokens[role], "RECVAULT_MOUNT=" + place.Mount,
 		"RECVAULT_POLICY_PREFIX=" + place.Prefix, "AWS_ENDPOINT_URL=http://" + place.Endpoint, "RECVAULT_BUCKET=" + place.Bucket,
@@ -50,7 +55,7 @@ func (s *site) job(t *testing.T, p *prometheus, binary, role, verb string, argum
 	}
 	output, _ := run.CombinedOutput()
 	require.FileExists(t, file, string(output))
-	t.Logf("%s: exit code %d", verb, run.ProcessState.ExitCode())
+	t.Logf("%s: exit code %d\n%s", verb, run.ProcessState.ExitCode(), output)
 	return run.ProcessState.ExitCode()
 }
 
@@ -195,6 +200,28 @@ func TestAlertsFireInTheirCaseAndNoOther(t *testing.T) {
 				require.NotZero(t, s.job(t, p, binary, testdeployment.Retirer, "retire"))
 				p.registry = client.NewRegistry() // two days of the services' metrics take long
 			}, 48*time.Hour + 5*time.Minute, []string{"RecvaultJobFailed", "RecvaultJobOverdue", "RecvaultPatientsLeft"},
+		},
+		"a key that is used outside a grant": {
+			func(t *testing.T, p *prometheus, s *site, grant keys.Grant, id vault.ID) {
+				require.Zero(t, s.job(t, p, binary, testdeployment.Admin, "audit report", s.d.Vault.AuditFile()))
+				require.Empty(t, p.pass(t, 5*time.Minute), "before")
+				admin := s.d.Vault.Client(s.d.Vault.RootToken())
+				key := s.d.Place.Mount + "/%s/" + id.KeyID().String() + "-kek"
+				made, err := admin.Logical().Write(fmt.Sprintf(key, "encrypt"), map[string]any{"plaintext": "", "context": "YQ=="})
+				require.NoError(t, err)
+				_, err = admin.Logical().Write(fmt.Sprintf(key, "decrypt"), map[string]any{"ciphertext": made.Data["ciphertext"], "context": "YQ=="})
+				require.NoError(t, err)
+				require.NotZero(t, s.job(t, p, binary, testdeployment.Admin, "audit report", s.d.Vault.AuditFile()))
+			}, 5 * time.Minute, []string{"RecvaultAuditFound"},
+		},
+		"a Vault that somebody changed": {
+			func(t *testing.T, p *prometheus, s *site, grant keys.Grant, id vault.ID) {
+				require.Zero(t, s.job(t, p, binary, testdeployment.Admin, "audit setup"))
+				require.Empty(t, p.pass(t, 5*time.Minute), "before")
+				admin := s.d.Vault.Client(s.d.Vault.RootToken())
+				require.NoError(t, admin.Sys().PutPolicy("other", `path "`+s.d.Place.Mount+`/decrypt/*" { capabilities = ["update"] }`))
+				require.NotZero(t, s.job(t, p, binary, testdeployment.Admin, "audit setup"))
+			}, 5 * time.Minute, []string{"RecvaultSetupChanged"},
 		},
 		"jobs that run no more": {
 			func(t *testing.T, p *prometheus, _ *site, _ keys.Grant, _ vault.ID) {

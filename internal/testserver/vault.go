@@ -60,7 +60,7 @@ func (s *VaultServer) RoleToken(role string) string {
 	check(s.t, err)
 	defer closeIdle()
 	secret, err := client.Auth().Token().CreateOrphanWithContext(s.t.Context(), &api.TokenCreateRequest{
-		Policies: []string{s.prefix + "-" + role}, NoDefaultPolicy: true, TTL: "1h",
+		Policies: []string{s.prefix + "-" + role}, NoDefaultPolicy: true, TTL: "1h", ExplicitMaxTTL: "1h",
 	})
 	check(s.t, err)
 	return secret.Auth.ClientToken

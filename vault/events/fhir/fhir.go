@@ -45,8 +45,8 @@
 package fhir
 
 import (
-	"cmp"
 	"bufio"
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
