@@ -142,11 +142,6 @@ type changeKey struct {
 	failed                 bool
 }
 
-type pending struct {
-	entry  *entry
-	digest uint64
-}
-
 // collector counts what the entries show.
 type collector struct {
 	options Options
@@ -164,8 +159,8 @@ type collector struct {
 	changes map[changeKey]*change
 	issuers map[index]*issuer
 
-	pending   map[string]pending // requests without their answer so far, by ID
-	forgotten time.Time          // when the old ones among them were handled
+	pending   map[string]*entry // requests without their answer so far, by ID
+	forgotten time.Time         // when the old ones among them were handled
 
 	incidents []*incident
 	open      map[string]*incident
@@ -213,7 +208,7 @@ func newCollector(options Options, in *input) *collector {
 	c := &collector{
 		options: options, in: in, texts: newTexts(), handles: map[handle]index{},
 		byUsage: map[usageKey]index{}, changes: map[changeKey]*change{}, issuers: map[index]*issuer{},
-		pending: map[string]pending{}, open: map[string]*incident{}, gaps: map[GapKind][]Gap{}, gapCount: map[GapKind]int{},
+		pending: map[string]*entry{}, open: map[string]*incident{}, gaps: map[GapKind][]Gap{}, gapCount: map[GapKind]int{},
 	}
 	c.grants.add(grant{}) // so that 0 stands for none
 	first, last := options.Since, options.Until
@@ -265,17 +260,21 @@ func (c *collector) add(copies []*entry) {
 		c.forgotten = e.Time
 		c.forget(e.Time.Add(-answerTime))
 	}
+	if e.limited() {
+		c.process(e, e.Time, true)
+		return
+	}
 	if e.Type == "request" {
-		c.pending[e.Request.ID] = pending{e, e.digest(false)}
+		c.pending[e.Request.ID] = e
 		return
 	}
 	asked, ok := c.pending[e.Request.ID]
 	delete(c.pending, e.Request.ID)
 	switch {
-	case ok && (asked.digest != e.digest(false) || e.decrypts() && e.denied() != asked.entry.denied()):
+	case ok && (!e.answers(asked) || e.decrypts() && e.denied() != asked.denied()):
 		c.gap(Gap{
-			Kind: Altered, From: asked.entry.Time, To: e.Time, Count: 1,
-			What: "request and answer differ: request " + e.Request.ID + " to " + e.Request.Path, Where: c.where(asked.entry.place, e.place),
+			Kind: Altered, From: asked.Time, To: e.Time, Count: 1,
+			What: "request and answer differ: request " + e.Request.ID + " to " + e.Request.Path, Where: c.where(asked.place, e.place),
 		})
 	case !ok && !strings.HasPrefix(e.Request.Path, "sys/audit/"): // the answer to enabling a device is its first entry
 		c.gap(Gap{
@@ -285,7 +284,7 @@ func (c *collector) add(copies []*entry) {
 	}
 	began := e.Time
 	if ok {
-		began = asked.entry.Time
+		began = asked.Time
 	}
 	c.process(e, began, true)
 }
@@ -317,9 +316,9 @@ func (c *collector) here(e *entry) bool {
 // forget handles the requests from before a time that have no answer.
 func (c *collector) forget(before time.Time) {
 	var old []*entry
-	for id, p := range c.pending {
-		if p.entry.Time.Before(before) {
-			old = append(old, p.entry)
+	for id, e := range c.pending {
+		if e.Time.Before(before) {
+			old = append(old, e)
 			delete(c.pending, id)
 		}
 	}

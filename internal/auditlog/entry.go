@@ -132,6 +132,22 @@ func (e *entry) digest(whole bool) uint64 {
 	return h.Sum64()
 }
 
+// answers reports whether both entries of a request have the same in clear. In the answer to a login, Vault names the new token as
+// the one who asked.
+func (e *entry) answers(asked *entry) bool {
+	a, b := *asked, *e
+	if made := e.Response.Auth; made != nil && strings.HasPrefix(e.Request.Path, "auth/") && !strings.HasPrefix(e.Request.Path, "auth/token/") &&
+		made.Accessor == e.Auth.Accessor && made.EntityID == e.Auth.EntityID && made.DisplayName == e.Auth.DisplayName {
+		a.Auth, b.Auth = auth{}, auth{}
+	}
+	return a.digest(false) == b.digest(false)
+}
+
+// limited reports whether a quota refused the request. Vault then writes this entry alone, if it is set to, with the data as HMACs.
+func (e *entry) limited() bool {
+	return e.Type == "request" && strings.HasSuffix(e.Error, "rate limit quota exceeded")
+}
+
 func (e *entry) decrypts() bool { return strings.Contains(e.Request.Path, "/decrypt/") }
 
 // denied reports whether a policy refused the request. Vault knows that before it writes the first entry.

@@ -1,0 +1,57 @@
+package auditlog_test
+
+import (
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/recvault/recvault/internal/auditlog"
+	"github.com/recvault/recvault/internal/testserver"
+)
+
+// Logins, and requests that a quota refused, leave entries of other shapes. None is a gap, or a use of a key.
+func TestLoginsAndQuotasAreNoGaps(t *testing.T) {
+	v := testserver.Vault(t, testserver.Dedicated())
+	root := v.Client(v.RootToken())
+	read := func() *auditlog.Report {
+		t.Helper()
+		report, err := auditlog.Read(t.Context(), []auditlog.Source{{
+			Name: "log", Open: func() (io.ReadCloser, error) { return os.Open(v.AuditFile()) },
+		}}, auditlog.Options{Mount: v.Mount(), Prefix: v.Prefix()})
+		require.NoError(t, err)
+		return report
+	}
+	before := read().Totals
+
+	login := v.AppRole(t, "writer", testserver.Lifetime{TTL: time.Minute, Max: time.Minute})
+	secretID, err := os.ReadFile(login.File)
+	require.NoError(t, err)
+	for _, client := range []*api.Client{root, v.Client("")} { // a client may send the token that it has
+		_, err = client.Logical().Write("auth/"+login.Mount+"/login", map[string]any{"role_id": login.Role, "secret_id": string(secretID)})
+		require.NoError(t, err)
+	}
+	require.NoError(t, root.Sys().Mount(v.Mount(), &api.MountInput{Type: "transit"}))
+	for path, body := range map[string]map[string]any{
+		"sys/quotas/config":           {"enable_rate_limit_audit_logging": true},
+		"sys/quotas/rate-limit/other": {"path": v.Mount() + "/", "rate": 1, "interval": "1h"},
+	} {
+		_, err = root.Logical().Write(path, body)
+		require.NoError(t, err)
+	}
+	root.SetMaxRetries(0)
+	for range 3 { // the first is refused because there is no such key
+		_, err = root.Logical().Write(v.Mount()+"/decrypt/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-kek", map[string]any{"ciphertext": "vault:v1:", "context": "YQ=="})
+		require.Error(t, err)
+	}
+	require.ErrorContains(t, err, "rate limit quota exceeded")
+
+	after := read().Totals
+	assert.Equal(t, before.Unexplained, after.Unexplained)
+	assert.Equal(t, before.Outside, after.Outside)
+	assert.Zero(t, after.Outside+after.Unexplained)
+}
