@@ -111,7 +111,7 @@ func (c *collector) changeAlone(e *events.Event) {
 	if !e.To.IsZero() {
 		what += " to " + e.To.String()
 	}
-	key := changeKey{c.texts.index(e.Grant.Subject), c.texts.index(string(e.Kind)), c.texts.index(what), e.Error != ""}
+	key := changeKey{c.texts.index(cmp.Or(e.Grant.Subject, e.Operator)), c.texts.index(string(e.Kind)), c.texts.index(what), e.Error != ""}
 	found := c.changes[key]
 	if found == nil {
 		found = &change{changeKey: key, first: e.Time.UnixNano()}

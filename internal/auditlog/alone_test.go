@@ -154,6 +154,7 @@ func TestEventsOfEachKindAreReported(t *testing.T) {
 		`{"kind":"deleted","time":"2026-11-26T11:20:00Z","count":1,` + key + `,"recording":"` + one + `"}`,
 		`{"kind":"reassigned","time":"2026-11-26T10:50:00Z","count":1,"error":"half of it","recording":"` + one + `","to":"` + other + `",` + dr + `}`,
 		`{"kind":"rekeyed","time":"2026-11-26T10:51:00Z","count":1,"recording":"` + one + `","to":"` + one + `"}`,
+		`{"kind":"hold-cleared","time":"2026-11-26T11:25:00Z","count":1,"operator":"dpo",` + key + `}`,
 		`{"kind":"new-in-a-later-release","time":"2026-11-26T11:30:00Z","count":3,` + key + `}`,
 		`{"kind":"grant-revoked","time":"2026-11-26T11:00:00Z","count":1,"grant":{"accessor":"a"}}`,
 		`{"kind":"opened","time":"2026-11-26T11:05:00Z","began":"2026-11-26T11:01:00Z","count":1,"bytes":9,"recording":"` + one + `",` + dr + `}`,
@@ -172,6 +173,7 @@ func TestEventsOfEachKindAreReported(t *testing.T) {
 	reassigned := "1 reassigned " + one + " to " + other + " by dr-lee true"
 	assert.Equal(t, []string{
 		reassigned, "1 rekeyed " + one + " to " + one + " by  false", "1 deleted " + one + " by  false",
+		"1 hold-cleared 2bt33bqshc2666dvzs4abvwgudvg3lno by dpo false",
 		"3 new-in-a-later-release 2bt33bqshc2666dvzs4abvwgudvg3lno by  false",
 	}, changes(rows["changes"]))
 	var uses []string
