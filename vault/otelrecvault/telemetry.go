@@ -221,7 +221,7 @@ type failures struct {
 
 type failuresKey struct{}
 
-// identity tells the requests of an operation apart.
+// identity is what differs between the requests of an operation.
 func identity(r *http.Request) string {
 	return r.Method + " " + r.URL.String() + " " + r.Header.Get("Range")
 }
