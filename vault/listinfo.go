@@ -41,8 +41,9 @@ const describing = 16
 
 // ListInfo lists the recordings of the grant's patient with their metadata, the newest first: by RecordedAt, or by
 // CreatedAt where there is no RecordedAt. Recordings without an Info come last. It describes 16 at a time. A grant that
-// can only describe is enough, and each recording that is not in the key cache takes one of the grant's uses. If there is
-// none to describe, [keys.Unwrapper.CheckGrant] takes one, so that a grant that has ended gives an error and no empty list.
+// can only describe is enough, and each recording that is not in the key cache takes one of the grant's uses. If none
+// could be described, [keys.Unwrapper.CheckGrant] takes one, so that a grant that has ended gives an error and no list. The
+// empty page after the last one takes none, and does not look at the grant.
 //
 // A recording that cannot be described does not hide the others: its Err says why. A recording that is deleted during
 // the listing is left out. On an error the result is nil.
@@ -59,7 +60,8 @@ func (v *Vault) ListInfo(ctx context.Context, grant keys.Grant, options ...ListO
 		o.after = last
 		listed, last, err = v.listInfo(ctx, grant, o)
 	}
-	if err == nil && len(listed) == 0 && first {
+	described := slices.ContainsFunc(listed, func(d Described) bool { return d.Err == nil })
+	if err == nil && !described && (first || len(listed) > 0) {
 		err = v.access(grant, ID{}).failed(v.keyring.CheckGrant(ctx, grant))
 	}
 	if err != nil {

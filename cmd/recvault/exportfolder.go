@@ -73,10 +73,7 @@ func openExportFolder(out string, keyID keys.KeyID) (_ *exportFolder, err error)
 	if err := checkUnused(f.path); err != nil {
 		return nil, err
 	}
-	made := true
-	if err := os.Mkdir(f.partial, 0o700); errors.Is(err, fs.ErrExist) {
-		made = false
-	} else if err != nil {
+	if err := os.Mkdir(f.partial, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	if f.root, err = os.OpenRoot(f.partial); err != nil {
@@ -94,7 +91,8 @@ func openExportFolder(out string, keyID keys.KeyID) (_ *exportFolder, err error)
 		return nil, err
 	}
 	if err := checkUnused(f.path); err != nil { // another run has finished since
-		f.fresh = made
+		info, statErr := f.journal.Stat()
+		f.fresh = statErr == nil && info.Size() == 0 // so that close removes the folder
 		return nil, err
 	}
 	if err := f.root.Mkdir(exportMedia, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {

@@ -58,8 +58,10 @@ func (c *cli) measured(m *metrics, scope func(*cli) string, run func(*cobra.Comm
 
 // check returns a usage error before the job begins if the metrics could not be read.
 func (m *metrics) check(cmd *cobra.Command) error {
-	if dryRun := cmd.Flags().Lookup("dry-run"); dryRun != nil && dryRun.Changed {
-		return usagef("--metrics-file is for runs that do their work: use it without --dry-run")
+	for _, name := range []string{"dry-run", "print-policy", "patient-view"} {
+		if flag := cmd.Flags().Lookup(name); flag != nil && flag.Changed {
+			return usagef("--metrics-file is for runs that do their work: use it without --%s", name)
+		}
 	}
 	if filepath.Ext(m.file) != ".prom" {
 		return usagef("node_exporter reads files that end in .prom: --metrics-file has another name")

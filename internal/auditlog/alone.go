@@ -67,10 +67,14 @@ func (c *collector) addAlone(e *events.Event, began time.Time) {
 	if changed {
 		c.changeAlone(e)
 	}
-	if used && !e.Recording.IsZero() && (g != 0 || !changed) { // a writer changes recordings without a grant
+	keyID := e.Recording.KeyID()
+	if e.Recording.IsZero() {
+		keyID = e.KeyID // a grant was refused before any recording was asked for
+	}
+	if used && !keyID.IsZero() && (g != 0 || !changed) { // a writer changes recordings without a grant
 		c.alone.waiting = append(c.alone.waiting, waiting{
 			began: began.UnixNano(), last: e.Time.UnixNano(), count: int32(min(e.Count, math.MaxInt32)), grant: g, kind: kind,
-			keyID: c.texts.index(e.Recording.KeyID().String()), recording: c.texts.index(e.Recording.Rec()),
+			keyID: c.texts.index(keyID.String()), recording: c.texts.index(e.Recording.Rec()),
 		})
 	}
 }
@@ -136,7 +140,7 @@ func (c *collector) replay() {
 		g := c.grants.at(w.grant)
 		g.presented = plus(g.presented, w.count)
 		keyID, _ := keys.ParseKeyID(c.texts.of[w.keyID])
-		recording, _ := keys.ParseRecordingID(c.recording(w.keyID, w.recording))
+		recording, _ := keys.ParseRecordingID(c.recording(w.keyID, w.recording)) // or none
 		if !c.selected(at(w.began), g, keyID, recording) {
 			continue
 		}

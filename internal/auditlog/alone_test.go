@@ -159,6 +159,7 @@ func TestEventsOfEachKindAreReported(t *testing.T) {
 		`{"kind":"grant-revoked","time":"2026-11-26T11:00:00Z","count":1,"grant":{"accessor":"a"}}`,
 		`{"kind":"opened","time":"2026-11-26T11:05:00Z","began":"2026-11-26T11:01:00Z","count":1,"bytes":9,"recording":"` + one + `",` + dr + `}`,
 		`{"kind":"exhausted","time":"2026-11-26T11:02:00Z","count":5,"recording":"` + one + `",` + dr + `}`,
+		`{"kind":"refused","time":"2026-11-26T11:42:00Z","count":7,` + key + `,` + dr + `}`,
 		`{"kind":"failed","time":"2026-11-26T11:41:00Z","count":1,"recording":"` + one + `",` + dr + `}`,
 		`{"kind":"wrong-patient","time":"2026-11-26T11:40:00Z","count":1,"recording":"` + other + `"}`,
 	}
@@ -183,18 +184,18 @@ func TestEventsOfEachKindAreReported(t *testing.T) {
 	}
 	assert.Equal(t, []string{
 		"4 opened dr-lee 10:30:00 11:10:00", "5 revoked dr-lee 11:02:00 11:02:00", "1 wrong_patient no grant that can be read 11:40:00 11:40:00",
-		"1 failed dr-lee 11:41:00 11:41:00",
+		"1 failed dr-lee 11:41:00 11:41:00", "7 revoked dr-lee 11:42:00 11:42:00",
 	}, uses, "who reassigned a recording has opened it; a writer who rekeyed it has not")
-	require.Len(t, rows["after_revocation"], 3, "what began after it")
+	require.Len(t, rows["after_revocation"], 4, "what began after it")
 	assert.True(t, rows["after_revocation"][0].(auditlog.AfterRevocation).Allowed)
-	assert.Equal(t, 7, report.Totals.AfterRevocation)
+	assert.Equal(t, 14, report.Totals.AfterRevocation)
 	assert.Equal(t, 1, report.Totals.AllowedAfter)
 	assert.Zero(t, report.Totals.OverUsed)
 	assert.Equal(t, 1, report.Totals.Unnamed)
 	assert.True(t, report.Problems())
 	assert.Zero(t, report.Totals.Outside)
 	view := report.PatientView(keyID("2bt33bqshc2666dvzs4abvwgudvg3lno"), auditlog.Names{})
-	assert.Equal(t, 5, view.Attempts, "a failure is not a refusal")
+	assert.Equal(t, 12, view.Attempts, "a failure is not a refusal")
 
 	encoder, err := fhir.New(fhir.Site{
 		Patients: "urn:test:p", Recordings: "urn:test:r", Users: "urn:test:u", Grants: "urn:test:g", Purposes: "urn:test:x",

@@ -24,7 +24,10 @@ type entry struct {
 	Auth     auth      `json:"auth"`
 	Request  request   `json:"request"`
 	Response struct {
-		Auth *auth `json:"auth"` // of the token that was made
+		Auth     *auth `json:"auth"` // of the token that was made
+		WrapInfo struct {
+			Accessor string `json:"wrapped_accessor"` // of that token, if the answer was left in Vault under another
+		} `json:"wrap_info"`
 	} `json:"response"`
 
 	place place
@@ -79,8 +82,8 @@ func parse(line []byte) (*entry, error) {
 	if e.Time.IsZero() || e.Request.ID == "" || e.Type != "request" && e.Type != "response" {
 		return nil, errNotEntry
 	}
-	if !e.decrypts() && e.Request.Path != revokeAccessor {
-		e.Request.Data = nil // which is not looked at, and would wait with the entry
+	if !e.decrypts() && e.Request.Path != revokeAccessor || e.limited() {
+		e.Request.Data = nil // which is not looked at, or is HMACs, and would wait with the entry
 	}
 	return e, nil
 }
@@ -136,16 +139,20 @@ func (e *entry) digest(whole bool) uint64 {
 // the one who asked.
 func (e *entry) answers(asked *entry) bool {
 	a, b := *asked, *e
-	if made := e.Response.Auth; made != nil && strings.HasPrefix(e.Request.Path, "auth/") && !strings.HasPrefix(e.Request.Path, "auth/token/") &&
-		made.Accessor == e.Auth.Accessor && made.EntityID == e.Auth.EntityID && made.DisplayName == e.Auth.DisplayName {
+	made := e.Response.WrapInfo.Accessor
+	if e.Response.Auth != nil {
+		made = e.Response.Auth.Accessor
+	}
+	if made != "" && made == e.Auth.Accessor && strings.HasPrefix(e.Request.Path, "auth/") && !strings.HasPrefix(e.Request.Path, "auth/token/") {
 		a.Auth, b.Auth = auth{}, auth{}
 	}
 	return a.digest(false) == b.digest(false)
 }
 
-// limited reports whether a quota refused the request. Vault then writes this entry alone, if it is set to, with the data as HMACs.
+// limited reports whether a quota refused the request. Vault then writes this entry alone, if it is set to, with the data as HMACs and
+// before it has looked at the token. With a token, it is no such entry: somebody could hide an answer that way.
 func (e *entry) limited() bool {
-	return e.Type == "request" && strings.HasSuffix(e.Error, "rate limit quota exceeded")
+	return e.Type == "request" && e.Auth.Accessor == "" && e.Request.ClientToken == "" && strings.HasSuffix(e.Error, "rate limit quota exceeded")
 }
 
 func (e *entry) decrypts() bool { return strings.Contains(e.Request.Path, "/decrypt/") }

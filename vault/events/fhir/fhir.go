@@ -26,7 +26,7 @@
 //	a [Logged] outside a grant    that of its kind, with the subtype 110132 beside the kind's
 //
 // A hold has the type hold or unhold of http://terminology.hl7.org/CodeSystem/iso-21089-lifecycle, and no subtype of others.
-// A held has the action of what was refused, and the detail "of" its kind.
+// A held has the action of what was refused, and the detail "of" its kind; those that were only counted have that of a delete.
 //
 // Each event also has its kind as a subtype, in the code system [Kinds]. An event of a change with an error, which was made in
 // part, has outcome 8. An event with another outcome than 0 claims no profile, because BALP's are for success; it has the
