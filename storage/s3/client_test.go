@@ -161,7 +161,9 @@ func TestSilentIdentityServerIsErrUnavailable(t *testing.T) {
 	defer close(ended)
 	withoutCredentials(t)
 	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", server.URL+"/identity")
-	config := s3.Config{Endpoint: server.URL, Region: "us-east-1", Transport: server.Client().Transport}
+	transport := server.Client().Transport.(*http.Transport)
+	transport.DisableKeepAlives = true // a fetch that outlives the test's environment asks another server, which would keep the connection
+	config := s3.Config{Endpoint: server.URL, Region: "us-east-1", Transport: transport}
 	client, err := s3.NewClientWithin(config, time.Second)
 	require.NoError(t, err)
 	store, err := s3.New(client, "bucket", quick...)
