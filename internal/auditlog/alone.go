@@ -116,13 +116,7 @@ func (c *collector) changeAlone(e *events.Event) {
 		what += " to " + e.To.String()
 	}
 	key := changeKey{c.texts.index(cmp.Or(e.Grant.Subject, e.Operator)), c.texts.index(string(e.Kind)), c.texts.index(what), e.Error != ""}
-	found := c.changes[key]
-	if found == nil {
-		found = &change{changeKey: key, first: e.Time.UnixNano()}
-		c.changes[key] = found
-	}
-	found.count += e.Count
-	found.first, found.last = min(found.first, e.Time.UnixNano()), max(found.last, e.Time.UnixNano())
+	c.countChange(key, e.Time, e.Count)
 }
 
 // replay hands over what was kept, in the order of time.

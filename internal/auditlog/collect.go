@@ -732,12 +732,15 @@ func (c *collector) change(e *entry, inside string, ours bool) {
 	default:
 		return
 	}
-	key := changeKey{c.actor(e), c.texts.index(op), c.texts.index(path), e.Error != ""}
+	c.countChange(changeKey{c.actor(e), c.texts.index(op), c.texts.index(path), e.Error != ""}, e.Time, 1)
+}
+
+func (c *collector) countChange(key changeKey, t time.Time, n int) {
 	found := c.changes[key]
 	if found == nil {
-		found = &change{changeKey: key, first: e.Time.UnixNano()}
+		found = &change{changeKey: key, first: t.UnixNano()}
 		c.changes[key] = found
 	}
-	found.count++
-	found.last = e.Time.UnixNano()
+	found.count += n
+	found.first, found.last = min(found.first, t.UnixNano()), max(found.last, t.UnixNano())
 }

@@ -61,13 +61,7 @@ var patientNotes = []string{
 
 // PatientView returns what a patient is shown. The report must be one on this patient's KeyID.
 func (r *Report) PatientView(keyID keys.KeyID, names Names) *PatientView {
-	view := &PatientView{Made: r.Made, From: r.First, To: r.Last, Accesses: []PatientAccess{}, Notes: patientNotes}
-	if r.Filter.Since.After(view.From) {
-		view.From = r.Filter.Since
-	}
-	if until := r.Filter.Until; !until.IsZero() && until.Before(view.To) {
-		view.To = until
-	}
+	view := &PatientView{Made: r.Made, From: later(r.Filter.Since, r.First), To: earlier(r.Filter.Until, r.Last), Accesses: []PatientAccess{}, Notes: patientNotes}
 	if r.Totals.Unexplained > 0 {
 		view.Notes = append([]string{"Something is missing from the records that this list is made from, so the list may lack something too."}, patientNotes...)
 	}
