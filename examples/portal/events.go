@@ -113,9 +113,17 @@ type securityPage struct {
 	Register []registered
 }
 
-func (s *server) security(w http.ResponseWriter, r *http.Request, session session) {
+// isDesk returns whether the session is the security desk's. Otherwise it answers the request itself.
+func (s *server) isDesk(w http.ResponseWriter, session session) bool {
 	if session.Role != securityRole {
 		s.pages.problem(w, http.StatusForbidden, "This page is for the security desk", "Sign in as the security desk to see it.")
+		return false
+	}
+	return true
+}
+
+func (s *server) security(w http.ResponseWriter, r *http.Request, session session) {
+	if !s.isDesk(w, session) {
 		return
 	}
 	shown, _ := s.events.view(session)

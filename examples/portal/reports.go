@@ -67,8 +67,7 @@ func file(name string) auditlog.Source {
 // report shows the security desk who saw which recordings: all of it, or what one account did, or what was done with one
 // patient's recordings.
 func (s *server) report(w http.ResponseWriter, r *http.Request, session session) {
-	if session.Role != securityRole {
-		s.pages.problem(w, http.StatusForbidden, "This page is for the security desk", "Sign in as the security desk to see it.")
+	if !s.isDesk(w, session) {
 		return
 	}
 	var options auditlog.Options
